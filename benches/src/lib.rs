@@ -1,0 +1,1 @@
+//! Criterion benchmarks of the parts on the hot path; see `benches/`.
