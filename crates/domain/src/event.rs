@@ -1,0 +1,77 @@
+//! Events as Protobuf messages, generated from `proto/sluice/v1`; the message types and versions headers name.
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated from the schema, which carries the words"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/sluice.v1.rs"));
+}
+
+pub use generated::*;
+
+/// The version of the schema in `sluice.v1`, for the `version` header.
+pub const SCHEMA_VERSION: u16 = 1;
+
+/// The message type a header names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// [`Click`]
+    Click = 1,
+    /// [`Unmatched`]
+    Unmatched = 2,
+    /// [`Postback`]
+    Postback = 3,
+    /// [`Conversion`]
+    Conversion = 4,
+    /// [`FraudSignal`]
+    FraudSignal = 5,
+}
+
+impl Kind {
+    /// The kind of a number; `None` for one this version does not know.
+    pub fn from_number(number: u16) -> Option<Self> {
+        [
+            Self::Click,
+            Self::Unmatched,
+            Self::Postback,
+            Self::Conversion,
+            Self::FraudSignal,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u16 == number)
+    }
+}
+
+impl From<crate::ClickKey> for ClickKey {
+    fn from(key: crate::ClickKey) -> Self {
+        Self {
+            time_ms: key.time_ms,
+            stream: key.stream,
+            sequence: key.sequence,
+        }
+    }
+}
+
+impl From<&ClickKey> for crate::ClickKey {
+    fn from(key: &ClickKey) -> Self {
+        Self {
+            time_ms: key.time_ms,
+            stream: key.stream,
+            sequence: key.sequence,
+        }
+    }
+}
+
+impl Reason {
+    /// The stable name for reports and metric labels: `unknown_link`.
+    pub fn name(self) -> String {
+        self.as_str_name()
+            .trim_start_matches("REASON_")
+            .to_ascii_lowercase()
+    }
+}

@@ -1,0 +1,186 @@
+//! Money: millionths of a currency's unit, and the rates offers pay.
+
+use rust_decimal::{Decimal, RoundingStrategy, prelude::ToPrimitive};
+
+/// Millionths of a currency's unit. A CPC of 0.0035 is ordinary, so minor units would not do.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+pub struct Micros(pub i64);
+
+impl Micros {
+    /// The most an amount may be: a thousand million units, so that sums of thousands of millions of them fit.
+    pub const MAX: Self = Self(1_000_000_000 * 1_000_000);
+
+    /// Reads a plain decimal such as `12.50`: no sign, exponent or grouping, at most six decimals.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = (1..=24).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+            && text.starts_with(|c: char| c.is_ascii_digit());
+        let value = plain.then(|| text.parse::<Decimal>().ok()).flatten()?;
+        let micros = value.checked_mul(Decimal::from(1_000_000))?;
+        (micros.fract().is_zero())
+            .then(|| micros.to_i64())
+            .flatten()
+            .map(Self)
+            .filter(|m| *m <= Self::MAX)
+    }
+
+    /// As a decimal number of units.
+    pub fn to_decimal(self) -> Decimal {
+        Decimal::from_i128_with_scale(i128::from(self.0), 6)
+    }
+}
+
+impl std::fmt::Display for Micros {
+    /// At least two decimals, more only where they say something: `12.50`, `0.0035`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut value = self.to_decimal().normalize();
+        if value.scale() < 2 {
+            value.rescale(2);
+        }
+        f.pad(&value.to_string())
+    }
+}
+
+/// An ISO 4217 code.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub struct Currency([u8; 3]);
+
+impl Currency {
+    /// `None` for what is no ISO 4217 code (upper case).
+    pub fn parse(code: &str) -> Option<Self> {
+        iso_currency::Currency::from_code(code)?;
+        code.as_bytes().try_into().ok().map(Self)
+    }
+
+    /// The three letters.
+    pub fn code(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("???")
+    }
+}
+
+impl std::fmt::Display for Currency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.code())
+    }
+}
+
+/// What a goal is worth: `"4.00 USD"` or `"12 %"` of the order's amount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Rate {
+    /// The same for every conversion.
+    Fixed {
+        /// How much.
+        micros: Micros,
+        /// Of what.
+        currency: Currency,
+    },
+    /// Of the order's amount, in millionths of a percent, in the order's currency.
+    Percent {
+        /// 12 % is 12,000,000.
+        micros: u32,
+    },
+}
+
+impl Rate {
+    /// Reads `"4.00 USD"` or `"12 %"`; the error says what was expected.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str =
+            r#"expected an amount and a currency ("4.00 USD") or a percentage ("12 %")"#;
+        let (number, unit) = text
+            .trim()
+            .split_once(' ')
+            .or_else(|| text.trim().strip_suffix('%').map(|n| (n, "%")))
+            .ok_or(EXPECTED)?;
+        let number = Micros::parse(number.trim()).ok_or(EXPECTED)?;
+        match unit.trim() {
+            "%" => match u32::try_from(number.0) {
+                Ok(micros) if micros <= 1_000_000_000 => Ok(Self::Percent { micros }),
+                _ => Err("a percentage is at most 1000 %"),
+            },
+            code => Currency::parse(code)
+                .map(|currency| Self::Fixed {
+                    micros: number,
+                    currency,
+                })
+                .ok_or("expected an ISO 4217 currency such as USD"),
+        }
+    }
+
+    /// What a conversion is worth. `None` when a percentage meets no amount. Exact, then half to even at a millionth.
+    pub fn apply(&self, amount: Option<(Micros, Currency)>) -> Option<(Micros, Currency)> {
+        match *self {
+            Self::Fixed { micros, currency } => Some((micros, currency)),
+            Self::Percent { micros } => {
+                let (amount, currency) = amount?;
+                let share =
+                    Decimal::from(amount.0) * Decimal::from(micros) / Decimal::from(100_000_000);
+                let share = share.round_dp_with_strategy(0, RoundingStrategy::MidpointNearestEven);
+                Some((Micros(share.to_i64()?), currency))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts() {
+        for (text, expected) in [
+            ("12.50", Some(12_500_000)),
+            ("0.0035", Some(3_500)),
+            ("0", Some(0)),
+            ("1000000000", Some(1_000_000_000_000_000)),
+            ("1000000001", None),
+            ("0.0000001", None),
+            ("-1", None),
+            ("+1", None),
+            ("1e3", None),
+            ("1,5", None),
+            (".5", None),
+            ("", None),
+        ] {
+            assert_eq!(Micros::parse(text), expected.map(Micros), "{text}");
+        }
+        assert_eq!(Micros(3_500).to_string(), "0.0035");
+        assert_eq!(Micros(12_500_000).to_string(), "12.50");
+        assert_eq!(Micros(-1_000_000).to_string(), "-1.00");
+    }
+
+    #[test]
+    fn rates() {
+        let usd = Currency::parse("USD").expect("a code");
+        let amount = Some((Micros(80_000_000), usd));
+        for (text, expected) in [
+            ("4.00 USD", Some(4_000_000)),
+            ("12 %", Some(9_600_000)),
+            ("12%", Some(9_600_000)),
+            ("0.5 %", Some(400_000)),
+        ] {
+            let rate = Rate::parse(text).expect(text);
+            assert_eq!(
+                rate.apply(amount),
+                expected.map(|m| (Micros(m), usd)),
+                "{text}"
+            );
+        }
+        assert_eq!(Rate::parse("8 %").expect("a rate").apply(None), None);
+        for text in ["", "4", "4 XXZ", "-4 USD", "1001 %", "USD 4"] {
+            assert!(Rate::parse(text).is_err(), "{text}");
+        }
+    }
+}

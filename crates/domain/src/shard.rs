@@ -1,0 +1,65 @@
+//! Shards, lanes and hole-free numbers: how records spread over partitions and how a reader knows that none is missing.
+//!
+//! A shard is 12 bits of a keyed hash, its lane the top 8; a lane's partition is lane mod the topic's partition count.
+
+use std::collections::HashMap;
+
+use crate::Topic;
+
+/// How many lanes there are; no topic has more partitions.
+pub const LANES: usize = 256;
+
+/// 12 bits of a keyed hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shard(u16);
+
+impl Shard {
+    /// The shard of some bytes under the installation's seed (which keeps strangers from aiming at one partition).
+    pub fn of(seed: u64, bytes: &[u8]) -> Self {
+        Self((xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed) >> 52) as u16)
+    }
+
+    /// `None` when it does not fit 12 bits.
+    pub fn new(shard: u32) -> Option<Self> {
+        u16::try_from(shard)
+            .ok()
+            .filter(|shard| *shard < 1 << 12)
+            .map(Self)
+    }
+
+    /// The plain number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+
+    /// The top 8 bits.
+    pub fn lane(self) -> Lane {
+        Lane((self.0 >> 4) as u8)
+    }
+}
+
+/// The top 8 bits of a shard; records of one lane stay in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane(pub u8);
+
+impl Lane {
+    /// The partition of this lane among so many.
+    pub fn partition(self, partitions: u16) -> u16 {
+        u16::from(self.0) % partitions.max(1)
+    }
+}
+
+/// Hands out n = 1, 2, 3 … per (topic, lane) for one stream.
+#[derive(Debug, Default)]
+pub struct Numbering {
+    last: HashMap<(Topic, Lane), u64>,
+}
+
+impl Numbering {
+    /// The next number; call it only when the record is certain to be appended.
+    pub fn next(&mut self, topic: Topic, lane: Lane) -> u64 {
+        let last = self.last.entry((topic, lane)).or_insert(0);
+        *last += 1;
+        *last
+    }
+}
