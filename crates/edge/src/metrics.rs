@@ -1,0 +1,76 @@
+//! The edge's metrics. Labels are enums; every handle is resolved at start.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use domain::event::Class;
+use hyper::StatusCode;
+
+/// What a path is, for a label.
+#[derive(Clone, Copy)]
+pub(crate) enum PathKind {
+    Slug,
+    Click,
+    Postback,
+    Other,
+}
+
+const PATHS: [&str; 4] = ["slug", "click", "postback", "other"];
+const STATUSES: [u16; 14] = [200, 202, 302, 400, 403, 404, 405, 413, 414, 421, 422, 408, 500, 503];
+const CLASSES: [&str; 6] = ["none", "browser", "non_browser", "bot", "head", "speculative"];
+
+/// One set for all workers of a process.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    requests: Vec<IntCounter>,
+    recorded: IntCounter,
+    pub(crate) unrecorded: IntCounter,
+    pub(crate) seconds: Histogram,
+    pub(crate) connections: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let requests = IntCounterVec::new(
+            Opts::new("sluice_edge_requests_total", "Requests answered, by kind of path, status and class."),
+            &["path", "status", "class"],
+        )?;
+        let answered = IntCounterVec::new(
+            Opts::new("sluice_edge_answered_total", "Answers that owe the journal a record, by whether it was taken."),
+            &["outcome"],
+        )?;
+        let seconds = Histogram::with_opts(
+            HistogramOpts::new("sluice_edge_request_duration_seconds", "From having a request's head to having its answer.")
+                .buckets(prometheus::exponential_buckets(1e-6, 2.0, 18)?),
+        )?;
+        let connections = IntGauge::new("sluice_edge_connections", "Connections that are open.")?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(answered.clone()))?;
+        registry.register(Box::new(seconds.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        let mut handles = Vec::new();
+        for path in PATHS {
+            for status in STATUSES {
+                for class in CLASSES {
+                    handles.push(requests.with_label_values(&[path, &status.to_string(), class]));
+                }
+            }
+        }
+        Ok(Self {
+            requests: handles,
+            recorded: answered.with_label_values(&["recorded"]),
+            unrecorded: answered.with_label_values(&["unrecorded"]),
+            seconds,
+            connections,
+        })
+    }
+
+    pub(crate) fn answered(&self, path: PathKind, status: StatusCode, class: Class) {
+        let status = STATUSES.iter().position(|known| *known == status.as_u16()).expect("every answer's status is listed");
+        let class = usize::try_from(class as i32).unwrap_or(0);
+        self.requests[(path as usize * STATUSES.len() + status) * CLASSES.len() + class].inc();
+    }
+
+    pub(crate) fn recorded(&self, taken: bool) {
+        if taken { self.recorded.inc() } else { self.unrecorded.inc() }
+    }
+}

@@ -1,0 +1,235 @@
+//! A postback: what an advertiser reports, checked for form and token, given its trust, and answered once it is durable.
+//!
+//! A token identifies, it never authorizes: it stands in every visitor's address bar. Trust comes from the secret of
+//! the advertiser that owns the token's offer.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use domain::event::{self, Reason, Status, Trust, edge_record::Event};
+use domain::token::Refused;
+use domain::{Currency, Micros, Shard, Target, Topic};
+use hyper::{StatusCode, header};
+use serde_json::json;
+
+use crate::answer::{self, Answer};
+use crate::click::{Asked, address_bytes};
+use crate::live::Live;
+use crate::request::{PARAMETERS_MAX, cut};
+use crate::worker::Worker;
+
+/// Longest body of a POST.
+pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Longest order id.
+const ORDER_BYTES_MAX: usize = 128;
+const KNOWN: [&str; 8] = ["token", "order", "goal", "amount", "currency", "status", "adv", "secret"];
+
+/// Records a postback: the sequence to wait for and the answer to give then, or the answer to give at once.
+pub(crate) fn record(worker: &Worker, live: &Live, asked: &Asked<'_>, body: &[u8]) -> Result<(u64, Answer), Answer> {
+    let query = asked.parts.uri.query().unwrap_or_default();
+    let mut given: BTreeMap<Cow<'_, str>, Cow<'_, str>> = BTreeMap::new();
+    let pairs = form_urlencoded::parse(query.as_bytes()).chain(form_urlencoded::parse(body));
+    for (name, value) in pairs.take(PARAMETERS_MAX) {
+        // The first of a repeated parameter wins.
+        given.entry(name).or_insert(value);
+    }
+    let bearer = asked.parts.headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let secret = bearer.or_else(|| given.get("secret").map(|secret| secret.as_bytes()));
+
+    let mut recorder = worker.recorder.borrow_mut();
+    let Some(key) = recorder.next() else {
+        worker.metrics.recorded(false);
+        return Err(answer::text(StatusCode::SERVICE_UNAVAILABLE, "the postback cannot be recorded at the moment: send it again"));
+    };
+    let said = |name: &str| given.get(name).map_or("", |value| &**value);
+    let token = match said("token") {
+        "" => Err(Reason::TokenMissing),
+        text => recorder.keyring.open(text.as_bytes()).map_err(|refused| match refused {
+            Refused::Malformed => Reason::TokenMalformed,
+            Refused::Lowercased => Reason::TokenLowercased,
+            Refused::Forged => Reason::TokenForged,
+        }),
+    };
+    let mut postback = understood(live, &given, secret, token);
+    postback.key = Some(key.into());
+    let shard = shard(recorder.seed, &postback);
+    postback.shard = shard.get().into();
+    let answer = answered(live, &postback, &given);
+    let sequence = recorder.append(Topic::Postbacks, shard, address_bytes(asked.client, false), Event::Postback(postback));
+    worker.metrics.recorded(sequence.is_some());
+    match sequence {
+        Some(sequence) => Ok((sequence, answer)),
+        None => Err(answer::text(StatusCode::SERVICE_UNAVAILABLE, "the postback cannot be recorded at the moment: send it again")),
+    }
+}
+
+fn understood(
+    live: &Live,
+    given: &BTreeMap<Cow<'_, str>, Cow<'_, str>>,
+    secret: Option<&[u8]>,
+    token: Result<domain::Token, Reason>,
+) -> event::Postback {
+    let catalog = live.table.catalog();
+    let said = |name: &str| given.get(name).map_or("", |value| &**value);
+    let mut postback = event::Postback {
+        catalog_version: catalog.version,
+        goal_text: cut(said("goal"), 100).to_owned(),
+        order: cut(said("order"), ORDER_BYTES_MAX).to_owned(),
+        amount_text: cut(said("amount"), 32).to_owned(),
+        ..event::Postback::default()
+    };
+    // The first thing that is wrong is the reason; everything after it is still written down.
+    let mut reason = Reason::None;
+    let mut wrong = |why: Reason| {
+        if reason == Reason::None {
+            reason = why;
+        }
+    };
+    let hostile = |text: &str| text.contains(['\r', '\n', '\0']);
+    if given.iter().any(|(name, value)| hostile(name) || hostile(value)) || said("order").len() > ORDER_BYTES_MAX {
+        wrong(Reason::Malformed);
+        for text in [&mut postback.goal_text, &mut postback.order, &mut postback.amount_text] {
+            text.retain(|c| !c.is_control());
+        }
+    }
+
+    // Whose offer it is.
+    let named = (!said("adv").is_empty()).then(|| catalog.advertiser_by_name(said("adv")));
+    let mut owner = None;
+    match token {
+        Ok(token) => {
+            postback.token = token.to_bytes().to_vec();
+            let (offer, affiliate) = match token.target {
+                Target::Offer(offer, affiliate) => (Some(offer), Some(affiliate)),
+                Target::Link(link) => {
+                    postback.link = link.get();
+                    let link = catalog.links.get(&link);
+                    (link.map(|link| link.offer), link.map(|link| link.affiliate))
+                }
+            };
+            postback.offer = offer.map_or(0, |offer| offer.get());
+            postback.affiliate = affiliate.map_or(0, |affiliate| affiliate.get());
+            owner = offer.and_then(|offer| catalog.offers.get(&offer)).map(|offer| offer.advertiser);
+            if owner.is_none() {
+                wrong(Reason::UnknownOffer);
+            }
+            if named.is_some_and(|named| named.is_none() || (owner.is_some() && named != owner)) {
+                wrong(Reason::TokenForeign);
+            }
+        }
+        Err(why) => {
+            postback.token_text = cut(said("token"), 64).chars().filter(|c| !c.is_control()).collect();
+            wrong(why);
+        }
+    }
+    let advertiser = owner.or(named.flatten());
+    if named == Some(None) {
+        wrong(Reason::UnknownAdvertiser);
+    }
+    postback.advertiser = advertiser.map_or(0, |advertiser| advertiser.get());
+
+    // Who speaks.
+    let knows = |advertiser, secret| live.knows(advertiser, secret);
+    match (advertiser, secret) {
+        (Some(advertiser), Some(secret)) if knows(advertiser, secret) && named.is_none_or(|named| named == Some(advertiser)) => {
+            postback.trust = Trust::Server.into();
+        }
+        (Some(_), Some(secret)) if catalog.advertisers.keys().any(|other| knows(*other, secret)) => wrong(Reason::TokenForeign),
+        _ => wrong(Reason::Unauthenticated),
+    }
+
+    // What is reported.
+    if let Some(offer) = domain::Offer::new(postback.offer).and_then(|offer| catalog.offers.get(&offer)) {
+        let found = match said("goal") {
+            "" if offer.goals.len() == 1 => offer.goals.keys().next(),
+            "" => None,
+            name => offer.goals.iter().find(|(_, goal)| goal.name == name).map(|(number, _)| number),
+        };
+        match found {
+            Some(goal) => postback.goal = goal.get(),
+            None => wrong(if said("goal").is_empty() { Reason::GoalMissing } else { Reason::UnknownGoal }),
+        }
+    }
+    let currency = match said("currency") {
+        "" => advertiser.and_then(|advertiser| catalog.advertisers.get(&advertiser)).map(|advertiser| advertiser.currency),
+        code => Currency::parse(code),
+    };
+    postback.currency = currency.map(|currency| currency.code().to_owned()).unwrap_or_default();
+    match (said("amount"), Micros::parse(said("amount"))) {
+        ("", _) => {}
+        (_, Some(amount)) if currency.is_some() => {
+            postback.has_amount = true;
+            postback.amount_micros = amount.0;
+        }
+        _ => wrong(Reason::AmountMalformed),
+    }
+    let status = match said("status") {
+        "" | "approved" => Status::Approved,
+        "pending" => Status::Pending,
+        "rejected" => Status::Rejected,
+        "reversed" => Status::Reversed,
+        _ => {
+            wrong(Reason::UnknownStatus);
+            Status::Pending
+        }
+    };
+    postback.status = status.into();
+    postback.reason = reason.into();
+    postback
+}
+
+/// Postbacks shard by advertiser and order, or by the token where there is none.
+fn shard(seed: u64, postback: &event::Postback) -> Shard {
+    let mut bytes = postback.advertiser.to_le_bytes().to_vec();
+    if postback.order.is_empty() {
+        bytes.extend_from_slice(&postback.token);
+        bytes.extend_from_slice(postback.token_text.as_bytes());
+    } else {
+        bytes.extend_from_slice(postback.order.as_bytes());
+    }
+    Shard::of(seed, &bytes)
+}
+
+/// One line that says what was understood.
+fn answered(live: &Live, postback: &event::Postback, given: &BTreeMap<Cow<'_, str>, Cow<'_, str>>) -> Answer {
+    let catalog = live.table.catalog();
+    let trusted = postback.trust() == Trust::Server;
+    let status = match postback.reason() {
+        Reason::None => StatusCode::OK,
+        Reason::Unauthenticated => StatusCode::ACCEPTED,
+        Reason::TokenForeign => StatusCode::FORBIDDEN,
+        Reason::UnknownOffer | Reason::UnknownGoal | Reason::GoalMissing | Reason::AmountMalformed | Reason::UnknownStatus => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let mut said = serde_json::Map::new();
+    said.insert("recorded".into(), true.into());
+    said.insert("trust".into(), if trusted { "server" } else { "none" }.into());
+    let status_name = if trusted { postback.status().as_str_name() } else { "STATUS_PENDING" };
+    said.insert("status".into(), status_name.trim_start_matches("STATUS_").to_ascii_lowercase().into());
+    if postback.reason() != Reason::None {
+        said.insert("reason".into(), postback.reason().name().into());
+    }
+    if !postback.order.is_empty() {
+        said.insert("order".into(), postback.order.as_str().into());
+    }
+    // Names of the catalog are told only to whoever proved to be the advertiser.
+    if trusted {
+        if let Some(offer) = domain::Offer::new(postback.offer) {
+            said.insert("offer".into(), catalog.offer_name(offer).into());
+        }
+        if let Some(goal) = domain::Goal::new(postback.goal) {
+            said.insert("goal".into(), catalog.goal_name(goal).into());
+        }
+        if postback.has_amount {
+            said.insert("amount".into(), Micros(postback.amount_micros).to_string().into());
+            said.insert("currency".into(), postback.currency.as_str().into());
+        }
+    }
+    let ignored: Vec<&str> = given.keys().map(|name| &**name).filter(|name| !KNOWN.contains(name)).collect();
+    if !ignored.is_empty() {
+        said.insert("ignored".into(), json!(ignored));
+    }
+    answer::json(status, &said.into())
+}

@@ -1,0 +1,60 @@
+//! A worker's way into its journal: keys that never repeat, numbers without holes, one append a request.
+
+use domain::event::{EdgeRecord, edge_record::Event};
+use domain::{ClickKey, Keyring, Numbering, Shard, Topic};
+use prost::Message;
+use service::Clock;
+
+/// Most bytes of a record: ten sub ids and a dozen other values of 255 bytes, a user agent, eight tokens, and room.
+const RECORD_BYTES_MAX: usize = 16 * 1024;
+
+/// What belongs to one worker's stream.
+pub(crate) struct Recorder {
+    writer: journal::Writer,
+    numbering: Numbering,
+    clock: Clock,
+    last_ms: u64,
+    buffer: Vec<u8>,
+    /// Keys of the installation.
+    pub(crate) keyring: Keyring,
+    /// Seed of shards.
+    pub(crate) seed: u64,
+}
+
+impl Recorder {
+    pub(crate) fn new(writer: journal::Writer, keyring: Keyring, seed: u64, clock: Clock) -> Self {
+        Self { writer, numbering: Numbering::default(), clock, last_ms: 0, buffer: Vec::new(), keyring, seed }
+    }
+
+    /// The time, which never goes back within a stream.
+    pub(crate) fn now_ms(&mut self) -> u64 {
+        self.last_ms = self.last_ms.max(self.clock.now_ms());
+        self.last_ms
+    }
+
+    /// The key of the record that is appended next; `None` when the journal cannot take one. Nothing can come between
+    /// this and the append: the worker is one thread and does not wait in between.
+    pub(crate) fn next(&mut self) -> Option<ClickKey> {
+        self.writer.has_room(RECORD_BYTES_MAX).then(|| ClickKey {
+            time_ms: self.now_ms(),
+            stream: self.writer.stream().prefix(),
+            sequence: self.writer.next_sequence() as u32,
+        })
+    }
+
+    /// Appends, after [`Self::next`] said that there is room. The sequence, or `None` when the disk failed just now.
+    pub(crate) fn append(&mut self, topic: Topic, shard: Shard, address: Vec<u8>, event: Event) -> Option<u64> {
+        let lane = shard.lane();
+        let record = EdgeRecord {
+            topic: topic as u32,
+            lane: u32::from(lane.0),
+            n: self.numbering.next(topic, lane),
+            address,
+            event: Some(event),
+        };
+        self.buffer.clear();
+        record.encode(&mut self.buffer).expect("a vector grows");
+        debug_assert!(self.buffer.len() <= RECORD_BYTES_MAX, "every value in a record is bounded");
+        self.writer.append(&self.buffer).ok()
+    }
+}

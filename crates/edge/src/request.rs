@@ -1,0 +1,253 @@
+//! A request's head, checked: what bare hyper lets through is refused here.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use domain::event::Label;
+use hyper::{HeaderMap, Method, StatusCode, header, http::request::Parts};
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+use routing::Params;
+
+/// Longest request target in bytes; browsers' own limits lie far above, trackers' far below.
+pub(crate) const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Longest value of a parameter that is kept.
+const VALUE_BYTES_MAX: usize = 255;
+/// How many parameters of a query are read.
+pub(crate) const PARAMETERS_MAX: usize = 100;
+/// How many addresses of a forwarded header are looked at, from the right.
+const HOPS_MAX: usize = 16;
+
+/// Why a head is refused, in words for the answer.
+pub(crate) type Refusal = (StatusCode, &'static str);
+
+/// The request's host: lower case, without port and trailing dot, and as it came.
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) with_port: String,
+}
+
+/// Exactly one well-formed Host (RFC 9112 §3.2); a target in absolute form overrides it.
+pub(crate) fn host(parts: &Parts) -> Result<Host, Refusal> {
+    const BAD: Refusal = (StatusCode::BAD_REQUEST, "exactly one well-formed Host header is needed");
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let only = hosts.next().ok_or(BAD)?;
+    if hosts.next().is_some() {
+        return Err(BAD);
+    }
+    let authority = match parts.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => only.to_str().map_err(|_| BAD)?,
+    };
+    let with_port = authority.to_ascii_lowercase();
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+    if with_port.is_empty() || with_port.len() > 260 || !with_port.bytes().all(legal) {
+        return Err(BAD);
+    }
+    let name = match with_port.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => {
+            if name.is_empty() || port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(BAD);
+            }
+            name
+        }
+        _ => &with_port,
+    };
+    Ok(Host { name: name.strip_suffix('.').unwrap_or(name).to_owned(), with_port })
+}
+
+/// The methods a path takes.
+pub(crate) fn method(parts: &Parts) -> Result<(), Refusal> {
+    let post = parts.method == Method::POST && parts.uri.path() == "/postback";
+    if parts.method == Method::GET || parts.method == Method::HEAD || post {
+        Ok(())
+    } else {
+        Err((StatusCode::METHOD_NOT_ALLOWED, "this method is not served here"))
+    }
+}
+
+/// Within the bound, and a path.
+pub(crate) fn target(parts: &Parts) -> Result<(), Refusal> {
+    let length = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if length > TARGET_BYTES_MAX {
+        Err((StatusCode::URI_TOO_LONG, "the address is longer than 8192 bytes"))
+    } else if !parts.uri.path().starts_with('/') {
+        Err((StatusCode::BAD_REQUEST, "expected a path"))
+    } else {
+        Ok(())
+    }
+}
+
+/// The slug a path means; `None` when it holds control or non-UTF-8 bytes.
+pub(crate) fn slug(path: &str) -> Option<Cow<'_, str>> {
+    let slug = percent_decode_str(path.strip_prefix('/').unwrap_or(path)).decode_utf8().ok()?;
+    (!slug.chars().any(char::is_control)).then_some(slug)
+}
+
+/// The visitor's address: the peer, or behind trusted forwarders the rightmost address that is not one of them.
+pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    let mut client = peer;
+    if !is_trusted(&peer) {
+        return peer;
+    }
+    let values = headers.get_all("x-forwarded-for").iter().rev();
+    let hops = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
+    for hop in hops.take(HOPS_MAX) {
+        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+        if !is_trusted(&client) {
+            break;
+        }
+    }
+    client
+}
+
+/// The parameters of a tracking URL, and what is to be said of them.
+pub(crate) fn parameters(query: &str) -> (Params<'_>, Vec<Label>, Option<Cow<'_, str>>) {
+    let mut params = Params::default();
+    let mut labels = Vec::new();
+    let mut consent = None;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()).take(PARAMETERS_MAX) {
+        let value = clean(value, &mut labels);
+        let slot = match &*name {
+            "offer" => &mut params.offer,
+            "aff" => &mut params.aff,
+            "link" => &mut params.link,
+            "page" => &mut params.page,
+            "creative" => &mut params.creative,
+            "source" => &mut params.source,
+            "ext" => &mut params.ext,
+            "coupon" => &mut params.coupon,
+            "cost" => &mut params.cost,
+            "cons" => &mut consent,
+            "group" => {
+                params.group = true;
+                continue;
+            }
+            "url" => {
+                params.url = true;
+                continue;
+            }
+            name => match name.strip_prefix("sub").and_then(|n| n.parse::<usize>().ok()) {
+                Some(n @ 1..=10) => {
+                    if is_unreplaced(&value) {
+                        label(&mut labels, Label::UnreplacedMacro);
+                    }
+                    &mut params.sub[n - 1]
+                }
+                _ => continue,
+            },
+        };
+        // The first of a repeated parameter wins.
+        slot.get_or_insert(value);
+    }
+    (params, labels, consent)
+}
+
+fn label(labels: &mut Vec<Label>, label: Label) {
+    if !labels.contains(&label) {
+        labels.push(label);
+    }
+}
+
+/// Takes out control characters and cuts to the bound, saying so.
+fn clean<'a>(value: Cow<'a, str>, labels: &mut Vec<Label>) -> Cow<'a, str> {
+    let mut value = value;
+    if value.chars().any(char::is_control) {
+        value = value.chars().filter(|c| !c.is_control()).collect::<String>().into();
+        label(labels, Label::Cleaned);
+    }
+    if value.len() > VALUE_BYTES_MAX {
+        value = cut(&value, VALUE_BYTES_MAX).to_owned().into();
+        label(labels, Label::Cut);
+    }
+    value
+}
+
+/// The longest beginning of at most so many bytes.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+/// `{sub1}`, `[[s]]` or `${CID}`: a traffic source forgot to fill it in.
+fn is_unreplaced(value: &str) -> bool {
+    [("{", "}"), ("[[", "]]"), ("${", "}")].iter().any(|(open, close)| value.starts_with(open) && value.ends_with(close))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Request;
+
+    fn parts(uri: &str, hosts: &[&str]) -> Parts {
+        let mut request = Request::builder().uri(uri);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn hosts() {
+        for (uri, hosts, expected) in [
+            ("/", &["Go.Example"][..], Some("go.example")),
+            ("/", &["go.example:8080"], Some("go.example")),
+            ("/", &["go.example."], Some("go.example")),
+            ("/", &["[::1]:80"], Some("[::1]")),
+            ("http://other.example/", &["go.example"], Some("other.example")),
+            ("/", &[], None),
+            ("/", &["a", "a"], None),
+            ("/", &[""], None),
+            ("/", &["a b"], None),
+            ("/", &["user@a"], None),
+            ("/", &["a:port"], None),
+            ("/", &[":80"], None),
+        ] {
+            assert_eq!(host(&parts(uri, hosts)).ok().map(|host| host.name).as_deref(), expected, "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn slugs() {
+        for (path, expected) in [
+            ("/fall-boots", Some("fall-boots")),
+            ("/a/b", Some("a/b")),
+            ("/a%2Fb", Some("a/b")),
+            ("/%00", None),
+            ("/%0d%0a", None),
+            ("/%ff", None),
+        ] {
+            assert_eq!(slug(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn clients() {
+        let trusted: Vec<IpNet> = vec!["127.0.0.0/8".parse().expect("a network"), "10.0.0.0/8".parse().expect("a network")];
+        for (peer, forwarded, expected) in [
+            ("127.0.0.1", "203.0.113.7", "203.0.113.7"),
+            ("127.0.0.1", "198.51.100.1, 203.0.113.7, 10.1.1.1", "203.0.113.7"),
+            ("127.0.0.1", "203.0.113.7, nonsense", "127.0.0.1"),
+            ("127.0.0.1", "", "127.0.0.1"),
+            ("192.0.2.1", "203.0.113.7", "192.0.2.1"),
+            ("::ffff:127.0.0.1", "203.0.113.7", "203.0.113.7"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", forwarded.parse().expect("a header"));
+            let found = client(peer.parse().expect("an address"), &headers, &trusted);
+            assert_eq!(found.to_string(), expected, "{peer} {forwarded}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_first_wins_cleaned_and_cut() {
+        let query = format!("offer=a&offer=b&sub1=%0d%0aSet-Cookie:x&sub2=%7Bsub2%7D&sub11=x&ext={}", "é".repeat(200));
+        let (params, labels, _) = parameters(&query);
+        assert_eq!(params.offer.as_deref(), Some("a"));
+        assert_eq!(params.sub[0].as_deref(), Some("Set-Cookie:x"));
+        assert_eq!(params.ext.as_ref().map(|ext| ext.len()), Some(254));
+        assert_eq!(labels, [Label::Cleaned, Label::UnreplacedMacro, Label::Cut]);
+    }
+}

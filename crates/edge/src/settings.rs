@@ -1,0 +1,53 @@
+//! What an operator may choose for the edge.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// The `[edge]` table of the settings file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where visitors arrive.
+    pub listen: SocketAddr,
+    /// How many workers, each with a runtime and a journal of its own; 0 = one per core.
+    pub workers: usize,
+    /// Networks whose `X-Forwarded-For` is believed, rightmost untrusted address first.
+    pub trusted_forwarders: Vec<IpNet>,
+    /// Size of a worker's ring in bytes, a power of two: how much a stalled disk may hold back.
+    pub ring_bytes: u64,
+    /// Milliseconds between two syncs of the log: how much a power cut may take.
+    pub sync_ms: u64,
+    /// What a click gets when it cannot be recorded.
+    pub when_full: WhenFull,
+    /// Seconds a connection may take to send a request's head, and may stay idle between requests.
+    pub head_timeout_s: u64,
+    /// Most connections a worker holds; more wait in the socket's queue.
+    pub connections_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            workers: 0,
+            trusted_forwarders: Vec::new(),
+            ring_bytes: 64 << 20,
+            sync_ms: 20,
+            when_full: WhenFull::Redirect,
+            head_timeout_s: 15,
+            connections_max: 10_000,
+        }
+    }
+}
+
+/// What a click gets when the journal cannot take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// The redirect without token and cookie: the visitor comes first, the click counts as unrecorded.
+    Redirect,
+    /// 503.
+    Refuse,
+}
