@@ -1,2 +1,59 @@
-//! stub
-fn main() {}
+//! Drives a running Sluice from outside: real clicks, made-up clicks, and the audit that nothing was lost.
+//!
+//! It knows Sluice by its HTTP and its catalog file alone, as a visitor, an advertiser and an affiliate do.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command's answer goes to standard output, why it failed to standard error"
+)]
+
+mod catalog;
+mod generate;
+mod replay;
+mod replay_check;
+
+mod clicks_file;
+mod drive;
+mod ledger;
+mod visitor;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the catalog that matches a file of real clicks
+    Catalog(catalog::Arguments),
+    /// Send a file of real clicks, and a postback for each that was attributed
+    Replay(replay::Arguments),
+    /// Send made-up clicks at a rate
+    Generate(generate::Arguments),
+    /// Compare a report with what the ledger of a replay says was answered
+    ReplayCheck(replay_check::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done: Result<(), Box<dyn Error>> = match Arguments::parse().command {
+        Command::Catalog(arguments) => catalog::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::ReplayCheck(arguments) => replay_check::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("loadtest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

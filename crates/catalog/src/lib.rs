@@ -1,1 +1,30 @@
-//! stub
+//! The catalog: TOML that people write, checked, numbered and versioned.
+//!
+//! [`check`] reads a catalog and reports every mistake in it at once. [`apply`] checks, hands out numbers (kept in
+//! `catalog.lock` beside the catalog), and publishes a snapshot that edges and consumers load through [`Folder`].
+//! A catalog with a mistake publishes nothing: a bad version never replaces a good one.
+
+mod apply;
+mod demo;
+mod destination;
+mod disk;
+mod folder;
+mod lock;
+mod model;
+mod nearest;
+mod problem;
+mod read;
+mod secret;
+mod snapshot;
+
+pub use apply::{CATALOG_BYTES_MAX, Checked, apply, check};
+pub use demo::{DEMO, write_demo};
+pub use destination::{DESTINATION_BYTES_MAX, Destination, MacroName, Part};
+pub use folder::Folder;
+pub use model::{
+    Advertiser, Affiliate, Catalog, DomainEntry, Goal, GoalName, Link, LinkName, Names, Network,
+    Offer, SUBS, UNKNOWN,
+};
+pub use problem::{Problem, Problems};
+pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretRef};
+pub use snapshot::{Error, FORMAT};

@@ -1,1 +1,70 @@
-//! stub
+//! The consumer that looks at clicks over time and labels them. Labels only: what they mean for money is decided elsewhere.
+//!
+//! A verdict is a function of the set of clicks: a click that arrives late may make a later one a repeat, so both sides of
+//! it are looked at. A label is said once.
+
+use consumer::{Error, Handler, Output, decode};
+use domain::event::{Class, Click, Decision, FraudSignal, Kind, Reason};
+use domain::{ClickKey, Shard, Topic};
+use stream::Record;
+
+/// A second click of the same visitor on the same offer and affiliate within this time is nobody's second decision.
+pub const REPEAT_MS: u64 = 2_000;
+
+/// Folds `clicks`.
+pub struct Fraud;
+
+impl Handler for Fraud {
+    const NAME: &'static str = "fraud";
+
+    fn fold(&mut self, out: &mut Output<'_, '_>, record: &Record) -> Result<(), Error> {
+        if Kind::from_number(record.kind) != Some(Kind::Click) {
+            return Ok(());
+        }
+        let click: Click = decode(record)?;
+        let Some(key) = click.key.as_ref().map(ClickKey::from) else { return Ok(()) };
+        if click.decision() != Decision::Redirect || click.class() == Class::Head {
+            return Ok(());
+        }
+        let signal = |click_key: ClickKey, reason: Reason, link: u64| FraudSignal {
+            click: Some(click_key.into()),
+            shard: click.shard,
+            reason: reason.into(),
+            offer: click.offer,
+            affiliate: click.affiliate,
+            link,
+            visitor: click.visitor,
+            catalog_version: click.catalog_version,
+        };
+        if click.class() == Class::Bot {
+            say(out, key, &signal(key, Reason::DeclaredBot, click.link))?;
+        }
+        if click.visitor == 0 {
+            return Ok(());
+        }
+        // Neighbours share visitor, offer, affiliate and with them the shard.
+        out.batch.put_fraud_click(click.visitor, click.offer, click.affiliate, key, click.link, click.catalog_version)?;
+        let from = ClickKey { time_ms: key.time_ms.saturating_sub(REPEAT_MS), stream: 0, sequence: 0 };
+        let to = ClickKey { time_ms: key.time_ms + REPEAT_MS, stream: u32::MAX, sequence: u32::MAX };
+        let around = out.batch.fraud_between(click.visitor, click.offer, click.affiliate, from, to)?;
+        if around.iter().any(|other| other.click < key) {
+            say(out, key, &signal(key, Reason::RepeatClick, click.link))?;
+        }
+        for later in around.iter().filter(|other| other.click > key) {
+            let mut said = signal(later.click, Reason::RepeatClick, later.link);
+            said.catalog_version = later.catalog_version;
+            say(out, later.click, &said)?;
+        }
+        Ok(())
+    }
+}
+
+/// Says a label once.
+fn say(out: &mut Output<'_, '_>, click: ClickKey, signal: &FraudSignal) -> Result<(), Error> {
+    let code = u32::try_from(signal.reason).unwrap_or(0);
+    if !out.batch.put_flag(click, code)? {
+        return Ok(());
+    }
+    let shard = Shard::new(signal.shard).ok_or_else(|| Error::Event("a click's shard has more than 12 bits".into()))?;
+    out.say(Topic::FraudSignals, shard.lane(), Kind::FraudSignal, click.time_ms, &shard.get().to_be_bytes(), signal)
+}

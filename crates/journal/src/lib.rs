@@ -1,1 +1,53 @@
-//! stub
+//! Opaque records that survive a killed process (ring) and a power cut (log).
+//!
+//! One journal is one folder:
+//!
+//! | file | what | who touches it |
+//! |---|---|---|
+//! | `lock` | held with `flock` while somebody may write; names the process | [`FolderLock`] |
+//! | `ring` | the newest frames in a shared mapping, see `ring.rs` | the worker and its journal thread |
+//! | `{index:016x}.log` | all frames, copied and synced, see `file.rs` and `frame.rs` | one appender, any number of readers |
+//!
+//! The worker's [`Writer`] puts a record into the ring and is done: from then on it survives the process. The journal
+//! thread's [`Flusher`] copies new frames to the log, syncs, and writes a *mark* that says how far the log is durable.
+//! A [`Reader`] delivers only what a mark covers; it takes no lock and maps nothing. Whoever next holds the folder's lock
+//! ([`open`] or [`seal`]) saves what the ring had beyond the log. [`Log`] is the same log without a ring, for an owner
+//! that can wait for the disk.
+//!
+//! Each open is a new stream: 128 random bits, sequences 1, 2, 3 …, never continued. So a restored backup or a cloned
+//! disk can repeat records but never reuse the identity of one.
+
+mod frame;
+mod stream_id;
+
+mod file;
+mod log;
+mod ring;
+
+mod flusher;
+mod recovery;
+mod syncer;
+mod writer;
+
+mod reader;
+mod scanner;
+
+mod cursor;
+mod error;
+mod lock;
+
+#[cfg(test)]
+mod tests;
+
+pub use cursor::{CURSOR_BYTES_MAX, Cursor};
+pub use error::Error;
+pub use file::delete_before;
+pub use flusher::{Flushed, Flusher};
+pub use frame::PAYLOAD_BYTES_MAX;
+pub use lock::FolderLock;
+pub use log::Log;
+pub use reader::{Entry, Position, Reader, Skipped};
+pub use recovery::{Recovered, seal};
+pub use stream_id::{NotAStreamId, StreamId};
+pub use syncer::Syncer;
+pub use writer::{Full, Options, Writer, open};

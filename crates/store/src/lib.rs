@@ -1,1 +1,38 @@
-//! stub
+//! Rollups, click index, outbox and offsets, changed as one batch: SQLite in one file.
+//!
+//! A consumer is a fold over the stream. Its state and the offset it has read to change in one transaction
+//! ([`Store::batch`]), so that a crash, a repeat or a second owner never counts anything twice: a batch first moves its
+//! offset with a conditional update, and when somebody else has moved it, everything rolls back.
+//!
+//! What the store holds is a function of the *set* of events and never of their order or batching; [`Store::dump`] prints
+//! that function's value in one canonical text, so that two runs can be compared byte for byte.
+//!
+//! One file has one writing process; inside it the [`Store`] handle lets one batch run at a time. Readers use a [`View`] of
+//! their own and see whole batches only.
+
+mod error;
+mod file;
+
+mod batch;
+mod click;
+mod dump;
+mod fraud;
+mod mark;
+mod order;
+mod outbox;
+mod position;
+mod report;
+mod rollup;
+
+pub use batch::Batch;
+pub use error::Error;
+pub use file::{FORMAT, Store, View};
+pub use mark::{Mark, MarkGroup};
+pub use order::{OrderKey, UNTRUSTED_MAX};
+pub use outbox::OutboxRow;
+pub use position::{High, Position};
+pub use report::{Counts, Dimension, Money, Query, Row};
+pub use rollup::{Change, Cube, RollupKey, Source};
+
+/// What every fallible function here returns.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,1 +1,73 @@
-//! stub
+//! Named topics of keyed bytes behind one small interface.
+//!
+//! A topic is split into partitions; a record's partition is its lane mod the topic's partition count, so that records of
+//! one lane stay in order. A sender promises that what it acknowledged is kept, nothing about order when it fails; the
+//! receiver's rule ([`receipts`]) makes of that each record once and in order. Nothing here knows what a record means.
+//!
+//! Backends: [`Embedded`], for one process, on the `journal` crate.
+
+pub mod consumer;
+pub mod embedded;
+pub mod error;
+pub mod receipts;
+pub mod record;
+
+use std::time::Duration;
+
+pub use embedded::Embedded;
+pub use error::{Error, Result, SendError};
+pub use receipts::{High, Receipts, Verdict};
+pub use record::{Record, StreamId, TOMBSTONE};
+
+/// Puts records into topics.
+///
+/// The caller keeps everything after the contiguous watermark [`Sender::acknowledged`] reports. When a sender fails, the
+/// caller drops it, makes a new one and sends **everything** after the watermark again, also what may have arrived.
+pub trait Sender: Send {
+    /// Takes a record to be sent; it is not kept before it is acknowledged.
+    ///
+    /// # Errors
+    /// [`SendError::Full`]: ask for acknowledgements, then try again. [`SendError::Failed`]: this sender has ended.
+    fn send(&mut self, topic: &str, record: &Record) -> std::result::Result<(), SendError>;
+
+    /// How many records are kept of those sent since this sender was made, contiguous in the order of sending.
+    /// Waits at most `wait` for the count to grow.
+    ///
+    /// # Errors
+    /// This sender has ended.
+    fn acknowledged(&mut self, wait: Duration) -> Result<u64>;
+}
+
+/// Makes senders, one after another as they fail.
+pub type MakeSender<'a> = dyn FnMut() -> Result<Box<dyn Sender>> + 'a;
+
+/// Reads the partitions of one topic that are assigned to it.
+pub trait Receiver: Send {
+    /// The partitions assigned to this receiver, ascending.
+    fn partitions(&self) -> Vec<u16>;
+
+    /// Goes on at an offset; 0 is the beginning.
+    ///
+    /// # Errors
+    /// The partition is not assigned, or the offset is no longer (or not yet) there.
+    fn seek(&mut self, partition: u16, offset: u64) -> Result<()>;
+
+    /// The next records of some partition, or `None` when none came within `wait`.
+    ///
+    /// # Errors
+    /// The partition cannot be read.
+    fn poll(&mut self, records_max: usize, wait: Duration) -> Result<Option<Batch>>;
+}
+
+/// Records of one partition, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Which one.
+    pub partition: u16,
+    /// The offset of the first record.
+    pub first: u64,
+    /// The offset to go on at.
+    pub next: u64,
+    /// Each with its offset.
+    pub records: Vec<(u64, Record)>,
+}

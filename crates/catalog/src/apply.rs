@@ -1,0 +1,133 @@
+//! From a file to a published version.
+
+use std::{
+    fs::File,
+    io,
+    path::Path,
+    sync::Arc,
+};
+
+use crate::{
+    Catalog, Problem, Problems, disk, folder,
+    lock::Lock,
+    read,
+};
+
+/// Largest catalog and lock read: some 200,000 links. A larger one is a mistake, and would be held in memory whole.
+pub const CATALOG_BYTES_MAX: u64 = 64 << 20;
+
+/// A catalog without mistakes, not published.
+#[derive(Debug)]
+pub struct Checked {
+    /// Numbered as it would be; its version is 0.
+    pub catalog: Catalog,
+    before: Lock,
+    after: Lock,
+}
+
+/// Checks a catalog against itself and the lock beside it. Writes nothing.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn check(path: &Path) -> Result<Checked, Problems> {
+    let whole = |message: String| Problems::from(Problem::of_file(path, message));
+    let meta = std::fs::metadata(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    if meta.is_dir() {
+        return Err(whole("a folder of files is not supported yet: name one file".to_owned()));
+    }
+    if !meta.is_file() {
+        return Err(whole("not a plain file".to_owned()));
+    }
+    let bytes = disk::read(path, CATALOG_BYTES_MAX)
+        .map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            return Err(Problem {
+                line: good.iter().filter(|b| **b == b'\n').count() + 1,
+                ..Problem::of_file(path, "not UTF-8 text")
+            }
+            .into());
+        }
+    };
+    let before = Lock::read(&lock_path(path))?;
+    let mut after = before.clone();
+    let catalog = read::read(path, &text, &mut after)?;
+    Ok(Checked {
+        catalog,
+        before,
+        after,
+    })
+}
+
+/// Checks a catalog, keeps its numbers, and makes it the version in force in `folder`. Returns the version in force,
+/// which is the one before when nothing changed.
+///
+/// # Errors
+/// Every mistake in the catalog, a lock that lost numbers, or a file that cannot be written; then the version before
+/// stays in force.
+pub fn apply(path: &Path, folder: &Path) -> Result<Arc<Catalog>, Problems> {
+    let failed = |path: &Path, what: &str, error: &dyn std::error::Error| {
+        Problems::from(Problem::of_file(path, format!("{what}: {error}")))
+    };
+    // Two commands at once would hand out the same number twice: the folder the lock lies in is the door.
+    let home = disk::folder_of(path);
+    let _door = File::open(home)
+        .and_then(|door| door.lock().map(|()| door))
+        .map_err(|error| failed(home, "cannot be locked", &error))?;
+
+    let checked = check(path)?;
+    let published = match folder::current_version(folder) {
+        Ok(Some(version)) => Some(folder::load(folder, version).map_err(published_broken)?),
+        Ok(None) => None,
+        Err(error) => return Err(published_broken(error)),
+    };
+    let lock_path = lock_path(path);
+    if let Some(published) = &published {
+        let lost = checked.before.lost(published);
+        if let Some(first) = lost.first() {
+            let more = match lost.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let message = format!("catalog.lock has lost {first}{more}: restore it from backup");
+            return Err(Problem::of_file(lock_path, message).into());
+        }
+    }
+
+    // Numbers first: one that is kept and never published is only a gap, one that is published and not kept is a lie.
+    if checked.before != checked.after {
+        disk::replace(&lock_path, checked.after.to_text().as_bytes())
+            .map_err(|error| failed(&lock_path, "cannot be written", &error))?;
+    }
+    let mut catalog = checked.catalog;
+    if let Some(published) = published {
+        catalog.version = published.version;
+        if catalog == published {
+            return Ok(Arc::new(published));
+        }
+    }
+    std::fs::create_dir_all(folder)
+        .map_err(|error| failed(folder, "cannot be made", &error))?;
+    let highest = folder::highest_version(folder)
+        .map_err(|error| failed(folder, "cannot be read", &error))?;
+    catalog.version = highest
+        .max(catalog.version)
+        .checked_add(1)
+        .ok_or_else(|| Problem::of_file(folder, "no catalog versions left"))?;
+    folder::publish(folder, &catalog).map_err(published_broken)?;
+    Ok(Arc::new(catalog))
+}
+
+fn published_broken(error: crate::Error) -> Problems {
+    use std::error::Error;
+    let cause = error.source().map(|cause| format!(": {cause}"));
+    let path = error.path().unwrap_or(Path::new("current")).to_owned();
+    let message = format!("{}{}", error.what(), cause.unwrap_or_default());
+    Problem::of_file(path, message).into()
+}
+
+fn lock_path(path: &Path) -> std::path::PathBuf {
+    disk::folder_of(path).join("catalog.lock")
+}

@@ -1,0 +1,155 @@
+//! The folder of published versions: `<version>.snapshot` each, and `current` naming the one in force.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    Catalog, Error,
+    disk,
+    snapshot::{Kind, SNAPSHOT_BYTES_MAX},
+};
+
+/// Versions kept in memory: a fold that catches up meets a few at a time, each may be megabytes.
+const CACHED_MAX: usize = 8;
+/// `current` is one number of ten digits and a line's end.
+const CURRENT_BYTES_MAX: u64 = 16;
+
+/// Published versions, for reading.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// What [`Self::changed`] last returned.
+    seen: Option<u32>,
+    /// Most recently used last.
+    cached: Mutex<Vec<Arc<Catalog>>>,
+}
+
+impl Folder {
+    /// A folder that [`crate::apply`] publishes to. It need not exist yet: then there is no current version.
+    ///
+    /// # Errors
+    /// The path names something that is not a folder.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        match std::fs::metadata(&path) {
+            Ok(meta) if !meta.is_dir() => {
+                let error = io::Error::from(io::ErrorKind::NotADirectory);
+                return Err(Error::new(Kind::Disk(error)).at(path));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::new(Kind::Disk(error)).at(path));
+            }
+            _ => {}
+        }
+        Ok(Self {
+            path,
+            seen: None,
+            cached: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The version in force; `None` before the first was published.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged or of a newer format.
+    pub fn current(&self) -> Result<Option<Arc<Catalog>>, Error> {
+        match current_version(&self.path)? {
+            Some(version) => self.version(version).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Any version ever published.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged or of a newer format.
+    pub fn version(&self, version: u32) -> Result<Arc<Catalog>, Error> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = cached.iter().position(|kept| kept.version == version);
+        let catalog = match found {
+            Some(at) => cached.remove(at),
+            None => Arc::new(load(&self.path, version)?),
+        };
+        if cached.len() >= CACHED_MAX {
+            cached.remove(0);
+        }
+        cached.push(Arc::clone(&catalog));
+        Ok(catalog)
+    }
+
+    /// The version in force if it is another than the one this returned last. Costs one small read when nothing changed.
+    ///
+    /// # Errors
+    /// As for [`Self::current`]; the next call tries again.
+    pub fn changed(&mut self) -> Result<Option<Arc<Catalog>>, Error> {
+        let current = current_version(&self.path)?;
+        match current {
+            Some(version) if current != self.seen => {
+                let catalog = self.version(version)?;
+                self.seen = current;
+                Ok(Some(catalog))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The version `current` names.
+pub(crate) fn current_version(folder: &Path) -> Result<Option<u32>, Error> {
+    let path = folder.join("current");
+    let bytes = match disk::read(&path, CURRENT_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::new(Kind::Disk(error)).at(path)),
+    };
+    let version = std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| text.trim_end().parse().ok())
+        .filter(|version| *version > 0);
+    version
+        .map(Some)
+        .ok_or_else(|| Error::new(Kind::BadCurrent).at(path))
+}
+
+/// Reads one version.
+pub(crate) fn load(folder: &Path, version: u32) -> Result<Catalog, Error> {
+    let path = snapshot_path(folder, version);
+    let bytes = disk::read(&path, SNAPSHOT_BYTES_MAX)
+        .map_err(|error| Error::new(Kind::Disk(error)).at(&path))?;
+    let catalog = Catalog::decode(&bytes).map_err(|error| error.at(&path))?;
+    if catalog.version != version {
+        return Err(Error::new(Kind::Damaged).at(path));
+    }
+    Ok(catalog)
+}
+
+/// Makes a catalog the version in force.
+pub(crate) fn publish(folder: &Path, catalog: &Catalog) -> Result<(), Error> {
+    let path = snapshot_path(folder, catalog.version);
+    disk::replace(&path, &catalog.encode())
+        .map_err(|error| Error::new(Kind::Disk(error)).at(path))?;
+    let path = folder.join("current");
+    disk::replace(&path, format!("{}\n", catalog.version).as_bytes())
+        .map_err(|error| Error::new(Kind::Disk(error)).at(path))
+}
+
+/// The highest version a file stands for, also one that was never made current.
+pub(crate) fn highest_version(folder: &Path) -> io::Result<u32> {
+    let mut highest = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let version = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".snapshot"))
+            .and_then(|number| number.parse().ok());
+        highest = highest.max(version.unwrap_or(0));
+    }
+    Ok(highest)
+}
+
+fn snapshot_path(folder: &Path, version: u32) -> PathBuf {
+    folder.join(format!("{version}.snapshot"))
+}

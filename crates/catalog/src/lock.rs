@@ -1,0 +1,353 @@
+//! `catalog.lock`: the number behind each name, handed out once and never used again.
+//!
+//! One section a kind, `name = number`; a deleted entry's line stays, so that adding it again gives the number back.
+//! Goals are keyed `<offer>.<name>` and links `<offer>.<affiliate>.<slug>`, by number: what a number means never
+//! changes, so a link that is pointed elsewhere is another number. `next` is one above every number ever handed out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    io,
+    path::Path,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    Catalog, GoalName, LinkName, Names, Problem, Problems,
+    apply::CATALOG_BYTES_MAX,
+    disk,
+};
+
+const FORMAT: u32 = 1;
+
+/// What is numbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Domain,
+    Advertiser,
+    Offer,
+    Goal,
+    Affiliate,
+    Link,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Domain,
+        Self::Advertiser,
+        Self::Offer,
+        Self::Goal,
+        Self::Affiliate,
+        Self::Link,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Domain => "domain",
+            Self::Advertiser => "advertiser",
+            Self::Offer => "offer",
+            Self::Goal => "goal",
+            Self::Affiliate => "affiliate",
+            Self::Link => "link",
+        }
+    }
+
+    fn number_max(self) -> u64 {
+        match self {
+            Self::Domain => domain::Domain::MAX.into(),
+            Self::Advertiser => domain::Advertiser::MAX.into(),
+            Self::Offer => domain::Offer::MAX.into(),
+            Self::Goal => domain::Goal::MAX.into(),
+            Self::Affiliate => domain::Affiliate::MAX.into(),
+            Self::Link => domain::Link::MAX,
+        }
+    }
+
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Section {
+    next: u64,
+    numbers: BTreeMap<String, u64>,
+}
+
+/// All numbers handed out.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Lock {
+    sections: [Section; Kind::ALL.len()],
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "format")]
+    _format: u32,
+    next: BTreeMap<String, u64>,
+    #[serde(flatten)]
+    sections: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
+impl Lock {
+    pub(crate) fn new() -> Self {
+        let empty = Section {
+            next: 1,
+            numbers: BTreeMap::new(),
+        };
+        Self {
+            sections: std::array::from_fn(|_| empty.clone()),
+        }
+    }
+
+    /// Reads the lock; one that is not there is empty.
+    pub(crate) fn read(path: &Path) -> Result<Self, Problems> {
+        let bytes = match disk::read(path, CATALOG_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::new()),
+            Err(error) => {
+                return Err(Problem::of_file(path, format!("cannot be read: {error}")).into());
+            }
+        };
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Problem::of_file(path, "not text: restore it from backup"))?;
+        Self::parse(&text).map_err(|message| Problem::of_file(path, message).into())
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let broken = |error: toml::de::Error| {
+            format!("{}: restore it from backup", error.message())
+        };
+        let head: Head = toml::from_str(text).map_err(broken)?;
+        if head.format != FORMAT {
+            return Err(format!(
+                "catalog.lock of format {}, this version reads up to {FORMAT}: use a newer version of sluice",
+                head.format
+            ));
+        }
+        let mut file: File = toml::from_str(text).map_err(broken)?;
+        let mut lock = Self::new();
+        for kind in Kind::ALL {
+            let section = &mut lock.sections[kind as usize];
+            section.numbers = file.sections.remove(kind.name()).unwrap_or_default();
+            section.next = file.next.remove(kind.name()).unwrap_or_default();
+            let mut seen = BTreeSet::new();
+            for (name, number) in &section.numbers {
+                if *number == 0 || *number >= section.next || *number > kind.number_max() {
+                    return Err(format!(
+                        "{} \"{name}\" has number {number}, outside of what was handed out: restore it from backup",
+                        kind.name()
+                    ));
+                }
+                if !seen.insert(*number) {
+                    return Err(format!(
+                        "{} number {number} stands for two names: restore it from backup",
+                        kind.name()
+                    ));
+                }
+            }
+            if section.next == 0 {
+                return Err(format!(
+                    "next {} number is missing: restore it from backup",
+                    kind.name()
+                ));
+            }
+        }
+        if let Some(name) = file.sections.keys().chain(file.next.keys()).next() {
+            return Err(format!("unknown section \"{name}\": restore it from backup"));
+        }
+        // Also says that every key is one this version can read.
+        lock.names()
+            .ok_or_else(|| "a goal or link is not keyed by numbers: restore it from backup".to_owned())?;
+        Ok(lock)
+    }
+
+    /// The file's text.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = String::from(
+            "# The number behind each name of the catalog. Written by sluice: keep it with the catalog, never edit it,\n# never delete it. Old clicks and invoices go on meaning the same thing because of it.\n",
+        );
+        let expect = "writing to a string does not fail";
+        writeln!(text, "format = {FORMAT}\n\n[next]").expect(expect);
+        for kind in Kind::ALL {
+            writeln!(text, "{} = {}", kind.name(), self.section(kind).next).expect(expect);
+        }
+        for kind in Kind::ALL {
+            writeln!(text, "\n[{}]", kind.name()).expect(expect);
+            for (name, number) in &self.section(kind).numbers {
+                writeln!(text, "\"{name}\" = {number}").expect(expect);
+            }
+        }
+        text
+    }
+
+    fn section(&self, kind: Kind) -> &Section {
+        &self.sections[kind as usize]
+    }
+
+    pub(crate) fn get(&self, kind: Kind, key: &str) -> Option<u64> {
+        self.section(kind).numbers.get(key).copied()
+    }
+
+    /// The number of a key, a new one if it has none; `None` when all are used up.
+    pub(crate) fn number(&mut self, kind: Kind, key: &str) -> Option<u64> {
+        let section = &mut self.sections[kind as usize];
+        if let Some(number) = section.numbers.get(key) {
+            return Some(*number);
+        }
+        let number = section.next;
+        if number > kind.number_max() {
+            return None;
+        }
+        section.next += 1;
+        section.numbers.insert(key.to_owned(), number);
+        Some(number)
+    }
+
+    /// Moves the number of `was` to `key`. Nothing to do when `was` has none: it moved before, or never was.
+    /// Refused when both have one: then they stand for two things.
+    pub(crate) fn rename(&mut self, kind: Kind, was: &str, key: &str) -> Result<(), (u64, u64)> {
+        let numbers = &mut self.sections[kind as usize].numbers;
+        match (numbers.get(was), numbers.get(key)) {
+            (None, _) => Ok(()),
+            (Some(was), Some(own)) => Err((*was, *own)),
+            (Some(_), None) => {
+                let number = numbers.remove(was).expect("found above");
+                numbers.insert(key.to_owned(), number);
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves what the links of a slug meant before they were pointed elsewhere along to the new slug, so that these
+    /// numbers, too, show the name people know.
+    pub(crate) fn rename_slug(&mut self, was: &str, slug: &str) {
+        let numbers = &mut self.sections[Kind::Link as usize].numbers;
+        let old: Vec<String> = numbers
+            .keys()
+            .filter(|key| link_key_parts(key).is_some_and(|(_, _, found)| found == was))
+            .cloned()
+            .collect();
+        for key in old {
+            let head = &key[..key.len() - was.len()];
+            let new = format!("{head}{slug}");
+            if !numbers.contains_key(&new)
+                && let Some(number) = numbers.remove(&key)
+            {
+                numbers.insert(new, number);
+            }
+        }
+    }
+
+    /// The name of every number; `None` when a key cannot be read.
+    pub(crate) fn names(&self) -> Option<Names> {
+        let mut names = Names::default();
+        for (name, number) in &self.section(Kind::Domain).numbers {
+            let number = domain::Domain::new((*number).try_into().ok()?)?;
+            names.domains.insert(number, name.clone());
+        }
+        for (name, number) in &self.section(Kind::Advertiser).numbers {
+            let number = domain::Advertiser::new((*number).try_into().ok()?)?;
+            names.advertisers.insert(number, name.clone());
+        }
+        for (name, number) in &self.section(Kind::Offer).numbers {
+            let number = domain::Offer::new((*number).try_into().ok()?)?;
+            names.offers.insert(number, name.clone());
+        }
+        for (name, number) in &self.section(Kind::Affiliate).numbers {
+            let number = domain::Affiliate::new((*number).try_into().ok()?)?;
+            names.affiliates.insert(number, name.clone());
+        }
+        for (key, number) in &self.section(Kind::Goal).numbers {
+            let (offer, name) = key.split_once('.')?;
+            let goal = GoalName {
+                offer: domain::Offer::new(offer.parse().ok()?)?,
+                name: name.to_owned(),
+            };
+            let number = domain::Goal::new((*number).try_into().ok()?)?;
+            names.goals.insert(number, goal);
+        }
+        for (key, number) in &self.section(Kind::Link).numbers {
+            let (offer, affiliate, slug) = link_key_parts(key)?;
+            let link = LinkName {
+                slug: slug.to_owned(),
+                offer,
+                affiliate,
+            };
+            names.links.insert(domain::Link::new(*number)?, link);
+        }
+        Some(names)
+    }
+
+    /// What a published catalog knows and this lock has lost: numbers that are gone, or stand for something else.
+    pub(crate) fn lost(&self, published: &Catalog) -> Vec<String> {
+        let mut lost = Vec::new();
+        for kind in Kind::ALL {
+            let known: BTreeMap<String, u64> = keys(&published.names, kind).collect();
+            let known_numbers: BTreeSet<u64> = known.values().copied().collect();
+            let section = self.section(kind);
+            let numbers: BTreeSet<u64> = section.numbers.values().copied().collect();
+            for (key, number) in &known {
+                // A key may have moved by a rename; its number is still there then, and the key is free or new.
+                let stolen = self
+                    .get(kind, key)
+                    .is_some_and(|now| now != *number && known_numbers.contains(&now));
+                if stolen || !numbers.contains(number) {
+                    lost.push(format!("{} \"{key}\" = {number}", kind.name()));
+                }
+            }
+        }
+        lost
+    }
+}
+
+/// The key of a goal.
+pub(crate) fn goal_key(offer: u64, name: &str) -> String {
+    format!("{offer}.{name}")
+}
+
+/// The key of a link.
+pub(crate) fn link_key(offer: u64, affiliate: u64, slug: &str) -> String {
+    format!("{offer}.{affiliate}.{slug}")
+}
+
+fn link_key_parts(key: &str) -> Option<(domain::Offer, domain::Affiliate, &str)> {
+    let mut parts = key.splitn(3, '.');
+    let offer = domain::Offer::new(parts.next()?.parse().ok()?)?;
+    let affiliate = domain::Affiliate::new(parts.next()?.parse().ok()?)?;
+    Some((offer, affiliate, parts.next()?))
+}
+
+/// The keys of a kind as the lock spells them.
+fn keys(names: &Names, kind: Kind) -> Box<dyn Iterator<Item = (String, u64)> + '_> {
+    match kind {
+        Kind::Domain => Box::new(names.domains.iter().map(|(n, k)| (k.clone(), n.get().into()))),
+        Kind::Advertiser => Box::new(
+            names
+                .advertisers
+                .iter()
+                .map(|(n, k)| (k.clone(), n.get().into())),
+        ),
+        Kind::Offer => Box::new(names.offers.iter().map(|(n, k)| (k.clone(), n.get().into()))),
+        Kind::Goal => Box::new(
+            names
+                .goals
+                .iter()
+                .map(|(n, k)| (goal_key(k.offer.get().into(), &k.name), n.get().into())),
+        ),
+        Kind::Affiliate => Box::new(
+            names
+                .affiliates
+                .iter()
+                .map(|(n, k)| (k.clone(), n.get().into())),
+        ),
+        Kind::Link => Box::new(names.links.iter().map(|(n, k)| {
+            let key = link_key(k.offer.get().into(), k.affiliate.get().into(), &k.slug);
+            (key, n.get())
+        })),
+    }
+}

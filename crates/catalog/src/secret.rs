@@ -1,0 +1,91 @@
+//! Secrets are named in the catalog, never written there.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Shortest secret: what is shorter is guessed.
+pub const SECRET_BYTES_MIN: usize = 8;
+/// Longest secret: a file beyond it is not a secret but a mistake.
+pub const SECRET_BYTES_MAX: usize = 4096;
+
+/// Where a secret is kept.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Debug)]
+pub enum SecretRef {
+    /// The whole file, without the line's end.
+    File(PathBuf),
+    /// A variable of the environment.
+    Env(String),
+}
+
+impl SecretRef {
+    /// Reads `file:NAME` (relative to `folder`) or `env:NAME`; the error says what was expected.
+    pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, &'static str> {
+        match text.split_once(':') {
+            Some(("file", name)) if !name.is_empty() && !name.contains('\0') => {
+                Ok(Self::File(folder.join(name)))
+            }
+            Some(("env", name)) if !name.is_empty() && !name.contains(['\0', '=']) => {
+                Ok(Self::Env(name.to_owned()))
+            }
+            _ => Err(
+                r#"expected "file:NAME" or "env:NAME": secrets are named here, never written here"#,
+            ),
+        }
+    }
+
+    /// The secret's bytes.
+    ///
+    /// # Errors
+    /// It is missing, or its length is outside of [`SECRET_BYTES_MIN`] and [`SECRET_BYTES_MAX`]. The text never
+    /// contains the secret.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match self {
+            Self::File(path) => {
+                let file = File::open(path)?;
+                // A pipe or a device would never end, and a folder is no secret.
+                if !file.metadata()?.is_file() {
+                    return Err(io::Error::other("not a plain file"));
+                }
+                // Two more for the line's end, one more to see that it is too long.
+                file.take(SECRET_BYTES_MAX as u64 + 3)
+                    .read_to_end(&mut bytes)?;
+            }
+            Self::Env(name) => {
+                let value = std::env::var_os(name)
+                    .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "not set"))?;
+                bytes = value.into_encoded_bytes();
+            }
+        }
+        if bytes.ends_with(b"\n") {
+            bytes.pop();
+            if bytes.ends_with(b"\r") {
+                bytes.pop();
+            }
+        }
+        match bytes.len() {
+            0 => Err(io::Error::other("empty")),
+            ..SECRET_BYTES_MIN => Err(io::Error::other(format!(
+                "shorter than {SECRET_BYTES_MIN} bytes"
+            ))),
+            SECRET_BYTES_MIN..=SECRET_BYTES_MAX => Ok(bytes),
+            _ => Err(io::Error::other(format!(
+                "longer than {SECRET_BYTES_MAX} bytes"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Env(name) => write!(f, "variable {name}"),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What an order is worth and to whom, from everything said of it. Pure.
+//!
+//! Among what the advertiser's server said, the first postback with a token that verifies gives token and amount (a
+//! repeat is ignored), the last one gives the status. Without any such word the order stays pending and pays nothing.
+
+use catalog::Catalog;
+use domain::event::{Candidate, Click, Conversion, Postback, Reason, Status, Trust};
+use domain::{Affiliate, ClickKey, Currency, Goal, Link, Micros, Offer, Target, Token};
+use store::OrderKey;
+
+/// The postback that gives token and amount: the first trusted one with a good token, the first trusted one, the first.
+pub(crate) fn basis(postbacks: &[(ClickKey, Postback)]) -> Option<&(ClickKey, Postback)> {
+    let trusted = |said: &&(ClickKey, Postback)| said.1.trust() == Trust::Server;
+    let good = |said: &&(ClickKey, Postback)| trusted(said) && said.1.offer != 0;
+    postbacks.iter().find(good).or_else(|| postbacks.iter().find(trusted)).or_else(|| postbacks.first())
+}
+
+/// Works the conversion out. `postbacks` in key order, at least one; `facts` is the click of the basis' token, once known.
+///
+/// # Panics
+/// Without a postback: an order exists because one named it.
+pub fn settle(catalog: &Catalog, order: &OrderKey, postbacks: &[(ClickKey, Postback)], facts: Option<&Click>) -> Conversion {
+    let (at, said) = basis(postbacks).expect("an order exists because a postback named it");
+    let trusted = said.trust() == Trust::Server;
+    let last = postbacks.iter().rev().find(|said| said.1.trust() == Trust::Server);
+    let token = Token::from_bytes(&said.token);
+    let mut conversion = Conversion {
+        advertiser: order.advertiser,
+        order: order.order.clone(),
+        goal: order.goal,
+        revision: 2 * postbacks.len() as u64 + u64::from(facts.is_some()),
+        offer: said.offer,
+        affiliate: said.affiliate,
+        link: said.link,
+        click: token.map(|token| token.click.into()),
+        time_ms: at.time_ms,
+        status: last.map_or(Status::Pending, |last| last.1.status()).into(),
+        facts_pending: token.is_some() && facts.is_none(),
+        ..Conversion::default()
+    };
+    if said.has_amount {
+        conversion.currency.clone_from(&said.currency);
+        conversion.amount_micros = said.amount_micros;
+    }
+
+    let reason = judge(catalog, &mut conversion, said, *at, token);
+    conversion.reason = reason.into();
+    conversion.candidates = candidates(catalog, &conversion, token, facts, reason);
+    match reason {
+        Reason::None => conversion.paid = conversion.status() == Status::Approved,
+        Reason::Unauthenticated | Reason::AmountMissing => conversion.status = Status::Pending.into(),
+        _ if trusted => conversion.status = Status::Rejected.into(),
+        _ => conversion.status = Status::Pending.into(),
+    }
+    conversion.explanation = explain(&conversion, postbacks.len(), trusted);
+    conversion
+}
+
+/// The first thing that keeps it from being paid; on the way there, what it is worth.
+fn judge(catalog: &Catalog, conversion: &mut Conversion, said: &Postback, at: ClickKey, token: Option<Token>) -> Reason {
+    if said.trust() != Trust::Server {
+        // What the edge found wrong says more than that nobody vouched for it.
+        return if said.reason() == Reason::None { Reason::Unauthenticated } else { said.reason() };
+    }
+    if said.reason() != Reason::None {
+        return said.reason();
+    }
+    let Some(token) = token else { return Reason::TokenMissing };
+    let Some(offer) = Offer::new(said.offer).and_then(|offer| catalog.offers.get(&offer)) else { return Reason::UnknownOffer };
+    let Some(goal) = Goal::new(said.goal).and_then(|goal| offer.goals.get(&goal)) else { return Reason::UnknownGoal };
+    if at.time_ms.saturating_sub(token.click.time_ms) > offer.window_ms {
+        return Reason::OutsideWindow;
+    }
+    let amount = Currency::parse(&said.currency).filter(|_| said.has_amount).map(|currency| (Micros(said.amount_micros), currency));
+    let (Some(revenue), Some(payout)) = (goal.revenue.apply(amount), goal.payout.apply(amount)) else {
+        return Reason::AmountMissing;
+    };
+    conversion.revenue_micros = revenue.0.0;
+    conversion.revenue_currency = revenue.1.code().to_owned();
+    conversion.payout_micros = payout.0.0;
+    conversion.payout_currency = payout.1.code().to_owned();
+    Reason::None
+}
+
+/// Every click that could have been credited, the latest first, with the rule that kept or removed it.
+fn candidates(catalog: &Catalog, conversion: &Conversion, token: Option<Token>, facts: Option<&Click>, reason: Reason) -> Vec<Candidate> {
+    let Some(token) = token else { return Vec::new() };
+    let mut tokens = vec![token];
+    tokens.extend(facts.iter().flat_map(|click| &click.history).filter_map(|bytes| Token::from_bytes(bytes)));
+    tokens.sort_by_key(|token| std::cmp::Reverse(token.click));
+    tokens.dedup();
+    let describe = |candidate: Token| {
+        let (offer, affiliate, link) = resolve(catalog, candidate.target);
+        let advertiser = offer.and_then(|offer| catalog.offers.get(&offer)).map(|offer| offer.advertiser.get());
+        let credited = candidate == token && reason == Reason::None;
+        let rule = if candidate == token {
+            match reason {
+                Reason::None => "kept: the last click before the order, within the offer's window".to_owned(),
+                reason => format!("removed: {}", reason.name().replace('_', " ")),
+            }
+        } else if advertiser != Some(conversion.advertiser) {
+            "removed: another advertiser's click".to_owned()
+        } else {
+            "removed: an earlier click, the offer credits the last".to_owned()
+        };
+        Candidate {
+            click: Some(candidate.click.into()),
+            offer: offer.map_or(0, |offer| offer.get()),
+            affiliate: affiliate.map_or(0, |affiliate| affiliate.get()),
+            link: link.map_or(0, |link| link.get()),
+            credited,
+            rule,
+        }
+    };
+    tokens.into_iter().map(describe).collect()
+}
+
+fn resolve(catalog: &Catalog, target: Target) -> (Option<Offer>, Option<Affiliate>, Option<Link>) {
+    match target {
+        Target::Offer(offer, affiliate) => (Some(offer), Some(affiliate), None),
+        Target::Link(link) => {
+            let entry = catalog.links.get(&link);
+            (entry.map(|entry| entry.offer), entry.map(|entry| entry.affiliate), Some(link))
+        }
+    }
+}
+
+fn explain(conversion: &Conversion, postbacks: usize, trusted: bool) -> String {
+    let said = match (postbacks, trusted) {
+        (1, true) => "one postback, sent with the advertiser's secret".to_owned(),
+        (n, true) => format!("{n} postbacks; the first trusted one gives token and amount, the last one the status"),
+        (n, false) => format!("{n} postback(s), none sent with the advertiser's secret: it pays nothing"),
+    };
+    match conversion.reason() {
+        Reason::None => said,
+        reason => format!("{said}; {}", reason.name().replace('_', " ")),
+    }
+}

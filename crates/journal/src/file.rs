@@ -1,0 +1,212 @@
+//! Log files: their names, their header, their life.
+//!
+//! A folder holds `{index:016x}.log`, the index rising for ever. A file begins with 64 bytes, little endian:
+//!
+//! ```text
+//! 0   8   magic "SLUICELG"
+//! 8   u32 format version, 1
+//! 12  u32 crc32c over bytes 0..12 and 16..64
+//! 16  16  stream
+//! 32  u64 index, as in the name
+//! 40  u64 first sequence: number of the first record in this file within the stream
+//! 48  u64 ordinal: records ever written to this folder before this file
+//! 56  8   zero
+//! ```
+//!
+//! Magic, version and checksum keep their places in later versions, so that a damaged header and a newer one can be told
+//! apart. Frames follow (`frame.rs`), a mark after each sync. A file comes into being under another name and is renamed
+//! when what it begins with is synced: a `.log` file without a valid header is damaged, never young.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, StreamId};
+
+pub(crate) const HEADER_BYTES: u64 = 64;
+const MAGIC: &[u8; 8] = b"SLUICELG";
+const VERSION: u32 = 1;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    pub(crate) stream: StreamId,
+    pub(crate) index: u64,
+    pub(crate) first_sequence: u64,
+    pub(crate) ordinal: u64,
+}
+
+impl Header {
+    /// The folder-wide number of a record of this file, from 0.
+    pub(crate) fn ordinal_of(&self, sequence: u64) -> u64 {
+        self.ordinal
+            .saturating_add(sequence.saturating_sub(self.first_sequence))
+    }
+
+    fn bytes(&self) -> [u8; HEADER_BYTES as usize] {
+        let mut bytes = [0; HEADER_BYTES as usize];
+        bytes[0..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.stream.0);
+        bytes[32..40].copy_from_slice(&self.index.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.first_sequence.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.ordinal.to_le_bytes());
+        let crc = checksum(&bytes);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// None where the header is damaged.
+    pub(crate) fn read(file: &File, path: &Path) -> Result<Option<Header>, Error> {
+        let mut bytes = [0; HEADER_BYTES as usize];
+        match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(Error::io("read", path)(error)),
+        }
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        if &bytes[0..8] != MAGIC || u32_at(12) != checksum(&bytes) {
+            return Ok(None);
+        }
+        if u32_at(8) != VERSION {
+            return Err(Error::newer_format(path, u32_at(8)));
+        }
+        Ok(Some(Header {
+            stream: StreamId(bytes[16..32].try_into().expect("16 bytes")),
+            index: u64_at(32),
+            first_sequence: u64_at(40),
+            ordinal: u64_at(48),
+        }))
+    }
+}
+
+fn checksum(header: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[0..12]), &header[16..])
+}
+
+pub(crate) fn path_of(folder: &Path, index: u64) -> PathBuf {
+    folder.join(format!("{index:016x}.log"))
+}
+
+/// Makes a file of its header and whole frames, all of it durable before it has its final name.
+pub(crate) fn create(
+    folder: &Path,
+    header: &Header,
+    frames: &[u8],
+) -> Result<(File, PathBuf), Error> {
+    let path = path_of(folder, header.index);
+    let young = path.with_extension("log.new");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&young)
+        .map_err(Error::io("create", &young))?;
+    file.write_all_at(&header.bytes(), 0)
+        .map_err(Error::io("write", &young))?;
+    file.write_all_at(frames, HEADER_BYTES)
+        .map_err(Error::io("write", &young))?;
+    file.sync_data()
+        .map_err(|cause| Error::sync(&young, cause))?;
+    fs::rename(&young, &path).map_err(Error::io("create", &path))?;
+    sync_folder(folder)?;
+    Ok((file, path))
+}
+
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|cause| Error::sync(folder, cause))
+}
+
+/// Indexes of the log files, rising; a missing folder has none.
+pub(crate) fn list(folder: &Path) -> Result<Vec<u64>, Error> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", folder)(error)),
+    };
+    let mut indexes = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io("read", folder))?.file_name();
+        let stem = name.to_str().and_then(|name| name.strip_suffix(".log"));
+        if let Some(stem) = stem.filter(|stem| stem.len() == 16)
+            && let Ok(index) = u64::from_str_radix(stem, 16)
+        {
+            indexes.push(index);
+        }
+    }
+    indexes.sort_unstable();
+    Ok(indexes)
+}
+
+/// Deletes the log files with an index below `file`, except those for which `keep` says true. The newest file always
+/// stays, because it carries the folder's index and ordinal on. Returns how many were deleted.
+///
+/// # Errors
+/// When the folder cannot be read or a file cannot be deleted; those before it are gone.
+pub fn delete_before(
+    folder: &Path,
+    file: u64,
+    mut keep: impl FnMut(&Path) -> bool,
+) -> Result<u64, Error> {
+    let indexes = list(folder)?;
+    let newest = indexes.last().copied();
+    let mut deleted = 0;
+    for index in indexes {
+        let path = path_of(folder, index);
+        if index >= file || Some(index) == newest || keep(&path) {
+            continue;
+        }
+        fs::remove_file(&path).map_err(Error::io("delete", &path))?;
+        deleted += 1;
+    }
+    if deleted > 0 {
+        sync_folder(folder)?;
+    }
+    Ok(deleted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_header() {
+        let header = Header {
+            stream: StreamId(*b"0123456789abcdef"),
+            index: 3,
+            first_sequence: 8,
+            ordinal: 1000,
+        };
+        let hex: String = header
+            .bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(hex, "GOLDEN_HEADER");
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_and_a_damaged_header_is_not_mistaken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = Header {
+            stream: StreamId([1; 16]),
+            index: 1,
+            first_sequence: 1,
+            ordinal: 0,
+        };
+        let (file, path) = create(folder.path(), &header, &[]).unwrap();
+        assert_eq!(Header::read(&file, &path).unwrap(), Some(header));
+        let mut bytes = header.bytes();
+        bytes[8] = 2;
+        file.write_all_at(&bytes, 0).unwrap();
+        assert_eq!(Header::read(&file, &path).unwrap(), None);
+        let crc = checksum(&bytes);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        file.write_all_at(&bytes, 0).unwrap();
+        assert!(Header::read(&file, &path).unwrap_err().is_newer_format());
+    }
+}

@@ -1,0 +1,240 @@
+//! Writing log files: the appender that both the flusher and [`Log`] use, and [`Log`] itself.
+//!
+//! One commit is: write the frames, `fdatasync`, write a mark behind them. The mark is synced by the next commit; until
+//! then a power cut may take it, never the records it speaks of.
+//!
+//! A failed sync is never tried again, because the kernel may have dropped the pages and would then report success. The
+//! file is left as it is, with its last mark telling the truth, and the frames go to a new one; when that fails too the
+//! appender is poisoned. A full disk is different: the write was refused before it was accepted, nothing is in doubt, and
+//! the same frames may be written to the same place later.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::file::{self, HEADER_BYTES, Header};
+use crate::frame::{self, Kind, MARK_BYTES};
+use crate::writer::Options;
+use crate::{Error, FolderLock, Recovered, StreamId, recovery};
+
+/// Most bytes [`Log`] keeps in memory before it syncs by itself: a batch is a few MiB at most, and this bounds a caller
+/// that forgets.
+const BUFFER_BYTES_MAX: usize = 16 << 20;
+
+pub(crate) struct Appender {
+    folder: PathBuf,
+    log_bytes_max: u64,
+    file: File,
+    path: PathBuf,
+    header: Header,
+    end: u64,
+    synced_sequence: u64,
+    poisoned: bool,
+    /// How many of the next syncs fail.
+    #[cfg(test)]
+    pub(crate) syncs_to_fail: u32,
+}
+
+impl Appender {
+    /// Starts a file for records from `header.first_sequence` on.
+    pub(crate) fn create(
+        folder: &Path,
+        header: Header,
+        log_bytes_max: u64,
+    ) -> Result<Appender, Error> {
+        let (file, path) = file::create(folder, &header, &[])?;
+        Ok(Appender {
+            folder: folder.to_owned(),
+            log_bytes_max,
+            file,
+            path,
+            header,
+            end: HEADER_BYTES,
+            synced_sequence: header.first_sequence - 1,
+            poisoned: false,
+            #[cfg(test)]
+            syncs_to_fail: 0,
+        })
+    }
+
+    pub(crate) fn stream(&self) -> StreamId {
+        self.header.stream
+    }
+
+    pub(crate) fn synced_sequence(&self) -> u64 {
+        self.synced_sequence
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    pub(crate) fn ordinal_of(&self, sequence: u64) -> u64 {
+        self.header.ordinal_of(sequence)
+    }
+
+    /// Makes whole frames durable, the last of them with sequence `last_sequence`.
+    pub(crate) fn commit(&mut self, frames: [&[u8]; 2], last_sequence: u64) -> Result<(), Error> {
+        if self.poisoned {
+            return Err(Error::poisoned(&self.path, None));
+        }
+        let rotated = if self.end >= self.log_bytes_max {
+            self.next_file()
+        } else {
+            Ok(())
+        };
+        let first = match rotated.and_then(|()| self.write(frames, last_sequence)) {
+            Err(error) if !error.is_disk_full() => error,
+            done => return done,
+        };
+        let cause = std::error::Error::source(&first).map(ToString::to_string);
+        tracing::warn!(path = %self.path.display(), cause, "log file closed after a failure, going on in a new one");
+        self.next_file()
+            .and_then(|()| self.write(frames, last_sequence))
+            .map_err(|error| {
+                self.poisoned = true;
+                error.into_poisoned()
+            })
+    }
+
+    fn write(&mut self, frames: [&[u8]; 2], last_sequence: u64) -> Result<(), Error> {
+        let mut end = self.end;
+        for part in frames {
+            self.file
+                .write_all_at(part, end)
+                .map_err(Error::io("write", &self.path))?;
+            end += part.len() as u64;
+        }
+        self.sync()?;
+        let mut mark = Vec::with_capacity(MARK_BYTES);
+        frame::encode(
+            Kind::Mark,
+            self.header.stream,
+            last_sequence,
+            &end.to_le_bytes(),
+            &mut mark,
+        );
+        self.file
+            .write_all_at(&mark, end)
+            .map_err(Error::io("write", &self.path))?;
+        self.end = end + MARK_BYTES as u64;
+        self.synced_sequence = last_sequence;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        #[cfg(test)]
+        if self.syncs_to_fail > 0 {
+            self.syncs_to_fail -= 1;
+            return Err(Error::sync(
+                &self.path,
+                std::io::Error::other("made to fail"),
+            ));
+        }
+        self.file
+            .sync_data()
+            .map_err(|cause| Error::sync(&self.path, cause))
+    }
+
+    fn next_file(&mut self) -> Result<(), Error> {
+        let first_sequence = self.synced_sequence + 1;
+        let header = Header {
+            stream: self.header.stream,
+            index: self.header.index + 1,
+            first_sequence,
+            ordinal: self.header.ordinal_of(first_sequence),
+        };
+        let (file, path) = file::create(&self.folder, &header, &[])?;
+        (self.file, self.path, self.header, self.end) = (file, path, header, HEADER_BYTES);
+        Ok(())
+    }
+}
+
+/// A log without a ring: records are kept in memory until [`Log::sync`] and lost with the process before it.
+pub struct Log {
+    appender: Appender,
+    buffer: Vec<u8>,
+    next_sequence: u64,
+    _lock: FolderLock,
+}
+
+impl Log {
+    /// Takes the folder's lock, recovers what the last owner left, and starts a new stream. `ring_bytes` is not used.
+    ///
+    /// # Errors
+    /// `is_in_use`, `is_newer_format`, or what the disk said.
+    ///
+    /// # Panics
+    /// When `options.stream` is the stream of the folder's last open: each open needs a new one.
+    pub fn open(folder: &Path, options: Options) -> Result<(Log, Recovered), Error> {
+        let lock = FolderLock::take(folder)?;
+        let (recovered, header) = recovery::succeed(folder, options.stream)?;
+        let appender = Appender::create(folder, header, options.log_bytes_max)?;
+        Ok((
+            Log {
+                appender,
+                buffer: Vec::new(),
+                next_sequence: 1,
+                _lock: lock,
+            },
+            recovered,
+        ))
+    }
+
+    /// The stream of this open.
+    pub fn stream(&self) -> StreamId {
+        self.appender.stream()
+    }
+
+    /// Takes a record into memory and returns its ordinal: its number in this folder, from 0, continued across opens.
+    ///
+    /// # Errors
+    /// When the log is poisoned, or when so much waits in memory that it must be synced first and that fails; the record
+    /// is then not taken.
+    ///
+    /// # Panics
+    /// When the payload is empty or longer than [`crate::PAYLOAD_BYTES_MAX`].
+    pub fn append(&mut self, payload: &[u8]) -> Result<u64, Error> {
+        if self.appender.is_poisoned() {
+            return Err(Error::poisoned(&self.appender.path, None));
+        }
+        if self.buffer.len() + frame::frame_bytes(payload.len()) > BUFFER_BYTES_MAX {
+            self.sync()?;
+        }
+        let sequence = self.next_sequence;
+        frame::encode(
+            Kind::Record,
+            self.appender.stream(),
+            sequence,
+            payload,
+            &mut self.buffer,
+        );
+        self.next_sequence += 1;
+        Ok(self.appender.ordinal_of(sequence))
+    }
+
+    /// Makes all appended records durable and visible to readers; returns the ordinal the next record will get.
+    ///
+    /// # Errors
+    /// `is_disk_full`: nothing is lost, call again later. `is_poisoned`: what was appended since the last sync is not
+    /// durable and this log takes nothing more.
+    pub fn sync(&mut self) -> Result<u64, Error> {
+        if !self.buffer.is_empty() {
+            self.appender
+                .commit([&self.buffer, &[]], self.next_sequence - 1)?;
+            self.buffer.clear();
+        }
+        Ok(self.end())
+    }
+
+    /// The ordinal after the last synced record.
+    pub fn end(&self) -> u64 {
+        self.appender
+            .ordinal_of(self.appender.synced_sequence() + 1)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fail_syncs(&mut self, count: u32) {
+        self.appender.syncs_to_fail = count;
+    }
+}

@@ -1,0 +1,106 @@
+//! A catalog version, arranged for look-ups by what a request says.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
+
+use catalog::Catalog;
+use domain::{Affiliate, Domain, Link, Offer};
+
+/// Longest cookie life browsers keep: 400 days.
+const COOKIE_MAX_AGE_S: u64 = 400 * 86_400;
+
+type Names<N> = HashMap<Box<str>, N, BuildHasherDefault<Xxh3>>;
+
+/// What requests are looked up in.
+#[derive(Debug)]
+pub struct Table {
+    catalog: Arc<Catalog>,
+    domains: Names<Domain>,
+    offers: Names<Offer>,
+    affiliates: Names<Affiliate>,
+    links: HashMap<Domain, Names<Link>, BuildHasherDefault<Xxh3>>,
+    cookie_max_age_s: u64,
+}
+
+impl Table {
+    /// Arranges a catalog.
+    pub fn new(catalog: Arc<Catalog>) -> Self {
+        let mut table = Self {
+            domains: names(catalog.domains.iter().map(|(n, e)| (&*e.host, *n))),
+            offers: names(catalog.offers.iter().map(|(n, e)| (&*e.name, *n))),
+            affiliates: names(catalog.affiliates.iter().map(|(n, e)| (&*e.name, *n))),
+            links: HashMap::default(),
+            cookie_max_age_s: catalog
+                .offers
+                .values()
+                .map(|offer| offer.window_ms.div_ceil(1000))
+                .max()
+                .unwrap_or(0)
+                .min(COOKIE_MAX_AGE_S),
+            catalog,
+        };
+        for (number, link) in &table.catalog.links {
+            let links = table.links.entry(link.domain).or_default();
+            links.insert(link.slug.as_str().into(), *number);
+        }
+        table
+    }
+
+    /// The version arranged here.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// The domain of a host: lower case, no port.
+    pub fn domain(&self, host: &str) -> Option<Domain> {
+        self.domains.get(host).copied()
+    }
+
+    /// The domain numbered first of those that are left, for a development address that stands for it.
+    pub fn first_domain(&self) -> Option<Domain> {
+        self.catalog.domains.keys().next().copied()
+    }
+
+    /// The longest window of all offers, at most 400 days.
+    pub fn cookie_max_age_s(&self) -> u64 {
+        self.cookie_max_age_s
+    }
+
+    /// Where a click goes that nothing in the domain wants.
+    pub fn fallback(&self, domain: Domain) -> Option<&str> {
+        self.catalog.domains.get(&domain)?.fallback.as_deref()
+    }
+
+    pub(crate) fn offer(&self, name: &str) -> Option<Offer> {
+        self.offers.get(name).copied()
+    }
+
+    pub(crate) fn affiliate(&self, name: &str) -> Option<Affiliate> {
+        self.affiliates.get(name).copied()
+    }
+
+    pub(crate) fn link(&self, domain: Domain, slug: &str) -> Option<Link> {
+        self.links.get(&domain)?.get(slug).copied()
+    }
+}
+
+fn names<'a, N>(entries: impl Iterator<Item = (&'a str, N)>) -> Names<N> {
+    entries.map(|(name, n)| (name.into(), n)).collect()
+}
+
+/// One pass of xxh3 over each piece written. No seed: only the catalog's author puts keys in, visitors only ask.
+#[derive(Default)]
+struct Xxh3(u64);
+
+impl Hasher for Xxh3 {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,218 @@
+//! The data folder of one process: made at the first start, marked with the version of its layout, and locked, so that two
+//! processes never write the same files.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::{error, fmt};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// The layout this build writes, and the newest it reads.
+pub const VERSION: u32 = 1;
+
+/// Long enough for any version number or process id; a longer file is not ours.
+const MARK_BYTES_MAX: u64 = 32;
+
+/// A data folder that this process holds the lock of, until the value is dropped.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Opens the folder, making it (mode 0700) where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written, is of a newer version or is in use by a running process; each is a reason not to start.
+    pub fn open(path: impl AsRef<Path>) -> Result<DataFolder, FolderError> {
+        let path = path.as_ref();
+        let about = |kind| FolderError {
+            path: path.to_path_buf(),
+            kind,
+        };
+        let unwritable = |source| about(Kind::Unwritable(source));
+
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(unwritable)?;
+
+        // The version comes first: in a newer layout even the lock may mean something else.
+        let version_path = path.join("VERSION");
+        let known = match File::open(&version_path).and_then(|mut file| short_text(&mut file)) {
+            Ok(text) => {
+                match text.parse::<u32>() {
+                    Ok(found) if found > VERSION => return Err(about(Kind::Newer(found))),
+                    Ok(found) if found > 0 => {}
+                    _ => return Err(about(Kind::Foreign)),
+                }
+                true
+            }
+            Err(source) if source.kind() == io::ErrorKind::NotFound => false,
+            Err(source) => return Err(unwritable(source)),
+        };
+
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(unwritable)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                // The holder may be between taking the lock and writing its id.
+                let holder = short_text(&mut lock).unwrap_or_default();
+                return Err(about(Kind::InUse(holder.parse().ok())));
+            }
+            Err(source) => return Err(unwritable(source.into())),
+        }
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(unwritable)?;
+
+        if !known {
+            write_version(path).map_err(unwritable)?;
+        }
+        Ok(DataFolder {
+            path: path.to_path_buf(),
+            _lock: lock,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Writes the version mark so that a crash leaves it whole or missing.
+fn write_version(folder: &Path) -> io::Result<()> {
+    let temporary = folder.join("VERSION.new");
+    let mut file = File::create(&temporary)?;
+    writeln!(file, "{VERSION}")?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, folder.join("VERSION"))?;
+    File::open(folder)?.sync_all()
+}
+
+fn short_text(file: &mut File) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(MARK_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text.trim().to_owned())
+}
+
+/// Why a data folder cannot be used; its text names the folder and says what to do.
+#[derive(Debug)]
+pub struct FolderError {
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Unwritable(io::Error),
+    Newer(u32),
+    Foreign,
+    InUse(Option<u32>),
+}
+
+impl fmt::Display for FolderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.kind {
+            Kind::Unwritable(source) => write!(
+                f,
+                "data folder {path} cannot be written: {source}: choose another with --data or make it writable"
+            ),
+            Kind::Newer(found) => write!(
+                f,
+                "data folder {path} is of version {found}, this build reads up to {VERSION}: use a newer Sluice"
+            ),
+            Kind::Foreign => write!(
+                f,
+                "data folder {path} has a VERSION file that is not a Sluice version: choose another with --data"
+            ),
+            Kind::InUse(Some(holder)) => write!(
+                f,
+                "data folder {path} is in use by process {holder}: stop it or choose another with --data"
+            ),
+            Kind::InUse(None) => write!(
+                f,
+                "data folder {path} is in use by another process: stop it or choose another with --data"
+            ),
+        }
+    }
+}
+
+impl error::Error for FolderError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match &self.kind {
+            Kind::Unwritable(source) => Some(source),
+            Kind::Newer(_) | Kind::Foreign | Kind::InUse(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_made_marked_and_opened_again() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a/data");
+        let folder = DataFolder::open(&path).unwrap();
+        assert_eq!(folder.path(), path);
+        assert_eq!(fs::read_to_string(path.join("VERSION")).unwrap(), "1\n");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        drop(folder);
+        DataFolder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_folder_in_use_names_the_process() {
+        let root = tempfile::tempdir().unwrap();
+        let _held = DataFolder::open(root.path()).unwrap();
+        let error = DataFolder::open(root.path()).unwrap_err().to_string();
+        let expected = format!("is in use by process {}", std::process::id());
+        assert!(error.contains(&expected), "{error}");
+    }
+
+    #[test]
+    fn a_newer_or_foreign_folder_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("VERSION"), "2\n").unwrap();
+        let error = DataFolder::open(root.path()).unwrap_err().to_string();
+        assert!(
+            error.ends_with("is of version 2, this build reads up to 1: use a newer Sluice"),
+            "{error}"
+        );
+        fs::write(root.path().join("VERSION"), "gcc 12").unwrap();
+        let error = DataFolder::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains("not a Sluice version"), "{error}");
+        assert!(!root.path().join("lock").exists());
+    }
+
+    #[test]
+    fn a_path_that_is_a_file_is_refused_in_one_line() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        fs::write(&path, "").unwrap();
+        let error = DataFolder::open(&path).unwrap_err().to_string();
+        assert!(error.contains("cannot be written"), "{error}");
+        assert_eq!(error.lines().count(), 1);
+    }
+}

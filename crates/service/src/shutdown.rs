@@ -1,0 +1,150 @@
+//! One request to stop, seen by threads and by tasks alike. It is asked for once and never taken back.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// What a shell reports for a process ended by Ctrl-C; used when a second signal cuts a drain short.
+const INTERRUPTED: i32 = 130;
+
+/// A cloneable request to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    requested: Mutex<bool>,
+    changed: Condvar,
+    tasks: watch::Sender<bool>,
+}
+
+impl Default for Inner {
+    fn default() -> Inner {
+        Inner {
+            requested: Mutex::new(false),
+            changed: Condvar::new(),
+            tasks: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Shutdown {
+    /// Nothing is requested yet.
+    pub fn new() -> Shutdown {
+        Shutdown::default()
+    }
+
+    /// Asks everybody who holds a clone to stop; repeats change nothing.
+    pub fn request(&self) {
+        *self
+            .inner
+            .requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+        self.inner.changed.notify_all();
+        self.inner.tasks.send_replace(true);
+    }
+
+    /// Whether stopping was requested. Cheap enough for every turn of a loop.
+    pub fn requested(&self) -> bool {
+        *self.inner.tasks.borrow()
+    }
+
+    /// Blocks this thread until stopping is requested (true) or `bound` has passed (false): the pause of a polling loop.
+    pub fn wait_timeout(&self, bound: Duration) -> bool {
+        let started = Instant::now();
+        let mut requested = self
+            .inner
+            .requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A wait may end for no reason, so the rest of the time is waited for again.
+        while !*requested {
+            let Some(rest) = bound
+                .checked_sub(started.elapsed())
+                .filter(|rest| !rest.is_zero())
+            else {
+                return false;
+            };
+            requested = self
+                .inner
+                .changed
+                .wait_timeout(requested, rest)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+
+    /// Waits, in a task, until stopping is requested.
+    pub async fn requested_async(&self) {
+        let mut tasks = self.inner.tasks.subscribe();
+        tasks
+            .wait_for(|requested| *requested)
+            .await
+            .expect("the sender lives as long as self");
+    }
+}
+
+/// Requests the shutdown at the first SIGINT or SIGTERM and returns; also returns when somebody else requested it.
+/// A second signal ends the process at once, for the person who will not wait for the drain.
+///
+/// # Errors
+///
+/// When the signal handlers cannot be installed.
+pub async fn on_signals(shutdown: Shutdown) -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining, a second signal ends at once"),
+        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining, a second signal ends at once"),
+        () = shutdown.requested_async() => {}
+    }
+    shutdown.request();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::warn!("second signal, ending without the drain");
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_without_a_request_ends_at_its_bound() {
+        assert!(!Shutdown::new().wait_timeout(Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn a_request_wakes_a_thread_and_a_task() {
+        let shutdown = Shutdown::new();
+        let thread = {
+            let shutdown = shutdown.clone();
+            std::thread::spawn(move || shutdown.wait_timeout(Duration::from_secs(60)))
+        };
+        let task = {
+            let shutdown = shutdown.clone();
+            std::thread::spawn(move || {
+                tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .expect("a bare runtime builds")
+                    .block_on(shutdown.requested_async());
+            })
+        };
+        assert!(!shutdown.requested());
+        shutdown.request();
+        assert!(shutdown.requested());
+        assert!(thread.join().unwrap());
+        task.join().unwrap();
+    }
+}

@@ -1,0 +1,339 @@
+//! The file: its format, its schema, and the two ways of opening it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::error::Kind;
+use crate::{Batch, Error, Result, dump};
+
+/// The format this build writes, and the newest it reads (`user_version`).
+pub const FORMAT: u32 = 1;
+
+/// Marks the file as ours (`application_id`): "Slui".
+const APPLICATION: i64 = 0x536c_7569;
+
+/// Far above the time one batch takes; only a second process with the same file is waited for this long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Every fixed statement and those of a few day tables; SQLite's own default of 16 would compile them again and again.
+const STATEMENTS_MAX: usize = 128;
+
+/// Cuts the write-ahead log back after a long reader made it grow.
+const WAL_BYTES_MAX: u32 = 64 << 20;
+
+/// Unsigned 64-bit numbers are stored as the signed number of the same bits; times and counts never reach the sign.
+const SCHEMA: &str = "
+CREATE TABLE positions (
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+    PRIMARY KEY (consumer, topic, partition)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE highs (
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, lane INTEGER NOT NULL,
+    stream BLOB NOT NULL, n INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+    PRIMARY KEY (consumer, topic, partition, lane, stream)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE rollups (
+    cube INTEGER NOT NULL, bucket_ms INTEGER NOT NULL, offer INTEGER NOT NULL, affiliate INTEGER NOT NULL,
+    link INTEGER NOT NULL, reason INTEGER NOT NULL, currency TEXT NOT NULL,
+    consumer INTEGER NOT NULL, partition INTEGER NOT NULL,
+    clicks INTEGER NOT NULL, uniques INTEGER NOT NULL, duplicates INTEGER NOT NULL, invalid INTEGER NOT NULL,
+    speculative INTEGER NOT NULL, unmatched INTEGER NOT NULL, conversions INTEGER NOT NULL,
+    amount INTEGER NOT NULL, revenue INTEGER NOT NULL, payout INTEGER NOT NULL,
+    PRIMARY KEY (cube, bucket_ms, offer, affiliate, link, reason, currency, consumer, partition)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE marks (
+    day INTEGER NOT NULL, visitor INTEGER NOT NULL, offer INTEGER NOT NULL, affiliate INTEGER NOT NULL,
+    click BLOB NOT NULL, seen INTEGER NOT NULL, reasons INTEGER NOT NULL, link INTEGER NOT NULL,
+    PRIMARY KEY (day, visitor, offer, affiliate, click)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE postbacks (
+    advertiser INTEGER NOT NULL, order_id TEXT NOT NULL, goal INTEGER NOT NULL, at BLOB NOT NULL,
+    trusted INTEGER NOT NULL, bytes BLOB NOT NULL,
+    PRIMARY KEY (advertiser, order_id, goal, at)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE orders (
+    advertiser INTEGER NOT NULL, order_id TEXT NOT NULL, goal INTEGER NOT NULL, bytes BLOB NOT NULL,
+    waits_for BLOB, partition INTEGER NOT NULL,
+    PRIMARY KEY (advertiser, order_id, goal)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX orders_waiting ON orders (partition, waits_for) WHERE waits_for IS NOT NULL;
+CREATE INDEX orders_by_order ON orders (order_id);
+CREATE TABLE fraud_clicks (
+    visitor INTEGER NOT NULL, offer INTEGER NOT NULL, affiliate INTEGER NOT NULL, click BLOB NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (visitor, offer, affiliate, click)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE flags (
+    click BLOB NOT NULL, reason INTEGER NOT NULL,
+    PRIMARY KEY (click, reason)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox_streams (
+    consumer TEXT NOT NULL PRIMARY KEY, stream BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox_counters (
+    consumer TEXT NOT NULL, stream BLOB NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY (consumer, stream, topic, lane)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL, stream BLOB NOT NULL, n INTEGER NOT NULL,
+    kind INTEGER NOT NULL, time_ms INTEGER NOT NULL, key BLOB NOT NULL, bytes BLOB NOT NULL
+) STRICT;
+CREATE INDEX outbox_by_consumer ON outbox (consumer, id);
+";
+
+/// The writing end of a store. Clones share one connection: one batch runs at a time.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    connection: Connection,
+    failed: bool,
+}
+
+/// A read-only connection: sees whole batches, and never holds up the writer.
+#[derive(Debug)]
+pub struct View {
+    pub(crate) connection: Connection,
+}
+
+impl Store {
+    /// Opens the store, making it where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened, is of a newer format or is not a store; it is then left as it was.
+    pub fn open(path: &Path) -> Result<Self> {
+        let open = |source| {
+            Error::new(Kind::Open {
+                path: path.to_path_buf(),
+                source,
+            })
+        };
+        let mut connection = Connection::open(path).map_err(open)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+        let fresh = check_format(&connection, path)?;
+
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(open)?;
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(open)?;
+        connection
+            .pragma_update(None, "foreign_keys", false)
+            .map_err(open)?;
+        connection
+            .pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)
+            .map_err(open)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        if fresh {
+            let transaction = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(open)?;
+            // Another process may have made the store since the look.
+            if check_format(&transaction, path)? {
+                transaction.execute_batch(SCHEMA).map_err(open)?;
+                transaction
+                    .pragma_update(None, "application_id", APPLICATION)
+                    .map_err(open)?;
+                transaction
+                    .pragma_update(None, "user_version", FORMAT)
+                    .map_err(open)?;
+            }
+            transaction.commit().map_err(open)?;
+        }
+        Ok(Self {
+            inner: Arc::new(Mutex::new(Inner {
+                connection,
+                failed: false,
+            })),
+        })
+    }
+
+    /// Runs `work` as one transaction: all of it is kept, or on an error none of it.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returned, or why the transaction could not begin or commit.
+    pub fn batch<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.failed {
+            return Err(Error::new(Kind::Failed));
+        }
+        let transaction = inner
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut batch = Batch::new(transaction);
+        let answer = work(&mut batch)?;
+        let committed = batch.commit();
+        if let Err(error) = &committed {
+            // Whether those pages reached the disk is unknown; a restart reads what is really there.
+            inner.failed = error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
+        }
+        committed?;
+        Ok(answer)
+    }
+
+    /// What happened, as canonical text: rollups, click index, marks, postbacks, orders, what fraud remembers. Offsets,
+    /// highs and outbox are left out: they say where in a log, not what happened.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn dump(&self) -> Result<String> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let moment = inner.connection.transaction()?;
+        dump::dump(&moment)
+    }
+}
+
+impl View {
+    /// Opens an existing store for reading.
+    ///
+    /// # Errors
+    ///
+    /// When there is none ([`Error::is_missing`]), or it cannot be read by this build.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Err(Error::new(Kind::Missing(path.to_path_buf())));
+        }
+        let open = |source| {
+            Error::new(Kind::Open {
+                path: path.to_path_buf(),
+                source,
+            })
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(open)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+        if check_format(&connection, path)? {
+            return Err(Error::new(Kind::Missing(path.to_path_buf())));
+        }
+        Ok(Self { connection })
+    }
+
+    /// The same text as [`Store::dump`].
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn dump(&self) -> Result<String> {
+        let moment = self.connection.unchecked_transaction()?;
+        dump::dump(&moment)
+    }
+}
+
+/// Whether the file is still empty.
+fn check_format(connection: &Connection, path: &Path) -> Result<bool> {
+    let open = |source: rusqlite::Error| {
+        Error::new(match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Kind::Foreign(path.to_path_buf()),
+            _ => Kind::Open {
+                path: path.to_path_buf(),
+                source,
+            },
+        })
+    };
+    let number = |sql| {
+        connection
+            .query_row(sql, (), |row| row.get::<_, i64>(0))
+            .map_err(open)
+    };
+    let application = number("PRAGMA application_id")?;
+    let found = number("PRAGMA user_version")?;
+    if application == 0 && found == 0 && number("SELECT count(*) FROM sqlite_master")? == 0 {
+        return Ok(true);
+    }
+    if application != APPLICATION || found < 1 {
+        return Err(Error::new(Kind::Foreign(path.to_path_buf())));
+    }
+    if found > i64::from(FORMAT) {
+        return Err(Error::new(Kind::Newer {
+            path: path.to_path_buf(),
+            found,
+        }));
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        Store::open(&path).unwrap();
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, "user_version", 2)
+            .unwrap();
+        for error in [
+            Store::open(&path).unwrap_err(),
+            View::open(&path).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(
+                text.ends_with("is of format 2, this build reads up to 1: use a newer Sluice"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn foreign_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("text");
+        std::fs::write(
+            &text,
+            "a text that is long enough to be looked at as a database header, and is none. "
+                .repeat(20),
+        )
+        .unwrap();
+        let other = folder.path().join("other.db");
+        Connection::open(&other)
+            .unwrap()
+            .execute_batch("CREATE TABLE t (x)")
+            .unwrap();
+        for path in [text, other] {
+            let error = Store::open(&path).unwrap_err().to_string();
+            assert!(error.contains("is not a store of Sluice"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_view_without_a_store_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(
+            View::open(&folder.path().join("none"))
+                .unwrap_err()
+                .is_missing()
+        );
+    }
+
+    #[test]
+    fn writes_are_synced_and_logged_ahead() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store.db")).unwrap();
+        let inner = store.inner.lock().unwrap();
+        let pragma = |name: &str| {
+            inner
+                .connection
+                .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+                .unwrap()
+        };
+        assert_eq!(
+            pragma("journal_mode"),
+            rusqlite::types::Value::Text("wal".into())
+        );
+        assert_eq!(pragma("synchronous"), rusqlite::types::Value::Integer(2));
+    }
+}

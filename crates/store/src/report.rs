@@ -1,0 +1,188 @@
+//! Sums of the rollups by some of their dimensions.
+
+use crate::error::{Error, Kind};
+use crate::{Change, Cube, Result, View};
+
+/// What a report can group by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dimension {
+    /// The affiliate's number.
+    Affiliate,
+    /// The offer's number.
+    Offer,
+    /// The link's number.
+    Link,
+    /// The reason's code.
+    Reason,
+    /// The start of the 15 minutes, Unix milliseconds.
+    Bucket,
+}
+
+/// Which rollups, grouped how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Buckets that start at or after this, Unix milliseconds.
+    pub from_ms: Option<u64>,
+    /// Buckets that start before this, Unix milliseconds.
+    pub to_ms: Option<u64>,
+    /// The groups; empty for one sum of everything.
+    pub by: Vec<Dimension>,
+}
+
+/// The sums of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// A number for each dimension of the query, in its order.
+    pub group: Vec<u64>,
+    /// What has no currency.
+    pub counts: Counts,
+    /// What has, one entry a currency, by code.
+    pub money: Vec<Money>,
+}
+
+/// Sums without a currency, as in [`Change`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Valid clicks.
+    pub clicks: i64,
+    /// The unique ones.
+    pub unique: i64,
+    /// The duplicate ones.
+    pub duplicate: i64,
+    /// Labelled clicks.
+    pub invalid: i64,
+    /// Prefetches.
+    pub speculative: i64,
+    /// Requests that named nothing known.
+    pub unmatched: i64,
+    /// Conversions that count.
+    pub conversions: i64,
+}
+
+/// Sums in one currency, in millionths of its unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Money {
+    /// ISO 4217.
+    pub currency: String,
+    /// Value of the orders.
+    pub amount: i64,
+    /// Owed by advertisers.
+    pub revenue: i64,
+    /// Owed to affiliates.
+    pub payout: i64,
+}
+
+impl Counts {
+    /// Adds another group's.
+    pub fn add(&mut self, other: &Self) {
+        self.clicks += other.clicks;
+        self.unique += other.unique;
+        self.duplicate += other.duplicate;
+        self.invalid += other.invalid;
+        self.speculative += other.speculative;
+        self.unmatched += other.unmatched;
+        self.conversions += other.conversions;
+    }
+}
+
+impl View {
+    /// One row for each group that has sums, ordered by the group's numbers. All rows are of one moment.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read, or a sum leaves 64 bits.
+    pub fn report(&self, query: &Query) -> Result<Vec<Row>> {
+        let mut by = String::new();
+        for dimension in &query.by {
+            by.push_str(match dimension {
+                Dimension::Affiliate => "affiliate, ",
+                Dimension::Offer => "offer, ",
+                Dimension::Link => "link, ",
+                Dimension::Reason => "reason, ",
+                Dimension::Bucket => "bucket_ms, ",
+            });
+        }
+        let width = query.by.len();
+        let sql = format!(
+            "SELECT {by}currency, sum(clicks), sum(uniques), sum(duplicates), sum(invalid), sum(speculative),
+                    sum(unmatched), sum(conversions), sum(amount), sum(revenue), sum(payout)
+             FROM rollups WHERE cube = ?1 AND bucket_ms >= ?2 AND bucket_ms < ?3
+             GROUP BY {by}currency ORDER BY {by}currency"
+        );
+        let mut select = self.connection.prepare_cached(&sql)?;
+        let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let mut found = select.query((
+            Cube::Traffic as u8,
+            query.from_ms.map_or(0, bound),
+            query.to_ms.map_or(i64::MAX, bound),
+        ))?;
+        let mut rows: Vec<Row> = Vec::new();
+        while let Some(row) = found.next()? {
+            let mut group = Vec::with_capacity(width);
+            for column in 0..width {
+                group.push(row.get::<_, i64>(column)?.cast_unsigned());
+            }
+            let currency: String = row.get(width)?;
+            let mut sums = [0; 10];
+            for (column, sum) in sums.iter_mut().enumerate() {
+                *sum = row.get(width + 1 + column)?;
+            }
+            let [
+                clicks,
+                unique,
+                duplicate,
+                invalid,
+                speculative,
+                unmatched,
+                conversions,
+                amount,
+                revenue,
+                payout,
+            ] = sums;
+            let counts = Counts {
+                clicks,
+                unique,
+                duplicate,
+                invalid,
+                speculative,
+                unmatched,
+                conversions,
+            };
+            let money = (!currency.is_empty()).then_some(Money {
+                currency,
+                amount,
+                revenue,
+                payout,
+            });
+            if money.is_none() && (amount, revenue, payout) != (0, 0, 0) {
+                return Err(Error::new(Kind::Damaged("money without a currency")));
+            }
+            match rows.last_mut() {
+                Some(last) if last.group == group => {
+                    last.counts.add(&counts);
+                    last.money.extend(money);
+                }
+                _ => rows.push(Row {
+                    group,
+                    counts,
+                    money: money.into_iter().collect(),
+                }),
+            }
+        }
+        Ok(rows)
+    }
+}
+
+impl From<&Change> for Counts {
+    fn from(change: &Change) -> Self {
+        Self {
+            clicks: change.clicks,
+            unique: change.unique,
+            duplicate: change.duplicate,
+            invalid: change.invalid,
+            speculative: change.speculative,
+            unmatched: change.unmatched,
+            conversions: change.conversions,
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The one loop every consumer runs: read a partition's next records, judge them by the receiver's rule, fold what is new
+//! in one transaction with the offset, send what the fold has to say.
+//!
+//! What a fold says leaves through its outbox: rows written in the transaction that caused them, sent in order, deleted
+//! when acknowledged. A crash between sending and deleting sends them again under the same numbers.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::receipts::Receipt;
+use crate::{Batch, MakeSender, Receipts, Receiver, Record, SendError, Sender, Verdict};
+
+/// Rows of the outbox under way at once: enough to fill a batch of the stream, little to send again.
+const OUTBOX_ROWS_MAX: usize = 1024;
+
+/// A partition never idle must not keep [`Fold::tick`] from its turn.
+const TICK_EVERY_BATCHES: u32 = 64;
+
+/// How long to wait for records while acknowledgements are awaited.
+const ACKNOWLEDGEMENT_WAIT: Duration = Duration::from_millis(5);
+
+/// The pause after a sender failed; doubles up to the maximum while they go on failing.
+const SENDER_PAUSE: Duration = Duration::from_millis(100);
+const SENDER_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A consumer's state: a pure function of the records folded so far, kept in a store.
+pub trait Fold {
+    /// Why the store could not be read or changed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The offset to go on at and the receipts of a partition, as they were last committed; 0 and none at first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn position(&mut self, partition: u16) -> Result<(u64, Vec<Receipt>), Self::Error>;
+
+    /// Folds the records, moves the offset from `from` to `to`, keeps `highs` and writes the outbox: in one transaction.
+    ///
+    /// # Errors
+    /// Nothing of it was committed.
+    fn apply(&mut self, accepted: &Accepted<'_>) -> Result<(), Self::Error>;
+
+    /// The first rows of the outbox, at most `limit`, in the order of their ids: id, topic, record.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn outbox(&mut self, limit: usize) -> Result<Vec<(i64, String, Record)>, Self::Error> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
+
+    /// Deletes the rows of the outbox up to and including an id: they are acknowledged.
+    ///
+    /// # Errors
+    /// The store cannot be changed; the rows will be sent again.
+    fn sent(&mut self, through: i64) -> Result<(), Self::Error> {
+        let _ = through;
+        Ok(())
+    }
+
+    /// Work that no record causes, called when there is nothing to read and now and then; says whether it did something.
+    ///
+    /// # Errors
+    /// The store cannot be changed.
+    fn tick(&mut self) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+}
+
+/// What to fold of one batch. The offset moves even where nothing of it is new.
+#[derive(Debug)]
+pub struct Accepted<'a> {
+    /// Which partition.
+    pub partition: u16,
+    /// The offset the store must stand at.
+    pub from: u64,
+    /// The offset it stands at afterwards.
+    pub to: u64,
+    /// The new records in order, without tombstones.
+    pub records: Vec<&'a Record>,
+    /// The receipts that changed, in the order of lane and stream.
+    pub highs: Vec<Receipt>,
+    /// Numbers known to be lost.
+    pub tombstones: u64,
+    /// Records folded before.
+    pub repeats: u64,
+    /// Numbers claimed by two records.
+    pub conflicts: u64,
+    /// Records whose predecessors are missing; they come again.
+    pub early: u64,
+}
+
+/// How the loop behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Most records of a batch, so of a transaction.
+    pub records_max: usize,
+    /// How long to wait for records before a tick.
+    pub idle_wait: Duration,
+    /// How long to go on reading and sending after a stop is asked for.
+    pub drain_max: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            records_max: 4096,
+            idle_wait: Duration::from_millis(50),
+            drain_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What just happened, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A batch is committed.
+    Folded {
+        /// Of which partition.
+        partition: u16,
+        /// The offset the store stands at.
+        to: u64,
+        /// New records.
+        folded: u64,
+        /// Numbers known to be lost.
+        tombstones: u64,
+        /// Records folded before.
+        repeats: u64,
+        /// Numbers claimed by two records.
+        conflicts: u64,
+        /// Records whose predecessors are missing.
+        early: u64,
+        /// The latest time of a record in the batch, Unix milliseconds.
+        newest_ms: u64,
+    },
+    /// Rows of the outbox are acknowledged and deleted.
+    Shipped {
+        /// How many.
+        records: u64,
+    },
+    /// The outbox's sender failed; another one is made after a pause.
+    SenderFailed,
+    /// There is nothing to read.
+    Idle,
+}
+
+/// Why the loop ended.
+#[derive(Debug)]
+pub enum Error<E> {
+    /// The topic cannot be read.
+    Stream(crate::Error),
+    /// The store cannot be read or changed.
+    Fold(E),
+}
+
+impl<E: std::fmt::Display> std::fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stream(error) => error.fmt(f),
+            Self::Fold(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Stream(error) => error.source(),
+            Self::Fold(error) => error.source(),
+        }
+    }
+}
+
+/// Runs until `stop` says so; then folds and sends what is already there, for at most `options.drain_max`.
+///
+/// `senders` makes the outbox's senders; `None` for a fold that says nothing.
+///
+/// # Errors
+/// The first failure of the topic or the store. Nothing of the batch under way is kept; run again to go on.
+pub fn run<F: Fold>(
+    receiver: &mut dyn Receiver,
+    senders: Option<&mut MakeSender<'_>>,
+    fold: &mut F,
+    options: &Options,
+    stop: &dyn Fn() -> bool,
+    observe: &mut dyn FnMut(&Progress),
+) -> Result<(), Error<F::Error>> {
+    let mut partitions = HashMap::new();
+    for partition in receiver.partitions() {
+        let (position, highs) = fold.position(partition).map_err(Error::Fold)?;
+        receiver.seek(partition, position).map_err(Error::Stream)?;
+        partitions.insert(partition, (position, Receipts::new(highs)));
+    }
+    let mut outbox = senders.map(Outbox::new);
+    let mut stopping: Option<Instant> = None;
+    let mut batches_since_tick = 0;
+    loop {
+        if stopping.is_none() && stop() {
+            stopping = Some(Instant::now());
+        }
+        let wait = if outbox.as_ref().is_some_and(|outbox| !outbox.is_empty()) {
+            ACKNOWLEDGEMENT_WAIT.min(options.idle_wait)
+        } else if stopping.is_some() {
+            Duration::ZERO
+        } else {
+            options.idle_wait
+        };
+        let batch = receiver
+            .poll(options.records_max, wait)
+            .map_err(Error::Stream)?;
+        let idle = batch.is_none();
+        let mut busy = false;
+        if let Some(batch) = batch {
+            let (position, receipts) = partitions
+                .get_mut(&batch.partition)
+                .expect("a receiver reads the partitions it listed");
+            let progress = fold_batch(fold, &batch, *position, receipts).map_err(Error::Fold)?;
+            *position = batch.next;
+            observe(&progress);
+            batches_since_tick += 1;
+            busy = true;
+        } else {
+            observe(&Progress::Idle);
+        }
+        if idle || batches_since_tick >= TICK_EVERY_BATCHES {
+            batches_since_tick = 0;
+            busy |= fold.tick().map_err(Error::Fold)?;
+        }
+        let mut drained = idle && !busy;
+        if let Some(outbox) = &mut outbox {
+            outbox.more |= busy;
+            outbox.ship(fold, observe).map_err(Error::Fold)?;
+            drained &= outbox.is_empty();
+        }
+        if stopping.is_some_and(|since| drained || since.elapsed() >= options.drain_max) {
+            return Ok(());
+        }
+    }
+}
+
+fn fold_batch<F: Fold>(
+    fold: &mut F,
+    batch: &Batch,
+    from: u64,
+    receipts: &mut Receipts,
+) -> Result<Progress, F::Error> {
+    let mut accepted = Accepted {
+        partition: batch.partition,
+        from,
+        to: batch.next,
+        records: Vec::with_capacity(batch.records.len()),
+        highs: Vec::new(),
+        tombstones: 0,
+        repeats: 0,
+        conflicts: 0,
+        early: 0,
+    };
+    let mut newest_ms = 0;
+    for (_, record) in &batch.records {
+        newest_ms = newest_ms.max(record.time_ms);
+        match receipts.judge(record) {
+            Verdict::Fold if record.is_tombstone() => accepted.tombstones += 1,
+            Verdict::Fold => accepted.records.push(record),
+            Verdict::Repeat => accepted.repeats += 1,
+            Verdict::Conflict => accepted.conflicts += 1,
+            Verdict::Early => accepted.early += 1,
+        }
+    }
+    accepted.highs = receipts.changed();
+    if let Err(error) = fold.apply(&accepted) {
+        receipts.rollback();
+        return Err(error);
+    }
+    receipts.commit();
+    if accepted.conflicts > 0 {
+        tracing::error!(
+            partition = batch.partition,
+            conflicts = accepted.conflicts,
+            "two records claim one number"
+        );
+    }
+    Ok(Progress::Folded {
+        partition: batch.partition,
+        to: batch.next,
+        folded: accepted.records.len() as u64,
+        tombstones: accepted.tombstones,
+        repeats: accepted.repeats,
+        conflicts: accepted.conflicts,
+        early: accepted.early,
+        newest_ms,
+    })
+}
+
+/// The outbox on its way: at most one sender, at most [`OUTBOX_ROWS_MAX`] rows taken from the store.
+struct Outbox<'a, 'b> {
+    senders: &'a mut MakeSender<'b>,
+    sender: Option<Box<dyn Sender>>,
+    /// Taken from the store, not yet taken by the sender.
+    unsent: VecDeque<(i64, String, Record)>,
+    /// Ids of the rows the sender took, not yet acknowledged.
+    under_way: VecDeque<i64>,
+    /// Acknowledged by this sender so far.
+    acknowledged: u64,
+    /// The store may hold rows that were not taken.
+    more: bool,
+    pause: Duration,
+    paused_since: Option<Instant>,
+}
+
+impl<'a, 'b> Outbox<'a, 'b> {
+    fn new(senders: &'a mut MakeSender<'b>) -> Self {
+        Self {
+            senders,
+            sender: None,
+            unsent: VecDeque::new(),
+            under_way: VecDeque::new(),
+            acknowledged: 0,
+            more: true,
+            pause: SENDER_PAUSE,
+            paused_since: None,
+        }
+    }
+
+    fn is_under_way(&self) -> bool {
+        !self.under_way.is_empty() || !self.unsent.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.more && !self.is_under_way()
+    }
+
+    /// Sends and deletes until there is nothing more, or until the sender wants time.
+    fn ship<F: Fold>(
+        &mut self,
+        fold: &mut F,
+        observe: &mut dyn FnMut(&Progress),
+    ) -> Result<(), F::Error> {
+        if self
+            .paused_since
+            .is_some_and(|since| since.elapsed() < self.pause)
+        {
+            return Ok(());
+        }
+        self.paused_since = None;
+        // Each turn ships rows that exist now; new ones come only from folding, which waits for this.
+        while !self.is_empty() {
+            if !self.is_under_way() {
+                self.unsent = fold.outbox(OUTBOX_ROWS_MAX)?.into();
+                self.more = self.unsent.len() == OUTBOX_ROWS_MAX;
+                if self.unsent.is_empty() {
+                    break;
+                }
+            }
+            let shipped = match self.turn() {
+                Ok(shipped) => shipped,
+                Err(error) => {
+                    tracing::warn!(%error, "outbox sender failed, sending again after a pause");
+                    self.end_sender();
+                    observe(&Progress::SenderFailed);
+                    break;
+                }
+            };
+            let through = self.under_way.drain(..shipped).next_back();
+            let Some(through) = through else {
+                break;
+            };
+            fold.sent(through)?;
+            self.pause = SENDER_PAUSE;
+            observe(&Progress::Shipped {
+                records: shipped as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Hands over what the sender takes and asks how many more are acknowledged.
+    fn turn(&mut self) -> crate::Result<usize> {
+        let sender = match &mut self.sender {
+            Some(sender) => sender,
+            none => none.insert((self.senders)()?),
+        };
+        while let Some((id, topic, record)) = self.unsent.front() {
+            match sender.send(topic, record) {
+                Ok(()) => self.under_way.push_back(*id),
+                Err(SendError::Full) => break,
+                Err(SendError::Failed(error)) => return Err(error),
+            }
+            self.unsent.pop_front();
+        }
+        let acknowledged = sender.acknowledged(Duration::ZERO)?;
+        let shipped = usize::try_from(acknowledged - self.acknowledged)
+            .expect("no more are acknowledged than were sent");
+        self.acknowledged = acknowledged;
+        Ok(shipped)
+    }
+
+    /// Everything after the watermark is taken from the store again.
+    fn end_sender(&mut self) {
+        if self.sender.take().is_none() || self.acknowledged == 0 {
+            self.pause = (self.pause * 2).min(SENDER_PAUSE_MAX);
+        }
+        self.unsent.clear();
+        self.under_way.clear();
+        self.acknowledged = 0;
+        self.more = true;
+        self.paused_since = Some(Instant::now());
+    }
+}

@@ -1,0 +1,382 @@
+//! The receiver's rule: what makes of "at least once" each record once and in order.
+//!
+//! Per (lane, stream) the receiver keeps `high`, the number of the last record folded. The next number is folded, a lower
+//! one is a repeat and dropped, a higher one came early and is dropped too: the sender that was overtaken owes everything
+//! after its watermark again, so the missing ones and then this one come later. Keeping just the highest number seen would
+//! lose the overtaken ones.
+
+use std::collections::HashMap;
+
+use crate::{Record, StreamId};
+
+/// The last record folded of one (lane, stream).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct High {
+    /// Its number.
+    pub n: u64,
+    /// The latest time of a record up to it, Unix milliseconds.
+    pub time_ms: u64,
+}
+
+/// The high of a lane of a stream, as stores keep it.
+pub type Receipt = (u8, StreamId, High);
+
+/// What to do with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the next one.
+    Fold,
+    /// It was folded before.
+    Repeat,
+    /// Its number was folded before, but it is younger than everything folded: two records claim one number.
+    Conflict,
+    /// Records before it are missing; it will be sent again after them.
+    Early,
+}
+
+/// What was folded of one partition, and what the batch under way would change.
+///
+/// Judging counts as folding until [`Self::commit`] keeps it or [`Self::rollback`] takes it back.
+#[derive(Clone, Debug, Default)]
+pub struct Receipts {
+    highs: HashMap<(u8, StreamId), High>,
+    /// Judged since the last commit; wins over `highs`.
+    pending: HashMap<(u8, StreamId), High>,
+}
+
+impl Receipts {
+    /// As the store has them.
+    pub fn new(highs: impl IntoIterator<Item = Receipt>) -> Self {
+        Self {
+            highs: highs
+                .into_iter()
+                .map(|(lane, stream, high)| ((lane, stream), high))
+                .collect(),
+            pending: HashMap::new(),
+        }
+    }
+
+    /// The rule.
+    pub fn judge(&mut self, record: &Record) -> Verdict {
+        let of = (record.lane, record.origin);
+        let high = self
+            .pending
+            .get(&of)
+            .or_else(|| self.highs.get(&of))
+            .copied()
+            .unwrap_or_default();
+        if record.n <= high.n {
+            return if record.time_ms > high.time_ms {
+                Verdict::Conflict
+            } else {
+                Verdict::Repeat
+            };
+        }
+        if record.n > high.n + 1 {
+            return Verdict::Early;
+        }
+        self.pending.insert(
+            of,
+            High {
+                n: record.n,
+                time_ms: record.time_ms.max(high.time_ms),
+            },
+        );
+        Verdict::Fold
+    }
+
+    /// What judging changed since the last commit, in the order of lane and stream.
+    pub fn changed(&self) -> Vec<Receipt> {
+        let mut changed: Vec<_> = self
+            .pending
+            .iter()
+            .map(|(&(lane, stream), &high)| (lane, stream, high))
+            .collect();
+        changed.sort_unstable_by_key(|(lane, stream, _)| (*lane, *stream));
+        changed
+    }
+
+    /// What was judged is in the store.
+    pub fn commit(&mut self) {
+        self.highs.extend(self.pending.drain());
+    }
+
+    /// What was judged did not get into the store.
+    pub fn rollback(&mut self) {
+        self.pending.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STREAM: StreamId = StreamId([3; 16]);
+
+    fn record(lane: u8, n: u64, time_ms: u64) -> Record {
+        Record {
+            kind: 1,
+            ..Record::tombstone(STREAM, lane, n, time_ms)
+        }
+    }
+
+    #[test]
+    fn the_rule() {
+        let mut receipts = Receipts::new([(
+            0,
+            STREAM,
+            High {
+                n: 5,
+                time_ms: 1_000,
+            },
+        )]);
+        for (lane, n, time_ms, expected) in [
+            (0, 5, 1_000, Verdict::Repeat),
+            (0, 1, 10, Verdict::Repeat),
+            (0, 5, 1_001, Verdict::Conflict),
+            (0, 7, 1_200, Verdict::Early),
+            (0, 6, 1_100, Verdict::Fold),
+            (0, 6, 1_100, Verdict::Repeat),
+            (0, 7, 1_200, Verdict::Fold),
+            (1, 2, 1, Verdict::Early),
+            (1, 1, 1, Verdict::Fold),
+            (1, 0, 0, Verdict::Repeat),
+            // A clock that steps backwards makes no conflict of a repeat.
+            (1, 2, 0, Verdict::Fold),
+            (1, 1, 1, Verdict::Repeat),
+        ] {
+            assert_eq!(
+                receipts.judge(&record(lane, n, time_ms)),
+                expected,
+                "lane {lane}, n {n}, time {time_ms}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_batch_that_failed_leaves_no_trace() {
+        let mut receipts = Receipts::default();
+        assert_eq!(receipts.judge(&record(0, 1, 1)), Verdict::Fold);
+        receipts.commit();
+        assert_eq!(receipts.changed(), []);
+        assert_eq!(receipts.judge(&record(0, 2, 2)), Verdict::Fold);
+        assert_eq!(receipts.judge(&record(9, 1, 2)), Verdict::Fold);
+        assert_eq!(
+            receipts.changed(),
+            [
+                (0, STREAM, High { n: 2, time_ms: 2 }),
+                (9, STREAM, High { n: 1, time_ms: 2 }),
+            ]
+        );
+        receipts.rollback();
+        assert_eq!(receipts.changed(), []);
+        assert_eq!(receipts.judge(&record(0, 1, 1)), Verdict::Repeat);
+        assert_eq!(receipts.judge(&record(0, 2, 2)), Verdict::Fold);
+    }
+
+    const LANES: u8 = 4;
+    const PARTITIONS: u8 = 2;
+
+    /// What happens next, with a number that picks among what is possible.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        /// The sender hands the next records to its producer.
+        Send(usize),
+        /// A batch of some producer, living or replaced, reaches the log.
+        Land(usize),
+        /// The first batch of a partition is given up; younger ones go on and overtake it.
+        Fail(usize),
+        /// The sender learns of the failure: new producer, everything after the watermark again.
+        Replace,
+        /// The sender is killed and starts at a watermark it saved before.
+        Kill(usize),
+        /// The sender saves its watermark.
+        Save,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            7 => (1usize..5).prop_map(Event::Send),
+            8 => any::<usize>().prop_map(Event::Land),
+            1 => any::<usize>().prop_map(Event::Fail),
+            1 => Just(Event::Replace),
+            1 => any::<usize>().prop_map(Event::Kill),
+            1 => Just(Event::Save),
+        ]
+    }
+
+    /// Batches on their way, per partition, as indexes of records.
+    #[derive(Default)]
+    struct Producer {
+        queues: [Vec<Vec<usize>>; PARTITIONS as usize],
+        acknowledged: Vec<usize>,
+    }
+
+    /// The logs a run of events leaves, faults first and a quiet end in which all is acknowledged.
+    fn logs(records: &[Record], events: &[Event]) -> [Vec<usize>; PARTITIONS as usize] {
+        let mut logs = [const { Vec::new() }; PARTITIONS as usize];
+        let mut producers = vec![Producer::default()];
+        let (mut next, mut watermark, mut saved) = (0, 0, 0);
+        let quiet = [
+            Event::Replace,
+            Event::Send(records.len()),
+            Event::Land(usize::MAX),
+        ];
+        for event in events.iter().chain(&quiet) {
+            let last = producers.len() - 1;
+            match *event {
+                Event::Send(count) => {
+                    let until = records.len().min(next + count);
+                    let mut batches = [const { Vec::new() }; PARTITIONS as usize];
+                    for index in next..until {
+                        batches[usize::from(records[index].lane % PARTITIONS)].push(index);
+                    }
+                    next = until;
+                    for (queue, batch) in producers[last].queues.iter_mut().zip(batches) {
+                        if !batch.is_empty() {
+                            queue.push(batch);
+                        }
+                    }
+                }
+                Event::Land(usize::MAX) => {
+                    for producer in &mut producers {
+                        for (queue, log) in producer.queues.iter_mut().zip(&mut logs) {
+                            log.extend(queue.drain(..).flatten());
+                        }
+                    }
+                }
+                Event::Land(pick) => {
+                    let at = pick % producers.len();
+                    let partition = pick / 7 % usize::from(PARTITIONS);
+                    let queue = &mut producers[at].queues[partition];
+                    if !queue.is_empty() {
+                        let batch = queue.remove(0);
+                        logs[partition].extend(&batch);
+                        producers[at].acknowledged.extend(batch);
+                    }
+                    while producers[last].acknowledged.contains(&watermark) {
+                        watermark += 1;
+                    }
+                }
+                Event::Fail(pick) => {
+                    let queue = &mut producers[last].queues[pick % usize::from(PARTITIONS)];
+                    if !queue.is_empty() {
+                        queue.remove(0);
+                    }
+                }
+                Event::Replace => {
+                    producers.push(Producer::default());
+                    next = watermark;
+                }
+                Event::Kill(pick) => {
+                    watermark = saved + pick % (watermark - saved + 1);
+                    saved = watermark;
+                    producers.push(Producer::default());
+                    next = watermark;
+                }
+                Event::Save => saved = watermark,
+            }
+        }
+        logs
+    }
+
+    fn sent(lanes: &[u8]) -> Vec<Record> {
+        let mut last = [0; LANES as usize];
+        (0..)
+            .zip(lanes)
+            .map(|(time_ms, &lane)| {
+                last[usize::from(lane)] += 1;
+                record(lane, last[usize::from(lane)], time_ms)
+            })
+            .collect()
+    }
+
+    /// Folds the logs in batches of which some fail to commit and are read again; the indexes folded, per lane.
+    fn fold(
+        records: &[Record],
+        logs: &[Vec<usize>],
+        batch: usize,
+        failures: &[bool],
+    ) -> Vec<Vec<usize>> {
+        let mut folded = vec![Vec::new(); usize::from(LANES)];
+        let mut failures = failures.iter().copied();
+        for log in logs {
+            let mut receipts = Receipts::default();
+            for chunk in log.chunks(batch) {
+                loop {
+                    let accepted: Vec<usize> = chunk
+                        .iter()
+                        .copied()
+                        .filter(|&index| receipts.judge(&records[index]) == Verdict::Fold)
+                        .collect();
+                    if failures.next().unwrap_or(false) {
+                        receipts.rollback();
+                        continue;
+                    }
+                    receipts.commit();
+                    for index in accepted {
+                        folded[usize::from(records[index].lane)].push(index);
+                    }
+                    break;
+                }
+            }
+        }
+        folded
+    }
+
+    fn expected(records: &[Record]) -> Vec<Vec<usize>> {
+        (0..LANES)
+            .map(|lane| {
+                (0..records.len())
+                    .filter(|&index| records[index].lane == lane)
+                    .collect()
+            })
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn each_record_is_folded_once_and_in_order(
+            lanes in proptest::collection::vec(0..LANES, 1..60),
+            events in proptest::collection::vec(event(), 0..120),
+            batch in 1usize..9,
+            failures in proptest::collection::vec(any::<bool>(), 0..20),
+        ) {
+            let records = sent(&lanes);
+            let logs = logs(&records, &events);
+            prop_assert_eq!(fold(&records, &logs, batch, &failures), expected(&records));
+        }
+    }
+
+    #[test]
+    fn the_highest_number_seen_alone_loses_overtaken_records() {
+        let records = sent(&[0, 0, 0]);
+        let logs = logs(
+            &records,
+            &[
+                Event::Send(1),
+                Event::Send(1),
+                Event::Send(1),
+                Event::Fail(0),
+                Event::Land(0),
+                Event::Replace,
+            ],
+        );
+        assert_eq!(logs[0], [1, 2, 0, 1, 2], "younger ones overtook the first");
+        let mut high = 0;
+        let naive: Vec<u64> = logs[0]
+            .iter()
+            .map(|&index| records[index].n)
+            .filter(|&n| {
+                let new = n > high;
+                high = high.max(n);
+                new
+            })
+            .collect();
+        assert_eq!(naive, [2, 3], "the first is lost");
+        assert_eq!(fold(&records, &logs, 8, &[]), expected(&records));
+    }
+}

@@ -1,0 +1,171 @@
+//! A record, and the envelope it has in the embedded stream's logs.
+//!
+//! The envelope, big-endian, version 1:
+//!
+//! | version | kind | schema version | lane | origin | n | time | key length | key | value |
+//! |---|---|---|---|---|---|---|---|---|---|
+//! | 1 byte | 2 | 2 | 1 | 16 | 8 | 8 | 2 | | the rest |
+//!
+//! Length and checksum are the log's.
+
+pub use journal::StreamId;
+
+/// Kind of a record whose number is known to be lost; it carries no value.
+pub const TOMBSTONE: u16 = 0;
+
+/// Most bytes of a key: its length is 16 bits.
+pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
+
+const ENVELOPE_VERSION: u8 = 1;
+const HEAD_BYTES: usize = 1 + 2 + 2 + 1 + 16 + 8 + 8 + 2;
+
+/// One record of a topic. `(origin, topic, lane, n)` is its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What compaction and foreign readers go by.
+    pub key: Vec<u8>,
+    /// The message type of the value; [`TOMBSTONE`] for a lost record.
+    pub kind: u16,
+    /// The version of the value's schema.
+    pub version: u16,
+    /// The stream it was first recorded in.
+    pub origin: StreamId,
+    /// Records of one lane stay in order.
+    pub lane: u8,
+    /// 1, 2, 3 … without holes per (origin, topic, lane).
+    pub n: u64,
+    /// When it happened, Unix milliseconds; never backwards within (origin, topic, lane).
+    pub time_ms: u64,
+    /// The message.
+    pub value: Vec<u8>,
+}
+
+impl Record {
+    /// A record that takes the number of a lost one.
+    pub fn tombstone(origin: StreamId, lane: u8, n: u64, time_ms: u64) -> Self {
+        Self {
+            key: Vec::new(),
+            kind: TOMBSTONE,
+            version: 0,
+            origin,
+            lane,
+            n,
+            time_ms,
+            value: Vec::new(),
+        }
+    }
+
+    /// Whether this only takes the number of a lost record.
+    pub fn is_tombstone(&self) -> bool {
+        self.kind == TOMBSTONE
+    }
+
+    /// Appends the envelope to `bytes`; false, and nothing appended, when the key is longer than [`KEY_BYTES_MAX`].
+    #[must_use]
+    pub fn encode(&self, bytes: &mut Vec<u8>) -> bool {
+        let Ok(key_bytes) = u16::try_from(self.key.len()) else {
+            return false;
+        };
+        bytes.reserve(HEAD_BYTES + self.key.len() + self.value.len());
+        bytes.push(ENVELOPE_VERSION);
+        bytes.extend(self.kind.to_be_bytes());
+        bytes.extend(self.version.to_be_bytes());
+        bytes.push(self.lane);
+        bytes.extend(self.origin.0);
+        bytes.extend(self.n.to_be_bytes());
+        bytes.extend(self.time_ms.to_be_bytes());
+        bytes.extend(key_bytes.to_be_bytes());
+        bytes.extend(&self.key);
+        bytes.extend(&self.value);
+        true
+    }
+
+    /// The inverse of [`Self::encode`]; `None` for another version or too few bytes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+        if head[0] != ENVELOPE_VERSION {
+            return None;
+        }
+        let long = |at: usize| {
+            head[at..at + 8]
+                .iter()
+                .fold(0, |n, b| n << 8 | u64::from(*b))
+        };
+        let short = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        let (key, value) = rest.split_at_checked(usize::from(short(38)))?;
+        let mut origin = StreamId([0; 16]);
+        origin.0.copy_from_slice(&head[6..22]);
+        Some(Self {
+            key: key.to_vec(),
+            kind: short(1),
+            version: short(3),
+            origin,
+            lane: head[5],
+            n: long(22),
+            time_ms: long(30),
+            value: value.to_vec(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn golden_envelope() {
+        let record = Record {
+            key: b"ab".to_vec(),
+            kind: 1,
+            version: 0x0203,
+            origin: StreamId([0xee; 16]),
+            lane: 0xfe,
+            n: 7,
+            time_ms: 0x0102_0304_0506_0708,
+            value: b"xyz".to_vec(),
+        };
+        let mut bytes = Vec::new();
+        assert!(record.encode(&mut bytes));
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            hex,
+            "0100010203feeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0000000000000007010203040506070800026162\
+             78797a"
+        );
+        assert_eq!(Record::decode(&bytes), Some(record));
+    }
+
+    #[test]
+    fn refusals() {
+        let mut bytes = Vec::new();
+        assert!(Record::tombstone(StreamId([1; 16]), 2, 3, 4).encode(&mut bytes));
+        for cut in 0..bytes.len() {
+            assert_eq!(Record::decode(&bytes[..cut]), None, "{cut} bytes");
+        }
+        bytes[0] = 2;
+        assert_eq!(Record::decode(&bytes), None, "a newer version");
+        let long = Record {
+            key: vec![0; KEY_BYTES_MAX + 1],
+            ..Record::tombstone(StreamId([1; 16]), 2, 3, 4)
+        };
+        bytes.clear();
+        assert!(!long.encode(&mut bytes));
+        assert!(bytes.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_encoded_decodes(key: Vec<u8>, kind: u16, version: u16, origin: [u8; 16], lane: u8, n: u64, time_ms: u64, value: Vec<u8>) {
+            let record = Record { key, kind, version, origin: StreamId(origin), lane, n, time_ms, value };
+            let mut bytes = Vec::new();
+            prop_assert!(record.encode(&mut bytes));
+            prop_assert_eq!(Record::decode(&bytes), Some(record));
+        }
+
+        #[test]
+        fn hostile_bytes_do_not_panic(bytes: Vec<u8>) {
+            let _ = Record::decode(&bytes);
+        }
+    }
+}
