@@ -53,7 +53,7 @@ pub(crate) fn read(path: &Path, limit: Option<usize>) -> Result<Vec<Click>, Box<
 
 fn parse(input: impl Read, limit: Option<usize>) -> Result<Vec<Click>, Box<dyn Error>> {
     let mut reader = csv::Reader::from_reader(input);
-    if reader.headers()? != &COLUMNS[..] {
+    if reader.headers()? != COLUMNS[..] {
         return Err(format!("the columns are not {}", COLUMNS.join(",")).into());
     }
     let mut clicks = Vec::new();

@@ -119,7 +119,7 @@ fn visit(run_id: u32, index: u64, targets: &[String], postback_every: Option<u64
             u32::try_from(visitor_bits % DEVICES).expect("a small constant"),
             u32::try_from(visitor_bits % SYSTEMS).expect("a small constant"),
         ),
-        sale: postback_every.is_some_and(|every| index % every == 0),
+        sale: postback_every.is_some_and(|every| index.is_multiple_of(every)),
     }
 }
 

@@ -1,17 +1,8 @@
 //! From a file to a published version.
 
-use std::{
-    fs::File,
-    io,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, path::Path, sync::Arc};
 
-use crate::{
-    Catalog, Problem, Problems, disk, folder,
-    lock::Lock,
-    read,
-};
+use crate::{Catalog, Problem, Problems, disk, folder, lock::Lock, read};
 
 /// Largest catalog and lock read: some 200,000 links. A larger one is a mistake, and would be held in memory whole.
 pub const CATALOG_BYTES_MAX: u64 = 64 << 20;
@@ -31,9 +22,12 @@ pub struct Checked {
 /// Every mistake in it.
 pub fn check(path: &Path) -> Result<Checked, Problems> {
     let whole = |message: String| Problems::from(Problem::of_file(path, message));
-    let meta = std::fs::metadata(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let meta =
+        std::fs::metadata(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
     if meta.is_dir() {
-        return Err(whole("a folder of files is not supported yet: name one file".to_owned()));
+        return Err(whole(
+            "a folder of files is not supported yet: name one file".to_owned(),
+        ));
     }
     if !meta.is_file() {
         return Err(whole("not a plain file".to_owned()));
@@ -108,8 +102,7 @@ pub fn apply(path: &Path, folder: &Path) -> Result<Arc<Catalog>, Problems> {
             return Ok(Arc::new(published));
         }
     }
-    std::fs::create_dir_all(folder)
-        .map_err(|error| failed(folder, "cannot be made", &error))?;
+    std::fs::create_dir_all(folder).map_err(|error| failed(folder, "cannot be made", &error))?;
     let highest = folder::highest_version(folder)
         .map_err(|error| failed(folder, "cannot be read", &error))?;
     catalog.version = highest

@@ -136,7 +136,9 @@ fn address(text: &str) -> Result<(Vec<Part>, Url), Vec<Mistake>> {
         return mistake(&format!("longer than {DESTINATION_BYTES_MAX} bytes"));
     }
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return mistake("an address has no spaces and no control characters: write them as %20 and the like");
+        return mistake(
+            "an address has no spaces and no control characters: write them as %20 and the like",
+        );
     }
     if text.contains('\\') {
         return mistake("an address has no backslash");
@@ -292,7 +294,9 @@ mod tests {
                 .iter()
                 .map(|part| match part {
                     Part::Text(text) => text.clone(),
-                    Part::Macro { name, raw } => format!("[{name:?}{}]", if *raw { "!" } else { "" }),
+                    Part::Macro { name, raw } => {
+                        format!("[{name:?}{}]", if *raw { "!" } else { "" })
+                    }
                     Part::Param(name) => format!("[+{name}]"),
                 })
                 .collect(),
@@ -304,13 +308,34 @@ mod tests {
     fn addresses() {
         for (text, expected) in [
             ("https://Shop.Example", "https://shop.example/[+sl]"),
-            ("https://shop.example/?a=1#top", "https://shop.example/?a=1[+sl]#top"),
-            ("https://shop.example/{sub1}/x?s={sub10_raw}", "https://shop.example/[Sub(0)]/x?s=[Sub(9)!][+sl]"),
-            ("https://shop.example/?c={token}", "https://shop.example/?c=[Token]"),
-            ("https://shop.example/{sub1}#a{sub2}", "https://shop.example/[Sub(0)][+sl]#a[Sub(1)]"),
-            ("https://shop.example/#{sub2}", "https://shop.example/[+sl]#[Sub(1)]"),
-            ("https://shop.example/mq0x{sub1}mq1x", "https://shop.example/mq0x[Sub(0)]mq1x[+sl]"),
-            ("http://shop.example:8080/ü", "http://shop.example:8080/%C3%BC[+sl]"),
+            (
+                "https://shop.example/?a=1#top",
+                "https://shop.example/?a=1[+sl]#top",
+            ),
+            (
+                "https://shop.example/{sub1}/x?s={sub10_raw}",
+                "https://shop.example/[Sub(0)]/x?s=[Sub(9)!][+sl]",
+            ),
+            (
+                "https://shop.example/?c={token}",
+                "https://shop.example/?c=[Token]",
+            ),
+            (
+                "https://shop.example/{sub1}#a{sub2}",
+                "https://shop.example/[Sub(0)][+sl]#a[Sub(1)]",
+            ),
+            (
+                "https://shop.example/#{sub2}",
+                "https://shop.example/[+sl]#[Sub(1)]",
+            ),
+            (
+                "https://shop.example/mq0x{sub1}mq1x",
+                "https://shop.example/mq0x[Sub(0)]mq1x[+sl]",
+            ),
+            (
+                "http://shop.example:8080/ü",
+                "http://shop.example:8080/%C3%BC[+sl]",
+            ),
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }
@@ -334,7 +359,10 @@ mod tests {
             ("https://shop.example/{sub1}/../x", "is lost where"),
             ("https://shop.example/{sub1", "without its other half"),
             ("https://shop.example/}", "without its other half"),
-            ("https://shop.example/{subb1}", "unknown macro {subb1}\", Some(\"{sub1}\")"),
+            (
+                "https://shop.example/{subb1}",
+                "unknown macro {subb1}\", Some(\"{sub1}\")",
+            ),
             ("https://shop.example/{sub11_raw}", "Some(\"{sub1_raw}\")"),
             ("https://shop.example/?sl=x", "already has a parameter"),
             ("https://sh op.example/", "no spaces"),

@@ -7,8 +7,7 @@ use std::{
 };
 
 use crate::{
-    Catalog, Error,
-    disk,
+    Catalog, Error, disk,
     snapshot::{Kind, SNAPSHOT_BYTES_MAX},
 };
 

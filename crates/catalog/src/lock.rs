@@ -14,9 +14,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    Catalog, GoalName, LinkName, Names, Problem, Problems,
-    apply::CATALOG_BYTES_MAX,
-    disk,
+    Catalog, GoalName, LinkName, Names, Problem, Problems, apply::CATALOG_BYTES_MAX, disk,
 };
 
 const FORMAT: u32 = 1;
@@ -63,7 +61,6 @@ impl Kind {
             Self::Link => domain::Link::MAX,
         }
     }
-
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +76,6 @@ pub(crate) struct Lock {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct File {
     #[serde(rename = "format")]
     _format: u32,
@@ -119,9 +115,8 @@ impl Lock {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let broken = |error: toml::de::Error| {
-            format!("{}: restore it from backup", error.message())
-        };
+        let broken =
+            |error: toml::de::Error| format!("{}: restore it from backup", error.message());
         let head: Head = toml::from_str(text).map_err(broken)?;
         if head.format != FORMAT {
             return Err(format!(
@@ -158,11 +153,14 @@ impl Lock {
             }
         }
         if let Some(name) = file.sections.keys().chain(file.next.keys()).next() {
-            return Err(format!("unknown section \"{name}\": restore it from backup"));
+            return Err(format!(
+                "unknown section \"{name}\": restore it from backup"
+            ));
         }
         // Also says that every key is one this version can read.
-        lock.names()
-            .ok_or_else(|| "a goal or link is not keyed by numbers: restore it from backup".to_owned())?;
+        lock.names().ok_or_else(|| {
+            "a goal or link is not keyed by numbers: restore it from backup".to_owned()
+        })?;
         Ok(lock)
     }
 
@@ -325,14 +323,24 @@ fn link_key_parts(key: &str) -> Option<(domain::Offer, domain::Affiliate, &str)>
 /// The keys of a kind as the lock spells them.
 fn keys(names: &Names, kind: Kind) -> Box<dyn Iterator<Item = (String, u64)> + '_> {
     match kind {
-        Kind::Domain => Box::new(names.domains.iter().map(|(n, k)| (k.clone(), n.get().into()))),
+        Kind::Domain => Box::new(
+            names
+                .domains
+                .iter()
+                .map(|(n, k)| (k.clone(), n.get().into())),
+        ),
         Kind::Advertiser => Box::new(
             names
                 .advertisers
                 .iter()
                 .map(|(n, k)| (k.clone(), n.get().into())),
         ),
-        Kind::Offer => Box::new(names.offers.iter().map(|(n, k)| (k.clone(), n.get().into()))),
+        Kind::Offer => Box::new(
+            names
+                .offers
+                .iter()
+                .map(|(n, k)| (k.clone(), n.get().into())),
+        ),
         Kind::Goal => Box::new(
             names
                 .goals

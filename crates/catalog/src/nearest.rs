@@ -4,10 +4,7 @@
 const CANDIDATES_MAX: usize = 5_000;
 
 /// The valid name nearest to the one found, when one is near enough to be meant.
-pub(crate) fn nearest<'a>(
-    found: &str,
-    valid: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
+pub(crate) fn nearest<'a>(found: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
     if found.is_empty() || found.len() > 100 {
         return None;
     }

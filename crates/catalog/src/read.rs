@@ -1,4 +1,569 @@
-//! stub
-use std::path::Path;
-use crate::{Catalog, Problems, lock::Lock};
-pub(crate) fn read(_path: &Path, _text: &str, _lock: &mut Lock) -> Result<Catalog, Problems> { Err(Problems(vec![])) }
+//! A catalog's text to the checked model, collecting every mistake on the way.
+//!
+//! Three steps: list the entries of each kind, give them numbers (references need them), then read their fields. The
+//! fields of each table stand in one list, those of the whole shape that this version does not serve in another.
+
+mod fields;
+mod reader;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
+
+use domain::{Currency, Rate};
+use toml::de::{DeTable, DeValue};
+
+use crate::{
+    Advertiser, Affiliate, Catalog, Destination, DomainEntry, Goal, Link, Network, Offer, Problems,
+    SecretRef,
+    destination::plain_address,
+    disk,
+    lock::{Kind, Lock, goal_key, link_key},
+    nearest::nearest,
+};
+use fields::{currency, name_mistake, timezone, window_ms};
+use reader::{Field, Reader, Section};
+
+/// Secrets of an advertiser that are valid at once: the old one and the new.
+const SECRETS_MAX: usize = 2;
+const CLICK_PARAM: &str = "sl";
+const WINDOW: &str = "30d";
+
+/// An entry before its fields are read.
+struct Entry<'t> {
+    name: String,
+    /// As in the lock; 0 when numbers are used up, which is a problem of its own.
+    number: u64,
+    section: Section<'t>,
+    was: Option<Field<'t, &'t str>>,
+}
+
+/// The entries of a kind in the order of the file, and their numbers by name.
+struct Entries<'t> {
+    kind: Kind,
+    list: Vec<Entry<'t>>,
+    numbers: HashMap<String, u64>,
+}
+
+/// Reads a catalog's text, handing out numbers in `lock`. The catalog's version is 0.
+pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, Problems> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let mut reader = Reader::new(path, text, &errors);
+    let root = Section {
+        table: root.get_ref(),
+        field: String::new(),
+        at: None,
+    };
+    reader.only(&root, &fields::ROOT);
+
+    let mut domains = entries(&mut reader, &root, Kind::Domain);
+    let mut advertisers = entries(&mut reader, &root, Kind::Advertiser);
+    let mut offers = entries(&mut reader, &root, Kind::Offer);
+    let mut affiliates = entries(&mut reader, &root, Kind::Affiliate);
+    let mut links = entries(&mut reader, &root, Kind::Link);
+    for entries in [&mut domains, &mut advertisers, &mut offers, &mut affiliates] {
+        for entry in &entries.list {
+            rename(&mut reader, lock, entries.kind, entry, |name| {
+                name.to_owned()
+            });
+        }
+        for entry in &mut entries.list {
+            entry.number = hand_out(&mut reader, lock, entries.kind, &entry.name, &entry.section);
+            entries.numbers.insert(entry.name.clone(), entry.number);
+        }
+    }
+
+    let network = network(&mut reader, &root);
+    let domains_read = domains
+        .list
+        .iter()
+        .map(|entry| (entry.number, domain(&mut reader, entry)))
+        .collect::<Vec<_>>();
+    let folder = std::path::absolute(disk::folder_of(path)).unwrap_or_else(|_| PathBuf::from("/"));
+    let advertisers_read = advertisers
+        .list
+        .iter()
+        .map(|entry| {
+            let read = advertiser(&mut reader, entry, &folder, network.as_ref());
+            (entry.number, read)
+        })
+        .collect::<Vec<_>>();
+    let offers_read = offers
+        .list
+        .iter()
+        .map(|entry| {
+            let read = offer(&mut reader, entry, &advertisers, lock);
+            (entry.number, read)
+        })
+        .collect::<Vec<_>>();
+    let affiliates_read = affiliates
+        .list
+        .iter()
+        .map(|entry| (entry.number, affiliate(&mut reader, entry, &offers)))
+        .collect::<Vec<_>>();
+    let approved: HashMap<u64, &Affiliate> = affiliates_read
+        .iter()
+        .filter_map(|(number, read)| Some((*number, read.as_ref()?)))
+        .collect();
+    let links_read = links
+        .list
+        .iter()
+        .map(|entry| {
+            link(
+                &mut reader,
+                entry,
+                &domains,
+                &affiliates,
+                &offers,
+                &approved,
+            )
+        })
+        .collect::<Vec<_>>();
+    for (entry, read) in links.list.iter().zip(&links_read) {
+        if let Some(link) = read {
+            let key =
+                |slug: &str| link_key(link.offer.get().into(), link.affiliate.get().into(), slug);
+            rename(&mut reader, lock, Kind::Link, entry, key);
+            if let Some(was) = &entry.was {
+                lock.rename_slug(was.value, &entry.name);
+            }
+        }
+    }
+    for (entry, read) in links.list.iter_mut().zip(&links_read) {
+        if let Some(link) = read {
+            let key = link_key(
+                link.offer.get().into(),
+                link.affiliate.get().into(),
+                &entry.name,
+            );
+            entry.number = hand_out(&mut reader, lock, Kind::Link, &key, &entry.section);
+        }
+    }
+
+    let names = lock.names();
+    reader.finish()?;
+    // Without a problem every entry was read and has a number in range.
+    Ok(Catalog {
+        version: 0,
+        network: network.expect("read without a problem"),
+        domains: numbered(domains_read, |n| domain::Domain::new(n.try_into().ok()?)),
+        advertisers: numbered(advertisers_read, |n| {
+            domain::Advertiser::new(n.try_into().ok()?)
+        }),
+        offers: numbered(offers_read, |n| domain::Offer::new(n.try_into().ok()?)),
+        affiliates: numbered(affiliates_read, |n| {
+            domain::Affiliate::new(n.try_into().ok()?)
+        }),
+        links: numbered(
+            links.list.iter().map(|entry| entry.number).zip(links_read),
+            domain::Link::new,
+        ),
+        names: names.expect("the lock's keys were read or made by this version"),
+    })
+}
+
+fn numbered<N: Ord, E>(
+    entries: impl IntoIterator<Item = (u64, Option<E>)>,
+    number: impl Fn(u64) -> Option<N>,
+) -> BTreeMap<N, E> {
+    entries
+        .into_iter()
+        .filter_map(|(n, entry)| Some((number(n)?, entry?)))
+        .collect()
+}
+
+/// The entries of a kind whose names are valid.
+fn entries<'t>(reader: &mut Reader<'_>, root: &Section<'t>, kind: Kind) -> Entries<'t> {
+    let mut list = Vec::new();
+    for (name, section) in reader.tables(root, kind.name()) {
+        if let Some(mistake) = name_mistake(kind, &name) {
+            reader.problem(section.at, &section.field, mistake, None);
+            continue;
+        }
+        let was = reader.text(&section, "was");
+        list.push(Entry {
+            name,
+            number: 0,
+            section,
+            was,
+        });
+    }
+    let numbers = list.iter().map(|entry| (entry.name.clone(), 0)).collect();
+    let mut renamed = BTreeSet::new();
+    for entry in &list {
+        if let Some(was) = &entry.was {
+            was_alone(
+                reader,
+                was,
+                list.iter().any(|other| other.name == was.value),
+                &mut renamed,
+            );
+        }
+    }
+    Entries {
+        kind,
+        list,
+        numbers,
+    }
+}
+
+/// `was` names something that is gone, and nothing else was it.
+fn was_alone<'t>(
+    reader: &mut Reader<'_>,
+    was: &Field<'t, &'t str>,
+    exists: bool,
+    renamed: &mut BTreeSet<&'t str>,
+) {
+    if exists {
+        let message = format!(
+            "\"{}\" still exists: an entry cannot be what it was",
+            was.value
+        );
+        reader.problem(Some(was.at), &was.field, message, None);
+    } else if !renamed.insert(was.value) {
+        let message = format!("another entry already was \"{}\"", was.value);
+        reader.problem(Some(was.at), &was.field, message, None);
+    }
+}
+
+/// Moves the number an entry had under its old name.
+fn rename(
+    reader: &mut Reader<'_>,
+    lock: &mut Lock,
+    kind: Kind,
+    entry: &Entry<'_>,
+    key: impl Fn(&str) -> String,
+) {
+    if let Some(was) = &entry.was {
+        rename_key(
+            reader,
+            lock,
+            kind,
+            was,
+            &key(was.value),
+            &key(&entry.name),
+            &entry.name,
+        );
+    }
+}
+
+fn rename_key(
+    reader: &mut Reader<'_>,
+    lock: &mut Lock,
+    kind: Kind,
+    was: &Field<'_, &str>,
+    was_key: &str,
+    key: &str,
+    name: &str,
+) {
+    if was_key == key {
+        return;
+    }
+    if let Err((number_was, number_own)) = lock.rename(kind, was_key, key) {
+        let message = format!(
+            "\"{name}\" has number {number_own} from earlier use and \"{}\" has {number_was}: choose a name that was never used",
+            was.value
+        );
+        reader.problem(Some(was.at), &was.field, message, None);
+    }
+}
+
+fn hand_out(
+    reader: &mut Reader<'_>,
+    lock: &mut Lock,
+    kind: Kind,
+    key: &str,
+    section: &Section<'_>,
+) -> u64 {
+    lock.number(kind, key).unwrap_or_else(|| {
+        let message = format!("all {} numbers are used up", kind.name());
+        reader.problem(section.at, &section.field, message, None);
+        0
+    })
+}
+
+fn network(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Network> {
+    let Some(section) = reader.table(root, "network") else {
+        reader.missing(root, "network.currency");
+        return None;
+    };
+    reader.only(&section, &fields::NETWORK);
+    let zone = match reader.text(&section, "timezone") {
+        Some(zone) => reader.parsed(&zone, timezone(zone.value)),
+        None => Some("UTC".to_owned()),
+    };
+    if let Some(unique) = reader.text(&section, "unique")
+        && unique.value != "day"
+    {
+        reader.later(&unique, &["day"]);
+    }
+    let found = reader.required_text(&section, "currency")?;
+    let currency = reader.parsed(&found, currency(found.value));
+    Some(Network {
+        timezone: zone?,
+        currency: currency?,
+    })
+}
+
+fn domain(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<DomainEntry> {
+    reader.only(&entry.section, &fields::DOMAIN);
+    let mut fallback = None;
+    if let Some(found) = reader.text(&entry.section, "fallback") {
+        match plain_address(found.value) {
+            Ok(address) => fallback = Some(address),
+            Err(mistakes) => {
+                reader.problems(&found, mistakes);
+                return None;
+            }
+        }
+    }
+    Some(DomainEntry {
+        host: entry.name.clone(),
+        fallback,
+    })
+}
+
+fn advertiser(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    folder: &Path,
+    network: Option<&Network>,
+) -> Option<Advertiser> {
+    let section = &entry.section;
+    reader.only(section, &fields::ADVERTISER);
+    let title = title(reader, entry);
+    let currency = match reader.text(section, "currency") {
+        Some(found) => reader.parsed(&found, currency(found.value)),
+        None => network.map(|network| network.currency),
+    };
+    let secrets = match reader.table(section, "postback") {
+        Some(postback) => {
+            reader.only(&postback, &fields::POSTBACK);
+            secrets(reader, &postback, folder)
+        }
+        None => Some(Vec::new()),
+    };
+    Some(Advertiser {
+        name: entry.name.clone(),
+        title: title?,
+        currency: currency?,
+        secrets: secrets?,
+    })
+}
+
+fn secrets(
+    reader: &mut Reader<'_>,
+    postback: &Section<'_>,
+    folder: &Path,
+) -> Option<Vec<SecretRef>> {
+    let Some(value) = reader.value(postback, "secret") else {
+        reader.missing(postback, "secret");
+        return None;
+    };
+    let found = match value.value {
+        DeValue::Array(_) => reader.texts(postback, "secret")?,
+        _ => vec![reader.text(postback, "secret")?],
+    };
+    if found.is_empty() || found.len() > SECRETS_MAX {
+        let message = format!("expected one secret, or {SECRETS_MAX} while one replaces the other");
+        reader.problem(Some(value.at), &value.field, message, None);
+        return None;
+    }
+    let mut secrets = Vec::new();
+    for found in &found {
+        let secret = SecretRef::parse(found.value, folder).map_err(str::to_owned);
+        let secret = secret.and_then(|secret| match secret.read() {
+            Ok(_) => Ok(secret),
+            Err(error) => Err(format!("cannot read the secret in {secret}: {error}")),
+        });
+        secrets.extend(reader.parsed(found, secret));
+    }
+    (secrets.len() == found.len()).then_some(secrets)
+}
+
+fn offer(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    advertisers: &Entries<'_>,
+    lock: &mut Lock,
+) -> Option<Offer> {
+    let section = &entry.section;
+    reader.only(section, &fields::OFFER);
+    let advertiser = reader
+        .required_text(section, "advertiser")
+        .and_then(|found| reference(reader, &found, advertisers))
+        .and_then(|n| domain::Advertiser::new(n.try_into().ok()?));
+    let click_param = match reader.text(section, "click_param") {
+        Some(found) => {
+            let checked = fields::click_param(found.value);
+            reader.parsed(&found, checked)
+        }
+        None => Some(CLICK_PARAM.to_owned()),
+    };
+    let window_ms = match reader.text(section, "window") {
+        Some(found) => reader.parsed(&found, window_ms(found.value)),
+        None => window_ms(WINDOW).ok(),
+    };
+    if let Some(credit) = reader.text(section, "credit")
+        && credit.value != "last"
+    {
+        reader.later(&credit, &["last", "first", "linear"]);
+    }
+    let destination = reader.required_text(section, "to").and_then(|found| {
+        // A bad parameter has its own problem; the address is still checked.
+        let param = click_param.as_deref().unwrap_or(CLICK_PARAM);
+        match Destination::parse(found.value, param) {
+            Ok(destination) => Some(destination),
+            Err(mistakes) => {
+                reader.problems(&found, mistakes);
+                None
+            }
+        }
+    });
+    let goals = goals(reader, entry, lock);
+    Some(Offer {
+        name: entry.name.clone(),
+        advertiser: advertiser?,
+        destination: destination?,
+        click_param: click_param?,
+        window_ms: window_ms?,
+        goals,
+    })
+}
+
+fn goals(
+    reader: &mut Reader<'_>,
+    offer: &Entry<'_>,
+    lock: &mut Lock,
+) -> BTreeMap<domain::Goal, Goal> {
+    let found = reader.tables(&offer.section, "goal");
+    let names: BTreeSet<String> = found.iter().map(|(name, _)| name.clone()).collect();
+    let mut renamed = BTreeSet::new();
+    for (name, section) in &found {
+        if let Some(was) = reader.text(section, "was") {
+            was_alone(reader, &was, names.contains(was.value), &mut renamed);
+            let was_key = goal_key(offer.number, was.value);
+            let key = goal_key(offer.number, name);
+            rename_key(reader, lock, Kind::Goal, &was, &was_key, &key, name);
+        }
+    }
+    let mut goals = BTreeMap::new();
+    for (name, section) in found {
+        reader.only(&section, &fields::GOAL);
+        if let Some(mistake) = name_mistake(Kind::Goal, &name) {
+            reader.problem(section.at, &section.field, mistake, None);
+            continue;
+        }
+        let mut rate = |key| {
+            let found = reader.required_text(&section, key)?;
+            let rate = Rate::parse(found.value).map_err(str::to_owned);
+            reader.parsed(&found, rate)
+        };
+        let (revenue, payout) = (rate("revenue"), rate("payout"));
+        let key = goal_key(offer.number, &name);
+        let number = hand_out(reader, lock, Kind::Goal, &key, &section);
+        let number = u32::try_from(number).ok().and_then(domain::Goal::new);
+        if let (Some(number), Some(revenue), Some(payout)) = (number, revenue, payout) {
+            let goal = Goal {
+                name,
+                revenue,
+                payout,
+            };
+            goals.insert(number, goal);
+        }
+    }
+    goals
+}
+
+fn affiliate(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    offers: &Entries<'_>,
+) -> Option<Affiliate> {
+    reader.only(&entry.section, &fields::AFFILIATE);
+    let title = title(reader, entry);
+    let mut approved = BTreeSet::new();
+    for found in reader.texts(&entry.section, "offers").unwrap_or_default() {
+        let number = reference(reader, &found, offers);
+        approved.extend(number.and_then(|n| domain::Offer::new(n.try_into().ok()?)));
+    }
+    Some(Affiliate {
+        name: entry.name.clone(),
+        title: title?,
+        offers: approved,
+    })
+}
+
+fn link(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    domains: &Entries<'_>,
+    affiliates: &Entries<'_>,
+    offers: &Entries<'_>,
+    approved: &HashMap<u64, &Affiliate>,
+) -> Option<Link> {
+    let section = &entry.section;
+    reader.only(section, &fields::LINK);
+    let domain = match (reader.text(section, "domain"), &domains.list[..]) {
+        (Some(found), _) => reference(reader, &found, domains),
+        (None, [only]) => Some(only.number),
+        (None, _) if reader.value(section, "domain").is_some() => None,
+        (None, _) => {
+            reader.missing(section, "domain");
+            None
+        }
+    };
+    let affiliate = reader
+        .required_text(section, "affiliate")
+        .and_then(|found| reference(reader, &found, affiliates));
+    let offer = reader
+        .required_text(section, "offer")
+        .and_then(|found| Some((reference(reader, &found, offers)?, found)));
+    let mut subs: [String; crate::SUBS] = Default::default();
+    for (at, sub) in subs.iter_mut().enumerate() {
+        if let Some(found) = reader.text(section, fields::SUB_KEYS[at]) {
+            let checked = fields::short_text(found.value, fields::SUB_BYTES_MAX);
+            *sub = reader.parsed(&found, checked).unwrap_or_default();
+        }
+    }
+    let ((offer, offer_found), affiliate, domain) = (offer?, affiliate?, domain?);
+    let offer = domain::Offer::new(offer.try_into().ok()?)?;
+    let promoter = approved.get(&affiliate)?;
+    if !promoter.offers.contains(&offer) {
+        let message = format!(
+            "affiliate \"{}\" is not approved for \"{}\": add it to affiliate.{}.offers",
+            promoter.name, offer_found.value, promoter.name
+        );
+        reader.doubtful(&offer_found, message, None);
+    }
+    Some(Link {
+        slug: entry.name.clone(),
+        domain: domain::Domain::new(domain.try_into().ok()?)?,
+        affiliate: domain::Affiliate::new(affiliate.try_into().ok()?)?,
+        offer,
+        subs,
+    })
+}
+
+/// What people call an entry; its name when they do not say.
+fn title(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
+    match reader.text(&entry.section, "name") {
+        Some(found) => {
+            let checked = fields::short_text(found.value, fields::TITLE_BYTES_MAX);
+            reader.parsed(&found, checked)
+        }
+        None => Some(entry.name.clone()),
+    }
+}
+
+/// The number of the entry a field names.
+fn reference(reader: &mut Reader<'_>, found: &Field<'_, &str>, among: &Entries<'_>) -> Option<u64> {
+    let number = among.numbers.get(found.value).copied();
+    if number.is_none() {
+        let near = nearest(found.value, among.list.iter().map(|entry| &*entry.name));
+        let message = format!("no {} \"{}\"", among.kind.name(), found.value);
+        reader.doubtful(found, message, near);
+    }
+    number
+}

@@ -61,7 +61,8 @@ impl Error {
             ),
             Kind::Damaged => "catalog snapshot is damaged: restore it from backup".to_owned(),
             Kind::BadCurrent => {
-                "does not name a catalog version: write the number of the newest snapshot into it".to_owned()
+                "does not name a catalog version: write the number of the newest snapshot into it"
+                    .to_owned()
             }
             Kind::Disk(_) => "cannot be read or written".to_owned(),
         }
@@ -126,9 +127,8 @@ impl Catalog {
         if !head.starts_with(MAGIC) {
             return Err(Error::new(Kind::NotASnapshot));
         }
-        let word = |at: usize| {
-            u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
-        };
+        let word =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         match word(8) {
             FORMAT => {}
             0 => return Err(Error::new(Kind::Damaged)),

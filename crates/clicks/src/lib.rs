@@ -10,7 +10,7 @@ use consumer::{Error, Handler, Output, Versions, decode};
 use domain::event::{Class, Click, Decision, FraudSignal, Kind, Reason, Unmatched};
 use domain::{ClickKey, Day, time::bucket};
 use jiff::tz::TimeZone;
-use store::{Change, Cube, MarkGroup, RollupKey};
+use store::{Change, Cube, MarkGroup, RollupKey, Source};
 use stream::Record;
 
 /// The code of this consumer in the source of rollup rows. Both its topics share lanes, so partitions match.
@@ -38,7 +38,7 @@ impl Clicks {
             link: click.link,
             reason: reason as u32,
             currency: String::new(),
-            source: (SOURCE, out.partition),
+            source: Source { consumer: SOURCE, partition: out.partition },
         };
         if click.offer == 0 && click.link == 0 {
             return Ok(out.batch.add_rollup(&row(click.reason()), &Change { unmatched: 1, ..Change::default() })?);
@@ -87,7 +87,7 @@ impl Handler for Clicks {
                     link: 0,
                     reason: u32::try_from(unmatched.reason).unwrap_or(0),
                     currency: String::new(),
-                    source: (SOURCE, out.partition),
+                    source: Source { consumer: SOURCE, partition: out.partition },
                 };
                 let count = i64::try_from(unmatched.count).unwrap_or(i64::MAX);
                 Ok(out.batch.add_rollup(&row, &Change { unmatched: count, ..Change::default() })?)

@@ -2,7 +2,7 @@
 
 use consumer::{Error, Output};
 use domain::{ClickKey, time::bucket};
-use store::{Change, Cube, Mark, MarkGroup, RollupKey};
+use store::{Change, Cube, Mark, MarkGroup, RollupKey, Source};
 
 /// Changes the mark of one click and moves the group's rollups by the difference.
 pub(crate) fn change(
@@ -41,7 +41,7 @@ pub(crate) fn change(
             link: mark.link,
             reason,
             currency: String::new(),
-            source: (source, out.partition),
+            source: Source { consumer: source, partition: out.partition },
         };
         Ok(out.batch.add_rollup(&row, &change)?)
     };

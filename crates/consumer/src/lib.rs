@@ -128,7 +128,7 @@ impl<H: Handler> Stored<H> {
                 Err(Error::Store(error)) => Err(error),
                 Err(Error::Event(what)) => {
                     failed = Some(what.clone());
-                    Err(store::Error::refused(what))
+                    Err(store::Error::other(what))
                 }
             }
         });

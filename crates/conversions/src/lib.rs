@@ -11,7 +11,7 @@ use consumer::{Error, Handler, Output, Versions, decode};
 use domain::event::{Click, Conversion, Kind, Postback, Trust};
 use domain::{ClickKey, Lane, Shard, Token, Topic, time::bucket};
 use prost::Message;
-use store::{Change, Cube, OrderKey, RollupKey};
+use store::{Change, Cube, OrderKey, RollupKey, Source};
 use stream::Record;
 
 pub use settle::settle;
@@ -24,12 +24,13 @@ const WAITING_MAX: usize = 1000;
 /// Folds `postbacks`.
 pub struct Conversions {
     versions: Versions,
+    partitions: u16,
 }
 
 impl Conversions {
-    /// Rules are those of the catalog version a postback names.
-    pub fn new(versions: Versions) -> Self {
-        Self { versions }
+    /// Rules are those of the catalog version a postback names; `partitions` is how many the topic has.
+    pub fn new(versions: Versions, partitions: u16) -> Self {
+        Self { versions, partitions }
     }
 
     fn resettle(&mut self, out: &mut Output<'_, '_>, order: &OrderKey, partition: u16) -> Result<(), Error> {
@@ -60,7 +61,7 @@ impl Conversions {
         }
         count(out, &conversion, partition, 1)?;
         let waits_for = token.filter(|_| conversion.facts_pending).map(|token| token.click);
-        out.batch.put_order(order, &conversion.encode_to_vec(), waits_for, partition)?;
+        out.batch.put_order(order, &conversion.encode_to_vec(), conversion.facts_pending, waits_for, partition)?;
         let key = (u64::from(conversion.affiliate) << 32 | u64::from(conversion.offer)).to_be_bytes();
         let lane = lane(&key);
         out.say(Topic::Conversions, lane, Kind::Conversion, conversion.time_ms, &key, &conversion)
@@ -84,11 +85,14 @@ impl Handler for Conversions {
     }
 
     fn tick(&mut self, out: &mut Output<'_, '_>) -> Result<bool, Error> {
-        let waiting = out.batch.orders_waiting(WAITING_MAX)?;
-        for (order, partition) in &waiting {
-            self.resettle(out, order, *partition)?;
+        let mut completed = false;
+        for partition in 0..self.partitions {
+            for order in out.batch.orders_waiting(partition, WAITING_MAX)? {
+                self.resettle(out, &order, partition)?;
+                completed = true;
+            }
         }
-        Ok(!waiting.is_empty())
+        Ok(completed)
     }
 }
 
@@ -120,7 +124,7 @@ fn count(out: &mut Output<'_, '_>, conversion: &Conversion, partition: u16, sign
             link: conversion.link,
             reason: 0,
             currency: currency.to_owned(),
-            source: (SOURCE, partition),
+            source: Source { consumer: SOURCE, partition },
         };
         Ok(out.batch.add_rollup(&row, &change)?)
     };

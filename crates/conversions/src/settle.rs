@@ -5,7 +5,7 @@
 
 use catalog::Catalog;
 use domain::event::{Candidate, Click, Conversion, Postback, Reason, Status, Trust};
-use domain::{Affiliate, ClickKey, Currency, Goal, Link, Micros, Offer, Target, Token};
+use domain::{ClickKey, Currency, Goal, Micros, Offer, Target, Token};
 use store::OrderKey;
 
 /// The postback that gives token and amount: the first trusted one with a good token, the first trusted one, the first.
@@ -90,7 +90,11 @@ fn candidates(catalog: &Catalog, conversion: &Conversion, token: Option<Token>, 
     tokens.sort_by_key(|token| std::cmp::Reverse(token.click));
     tokens.dedup();
     let describe = |candidate: Token| {
-        let (offer, affiliate, link) = resolve(catalog, candidate.target);
+        let (offer, affiliate) = catalog.target(candidate.target).unzip();
+        let link = match candidate.target {
+            Target::Link(link) => link.get(),
+            Target::Offer(..) => 0,
+        };
         let advertiser = offer.and_then(|offer| catalog.offers.get(&offer)).map(|offer| offer.advertiser.get());
         let credited = candidate == token && reason == Reason::None;
         let rule = if candidate == token {
@@ -107,22 +111,12 @@ fn candidates(catalog: &Catalog, conversion: &Conversion, token: Option<Token>, 
             click: Some(candidate.click.into()),
             offer: offer.map_or(0, |offer| offer.get()),
             affiliate: affiliate.map_or(0, |affiliate| affiliate.get()),
-            link: link.map_or(0, |link| link.get()),
+            link,
             credited,
             rule,
         }
     };
     tokens.into_iter().map(describe).collect()
-}
-
-fn resolve(catalog: &Catalog, target: Target) -> (Option<Offer>, Option<Affiliate>, Option<Link>) {
-    match target {
-        Target::Offer(offer, affiliate) => (Some(offer), Some(affiliate), None),
-        Target::Link(link) => {
-            let entry = catalog.links.get(&link);
-            (entry.map(|entry| entry.offer), entry.map(|entry| entry.affiliate), Some(link))
-        }
-    }
 }
 
 fn explain(conversion: &Conversion, postbacks: usize, trusted: bool) -> String {

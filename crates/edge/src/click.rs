@@ -40,7 +40,7 @@ pub(crate) fn serve(worker: &Worker, live: &Live, asked: &Asked<'_>, domain: Dom
     };
     let consent = consented(consent.as_deref(), &asked.parts.headers);
     match routing::decide(&live.table, domain, path, &params) {
-        Decision::Redirect(route) => redirect(worker, live, asked, &Clicked { route, params, labels, consent, domain, secure }),
+        Decision::Redirect(route) => redirect(worker, live, asked, &Clicked { route, params: &params, labels, consent, domain, secure }),
         Decision::Refuse { reason, offer, affiliate, link } => {
             if offer.is_none() && link.is_none() {
                 unmatched(worker, asked, reason);
@@ -69,16 +69,16 @@ pub(crate) fn serve(worker: &Worker, live: &Live, asked: &Asked<'_>, domain: Dom
     }
 }
 
-struct Clicked<'r, 't> {
+struct Clicked<'t> {
     route: Route<'t>,
-    params: Params<'r>,
+    params: &'t Params<'t>,
     labels: Vec<Label>,
     consent: (Consent, ConsentSource),
     domain: Domain,
     secure: bool,
 }
 
-fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'_, '_>) -> Answer {
+fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'_>) -> Answer {
     let Clicked { route, params, labels, consent, domain, secure } = clicked;
     let mut location = String::with_capacity(512);
     let mut recorder = worker.recorder.borrow_mut();
@@ -117,8 +117,8 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
         _ => Reason::None,
     }
     .into();
-    for (slot, sub) in subs_mut(&mut click).into_iter().zip(&route.subs) {
-        *slot = sub.to_string();
+    for (slot, sub) in subs_mut(&mut click).into_iter().zip(route.subs) {
+        *slot = sub.to_owned();
     }
     click.token_issued = token.is_some();
     if history.bad {

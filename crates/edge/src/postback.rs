@@ -94,19 +94,15 @@ fn understood(
     }
 
     // Whose offer it is.
-    let named = (!said("adv").is_empty()).then(|| catalog.advertiser_by_name(said("adv")));
+    let named = (!said("adv").is_empty()).then(|| catalog.advertiser_number(said("adv")));
     let mut owner = None;
     match token {
         Ok(token) => {
             postback.token = token.to_bytes().to_vec();
-            let (offer, affiliate) = match token.target {
-                Target::Offer(offer, affiliate) => (Some(offer), Some(affiliate)),
-                Target::Link(link) => {
-                    postback.link = link.get();
-                    let link = catalog.links.get(&link);
-                    (link.map(|link| link.offer), link.map(|link| link.affiliate))
-                }
-            };
+            if let Target::Link(link) = token.target {
+                postback.link = link.get();
+            }
+            let (offer, affiliate) = catalog.target(token.target).unzip();
             postback.offer = offer.map_or(0, |offer| offer.get());
             postback.affiliate = affiliate.map_or(0, |affiliate| affiliate.get());
             owner = offer.and_then(|offer| catalog.offers.get(&offer)).map(|offer| offer.advertiser);

@@ -98,7 +98,7 @@ impl Edge {
         let (mut flushers, mut synced, mut seeds, mut folders) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for index in 0..count {
             let folder = parts.journals.join(index.to_string());
-            let stream = StreamId::random().map_err(|error| because("edge")(&error))?;
+            let stream = StreamId::random();
             let options = Options { ring_bytes: settings.ring_bytes, ..Options::new(stream) };
             let (writer, flusher, recovered) = journal::open(&folder, options).map_err(|error| because("journal")(&error))?;
             tracing::info!(journal = index, %stream, recovered = recovered.records, "journal opened");

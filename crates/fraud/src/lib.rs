@@ -6,6 +6,7 @@
 use consumer::{Error, Handler, Output, decode};
 use domain::event::{Class, Click, Decision, FraudSignal, Kind, Reason};
 use domain::{ClickKey, Shard, Topic};
+use prost::Message;
 use stream::Record;
 
 /// A second click of the same visitor on the same offer and affiliate within this time is nobody's second decision.
@@ -42,18 +43,18 @@ impl Handler for Fraud {
         if click.visitor == 0 {
             return Ok(());
         }
-        // Neighbours share visitor, offer, affiliate and with them the shard.
-        out.batch.put_fraud_click(click.visitor, click.offer, click.affiliate, key, click.link, click.catalog_version)?;
+        // Kept is what would be said of the click, should an earlier one turn up.
+        let kept = signal(key, Reason::RepeatClick, click.link);
+        out.batch.put_fraud_click(click.visitor, click.offer, click.affiliate, key, &kept.encode_to_vec())?;
         let from = ClickKey { time_ms: key.time_ms.saturating_sub(REPEAT_MS), stream: 0, sequence: 0 };
         let to = ClickKey { time_ms: key.time_ms + REPEAT_MS, stream: u32::MAX, sequence: u32::MAX };
         let around = out.batch.fraud_between(click.visitor, click.offer, click.affiliate, from, to)?;
-        if around.iter().any(|other| other.click < key) {
-            say(out, key, &signal(key, Reason::RepeatClick, click.link))?;
+        if around.iter().any(|(other, _)| *other < key) {
+            say(out, key, &kept)?;
         }
-        for later in around.iter().filter(|other| other.click > key) {
-            let mut said = signal(later.click, Reason::RepeatClick, later.link);
-            said.catalog_version = later.catalog_version;
-            say(out, later.click, &said)?;
+        for (later, kept) in around.iter().filter(|(other, _)| *other > key) {
+            let kept = FraudSignal::decode(&**kept).map_err(|error| Error::Event(format!("a kept click: {error}")))?;
+            say(out, *later, &kept)?;
         }
         Ok(())
     }

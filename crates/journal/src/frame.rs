@@ -149,14 +149,20 @@ mod tests {
     fn golden_record() {
         let mut bytes = Vec::new();
         encode(Kind::Record, STREAM, 7, b"click", &mut bytes);
-        assert_eq!(hex(&bytes), "GOLDEN_RECORD");
+        assert_eq!(
+            hex(&bytes),
+            "050000004ad9ea620700000000000000636c69636b000000"
+        );
     }
 
     #[test]
     fn golden_mark() {
         let mut bytes = Vec::new();
         encode(Kind::Mark, STREAM, 7, &88u64.to_le_bytes(), &mut bytes);
-        assert_eq!(hex(&bytes), "GOLDEN_MARK");
+        assert_eq!(
+            hex(&bytes),
+            "08000010051b330f07000000000000005800000000000000"
+        );
     }
 
     #[test]

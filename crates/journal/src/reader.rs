@@ -132,6 +132,9 @@ impl Reader {
         let before = into.len();
         let mut bytes = 0;
         loop {
+            if bytes >= bytes_max && into.len() > before {
+                return Ok(into.len() - before);
+            }
             if self.current.is_none() && !self.open_current()? {
                 return Ok(into.len() - before);
             }

@@ -22,6 +22,9 @@ use crate::ring::{self, Remains};
 use crate::scanner::{Scanner, follows};
 use crate::{Error, FolderLock, StreamId};
 
+/// A ring is mostly what it was made of: zeros hold no frame and are passed over a page at a time.
+const UNUSED: [u8; 4096] = [0; 4096];
+
 /// What an earlier holder of the folder left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -88,12 +91,13 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
         if let Some(survey) = Survey::of(&path)? {
             recovered.previous = Some(survey.header.stream);
             next.ordinal += survey.header.ordinal_of(survey.marked_sequence + 1);
-            newest = Some(survey).filter(|_| recovered.corrupt_bytes == 0);
+            // One with a damaged successor was left in order: its tail, if any, was written again there.
+            newest = Some(survey).filter(|_| index + 1 == next.index);
             break;
         }
         // A file without a readable header keeps the numbers of as many records as fit into it.
         let bytes = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
-        recovered.corrupt_bytes += bytes.max(1);
+        recovered.corrupt_bytes += bytes;
         next.ordinal += bytes / FRAME_BYTES_MIN as u64 + 1;
     }
     if let Some(survey) = &newest {
@@ -290,6 +294,7 @@ fn frames_beyond(remains: &Remains, marked: Option<u64>) -> Frames<'_> {
                 frames.insert(sequence, frame);
                 at += frame.len();
             }
+            None if data[at..].starts_with(&UNUSED) => at += UNUSED.len(),
             None => at += ALIGN,
         }
     }

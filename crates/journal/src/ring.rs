@@ -287,6 +287,9 @@ mod tests {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        assert_eq!(hex, "GOLDEN_RING");
+        assert_eq!(
+            hex,
+            "534c5549434552470100000073071867303132333435363738396162636465660010000000000000"
+        );
     }
 }

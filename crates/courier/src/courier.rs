@@ -1,0 +1,545 @@
+//! The courier itself: read, send, wait for the acknowledgement, move the cursor.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use domain::event::{EdgeRecord, Kind, SCHEMA_VERSION, edge_record::Event};
+use domain::{Shard, Topic};
+use journal::{Cursor, Entry, Reader};
+use prost::Message;
+use service::clock::Clock;
+use stream::{MakeSender, Record, SendError, Sender};
+
+use crate::dead_letters::{DeadLetters, Reason};
+use crate::enrich::Enricher;
+use crate::marks::{Marks, Outcome, Step, TOPICS, Unreadable};
+use crate::metrics::JournalMetrics;
+use crate::{Enrich, Error, Metrics};
+
+/// Bytes read from the journal at once: some thousand records.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// Records sent and not acknowledged at once: seconds at full rate, and what a failure sends again.
+const UNDER_WAY_MAX: usize = 1 << 16;
+
+/// More numbers missing in a row than this are no power cut but a number that is wrong.
+const HOLE_MAX: u64 = 1 << 20;
+
+/// The pause when there is nothing to do; doubles up to the maximum.
+const IDLE_PAUSE: Duration = Duration::from_millis(1);
+const IDLE_PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// The pause after a sender failed; doubles up to the maximum while they go on failing.
+const SENDER_PAUSE: Duration = Duration::from_millis(100);
+const SENDER_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Old files are looked for this often.
+const DELETE_EVERY_MS: u64 = 60_000;
+
+/// How a courier behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The journal's number, for metrics.
+    pub journal: u16,
+    /// The installation's prefix of topic names.
+    pub topic_prefix: String,
+    /// Most records sent before acknowledgements are asked for.
+    pub batch_records: usize,
+    /// How long wholly acknowledged journal files are kept after their last change.
+    pub retain_acked: Duration,
+    /// How long one step waits for acknowledgements when there is nothing else to do.
+    pub acknowledgement_wait: Duration,
+    /// How long to go on after a stop is asked for while there is something to ship.
+    pub drain_max: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            journal: 0,
+            topic_prefix: "sluice".to_owned(),
+            batch_records: 8192,
+            retain_acked: Duration::from_secs(24 * 3600),
+            acknowledgement_wait: Duration::from_millis(20),
+            drain_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What one step did, and what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Shipped {
+    /// Records of the journal handed to the sender.
+    pub sent: u64,
+    /// Records acknowledged and behind the cursor, dead ones included.
+    pub acknowledged: u64,
+    /// Records read and not behind the cursor.
+    pub waiting: u64,
+}
+
+impl Shipped {
+    /// There was nothing to do, and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Ships one journal folder.
+pub struct Courier {
+    folder: PathBuf,
+    options: Options,
+    topics: [String; TOPICS.len()],
+    enricher: Enricher,
+    metrics: JournalMetrics,
+    dead_letters: DeadLetters,
+    cursor_path: PathBuf,
+    cursor: Cursor,
+    /// As the cursor has it.
+    acknowledged: Marks,
+    /// As the last record handed to the sender leaves it.
+    sent: Marks,
+    reader: Reader,
+    /// Read, not yet handed over.
+    read: VecDeque<Entry>,
+    /// The first of `read`, begun because the sender was full in the middle of it.
+    begun: Option<Planned>,
+    under_way: VecDeque<UnderWay>,
+    /// Stream records this sender took and acknowledged; tombstones count.
+    sender_sent: u64,
+    corrupt_bytes: u64,
+    deleted_at_ms: Option<u64>,
+}
+
+/// What becomes of a journal record.
+struct Planned {
+    step: Step,
+    time_ms: u64,
+    /// The next number to fill with a tombstone; those before the record's own are.
+    fill: u64,
+    /// `None` for a dead one.
+    record: Option<Record>,
+}
+
+struct UnderWay {
+    step: Step,
+    time_ms: u64,
+    /// It is acknowledged when the sender's count has reached this.
+    at: u64,
+    /// Of a dead one.
+    letter: Option<(Reason, u64, Vec<u8>)>,
+}
+
+impl Courier {
+    /// Opens a journal folder (which may not exist yet) at its cursor, or at its beginning where there is none.
+    ///
+    /// # Errors
+    /// The cursor cannot be used, or is of a newer version.
+    pub fn open(
+        journal_folder: &Path,
+        cursor_path: &Path,
+        enrich: Enrich,
+        options: Options,
+        metrics: &Metrics,
+    ) -> Result<Self, Error> {
+        let (cursor, saved) =
+            Cursor::open(cursor_path).map_err(|error| Error::cursor(cursor_path, error))?;
+        let marks = match saved.as_deref().map(Marks::decode) {
+            None => Marks::default(),
+            Some(Ok(marks)) => marks,
+            Some(Err(Unreadable::Newer(version))) => {
+                return Err(Error::cursor_format(cursor_path, version));
+            }
+            Some(Err(Unreadable::Damaged)) => return Err(Error::cursor_damaged(cursor_path)),
+        };
+        let metrics = metrics.of(options.journal);
+        metrics.show(&marks.totals, 0.0);
+        Ok(Self {
+            folder: journal_folder.to_owned(),
+            topics: TOPICS.map(|topic| format!("{}.{}", options.topic_prefix, topic.name())),
+            options,
+            enricher: Enricher::new(enrich),
+            metrics,
+            dead_letters: DeadLetters::new(journal_folder),
+            cursor_path: cursor_path.to_owned(),
+            cursor,
+            reader: open_reader(journal_folder, &marks)?,
+            sent: marks.clone(),
+            acknowledged: marks,
+            read: VecDeque::new(),
+            begun: None,
+            under_way: VecDeque::new(),
+            sender_sent: 0,
+            corrupt_bytes: 0,
+            deleted_at_ms: None,
+        })
+    }
+
+    /// Runs until `stop` says so; then ships what is in the journal, for at most `drain_max`. A failing sender is replaced.
+    ///
+    /// # Errors
+    /// Journal, cursor or dead-letter file cannot be used. Open the courier again to go on.
+    pub fn run(
+        &mut self,
+        make_sender: &mut MakeSender<'_>,
+        clock: &Clock,
+        stop: &dyn Fn() -> bool,
+        observe: &mut dyn FnMut(&Shipped),
+    ) -> Result<(), Error> {
+        let mut sender: Option<Box<dyn Sender>> = None;
+        let mut idle_pause = IDLE_PAUSE;
+        let mut sender_pause = SENDER_PAUSE;
+        let mut stopping: Option<Instant> = None;
+        self.rewind()?;
+        loop {
+            if stopping.is_none() && stop() {
+                stopping = Some(Instant::now());
+            }
+            let made = match &mut sender {
+                Some(sender) => Ok(sender),
+                none => make_sender()
+                    .map(|made| none.insert(made))
+                    .map_err(|error| Error::sender(&self.folder, error)),
+            };
+            let pause = match made.and_then(|sender| self.step(&mut **sender, clock.now_ms())) {
+                Ok(shipped) => {
+                    observe(&shipped);
+                    if shipped.acknowledged > 0 {
+                        sender_pause = SENDER_PAUSE;
+                    }
+                    if shipped.is_idle() && stopping.is_some() {
+                        return Ok(());
+                    }
+                    if shipped.sent > 0 || shipped.acknowledged > 0 {
+                        idle_pause = IDLE_PAUSE;
+                        Duration::ZERO
+                    } else {
+                        let pause = idle_pause;
+                        idle_pause = (idle_pause * 2).min(IDLE_PAUSE_MAX);
+                        pause
+                    }
+                }
+                Err(error) if error.is_sender() => {
+                    tracing::warn!(%error, "courier's sender failed, sending again after a pause");
+                    sender = None;
+                    let pause = sender_pause;
+                    sender_pause = (sender_pause * 2).min(SENDER_PAUSE_MAX);
+                    pause
+                }
+                Err(error) => return Err(error),
+            };
+            if stopping.is_some_and(|since| since.elapsed() >= self.options.drain_max) {
+                tracing::warn!(
+                    journal = self.options.journal,
+                    "courier stopped before its journal was empty, the rest is sent at the next start"
+                );
+                return Ok(());
+            }
+            wait(pause, stopping.is_none(), stop);
+        }
+    }
+
+    /// Sends what is new, at most `batch_records`, and moves the cursor over what is acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::is_sender`]: the sender has ended; the next step takes a new one and sends everything after the cursor
+    /// again. Otherwise journal, cursor or dead-letter file cannot be used, and the courier must be opened again.
+    pub fn step(&mut self, sender: &mut dyn Sender, now_ms: u64) -> Result<Shipped, Error> {
+        let done = self.send(sender).and_then(|sent| {
+            let acknowledged = self.settle(sender, sent > 0)?;
+            Ok(Shipped {
+                sent,
+                acknowledged,
+                waiting: (self.under_way.len() + self.read.len()) as u64,
+            })
+        });
+        if done.is_err() {
+            self.rewind()?;
+        }
+        let oldest_ms = self.under_way.front().map_or(now_ms, |first| first.time_ms);
+        let lag_seconds = now_ms.saturating_sub(oldest_ms) as f64 / 1000.0;
+        self.metrics.show(&self.acknowledged.totals, lag_seconds);
+        self.delete_acknowledged(now_ms);
+        done
+    }
+
+    /// Forgets what was sent and goes back to the cursor; the next step needs a new sender.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn rewind(&mut self) -> Result<(), Error> {
+        self.reader = open_reader(&self.folder, &self.acknowledged)?;
+        self.sent = self.acknowledged.clone();
+        self.read.clear();
+        self.begun = None;
+        self.under_way.clear();
+        self.sender_sent = 0;
+        self.corrupt_bytes = 0;
+        Ok(())
+    }
+
+    /// Hands over until the batch is full, the journal empty or the sender full. How many.
+    fn send(&mut self, sender: &mut dyn Sender) -> Result<u64, Error> {
+        let mut sent = 0;
+        while sent < self.options.batch_records as u64 && self.under_way.len() < UNDER_WAY_MAX {
+            if self.read.is_empty() && !self.read_more()? {
+                break;
+            }
+            let Some(entry) = self.read.front() else {
+                break;
+            };
+            let mut planned = match self.begun.take() {
+                Some(planned) => planned,
+                None => plan(&mut self.enricher, &self.sent, entry),
+            };
+            match hand_over(sender, &self.topics, &mut planned, &mut self.sender_sent) {
+                Ok(()) => {}
+                Err(SendError::Full) => {
+                    self.begun = Some(planned);
+                    break;
+                }
+                Err(SendError::Failed(error)) => return Err(Error::sender(&self.folder, error)),
+            }
+            let entry = self.read.pop_front().expect("it is the one just sent");
+            self.sent.advance(&planned.step);
+            let letter = match planned.step.outcome {
+                Outcome::Dead(reason) => Some((reason, entry.sequence, entry.payload)),
+                Outcome::Record { .. } => None,
+            };
+            self.under_way.push_back(UnderWay {
+                step: planned.step,
+                time_ms: planned.time_ms,
+                at: self.sender_sent,
+                letter,
+            });
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
+    /// False when there is nothing new.
+    fn read_more(&mut self) -> Result<bool, Error> {
+        let mut read = Vec::new();
+        self.reader
+            .read(&mut read, READ_BYTES_MAX)
+            .map_err(|error| Error::journal(&self.folder, error))?;
+        let corrupt_bytes = self.reader.skipped().corrupt_bytes;
+        if corrupt_bytes > self.corrupt_bytes {
+            tracing::error!(
+                journal = self.options.journal,
+                bytes = corrupt_bytes - self.corrupt_bytes,
+                "the journal is damaged"
+            );
+            self.corrupt_bytes = corrupt_bytes;
+        }
+        self.read = read.into();
+        Ok(!self.read.is_empty())
+    }
+
+    /// Moves the cursor over what is acknowledged. How many records that were.
+    fn settle(&mut self, sender: &mut dyn Sender, busy: bool) -> Result<u64, Error> {
+        let Some(last) = self.under_way.back() else {
+            return Ok(0);
+        };
+        let wait = if busy {
+            Duration::ZERO
+        } else {
+            self.options.acknowledgement_wait
+        };
+        let count = sender
+            .acknowledged(wait)
+            .map_err(|error| Error::sender(&self.folder, error))?;
+        debug_assert!(
+            count <= self.sender_sent && last.at <= self.sender_sent,
+            "no more is acknowledged than was sent"
+        );
+        let mut settled = 0;
+        while let Some(first) = self.under_way.front()
+            && first.at <= count
+        {
+            if let Some((reason, sequence, payload)) = &first.letter {
+                let stream = first.step.stream;
+                tracing::error!(
+                    journal = self.options.journal,
+                    %stream,
+                    sequence,
+                    reason = reason.name(),
+                    "journal record not understood, kept in dead-letters.log"
+                );
+                self.dead_letters
+                    .add(*reason, stream, *sequence, payload)
+                    .map_err(|error| Error::dead_letters(self.dead_letters.path(), error))?;
+            }
+            self.acknowledged.advance(&first.step);
+            self.under_way.pop_front();
+            settled += 1;
+        }
+        if settled > 0 {
+            self.cursor
+                .save(&self.acknowledged.encode())
+                .map_err(|error| Error::cursor(&self.cursor_path, error))?;
+        }
+        Ok(settled)
+    }
+
+    /// Deletes journal files that are wholly acknowledged and old enough. A failure only leaves them for the next time.
+    fn delete_acknowledged(&mut self, now_ms: u64) {
+        if self
+            .deleted_at_ms
+            .is_some_and(|at| now_ms < at.saturating_add(DELETE_EVERY_MS))
+        {
+            return;
+        }
+        self.deleted_at_ms = Some(now_ms);
+        let now = UNIX_EPOCH + Duration::from_millis(now_ms);
+        let retain = self.options.retain_acked;
+        let young = |path: &Path| {
+            let changed = std::fs::metadata(path).and_then(|found| found.modified());
+            changed.is_ok_and(|changed| now.duration_since(changed).unwrap_or_default() < retain)
+        };
+        match journal::delete_before(&self.folder, self.acknowledged.position.file, young) {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(
+                journal = self.options.journal,
+                files,
+                "acknowledged journal files deleted"
+            ),
+            Err(error) => tracing::warn!(
+                %error,
+                journal = self.options.journal,
+                "acknowledged journal files not deleted"
+            ),
+        }
+    }
+}
+
+fn open_reader(folder: &Path, marks: &Marks) -> Result<Reader, Error> {
+    Reader::open(folder, marks.position).map_err(|error| Error::journal(folder, error))
+}
+
+/// Pauses; ends early when a stop is asked for, except while stopping already.
+fn wait(pause: Duration, watch: bool, stop: &dyn Fn() -> bool) {
+    let started = Instant::now();
+    while let Some(rest) = pause.checked_sub(started.elapsed())
+        && !rest.is_zero()
+        && !(watch && stop())
+    {
+        std::thread::park_timeout(rest.min(IDLE_PAUSE_MAX));
+    }
+}
+
+/// Sends the tombstones before a record, then the record. A dead one sends nothing.
+fn hand_over(
+    sender: &mut dyn Sender,
+    topics: &[String],
+    planned: &mut Planned,
+    sender_sent: &mut u64,
+) -> Result<(), SendError> {
+    let Outcome::Record { topic, lane, n } = planned.step.outcome else {
+        return Ok(());
+    };
+    while planned.fill < n {
+        let stream = planned.step.stream;
+        let tombstone = Record::tombstone(stream, lane, planned.fill, planned.time_ms);
+        sender.send(&topics[topic], &tombstone)?;
+        *sender_sent += 1;
+        planned.fill += 1;
+    }
+    if let Some(record) = &planned.record {
+        sender.send(&topics[topic], record)?;
+        *sender_sent += 1;
+    }
+    Ok(())
+}
+
+fn plan(enricher: &mut Enricher, sent: &Marks, entry: &Entry) -> Planned {
+    let step = |outcome| Step {
+        stream: entry.stream,
+        next: entry.next,
+        outcome,
+    };
+    let translated = translate(enricher, entry).and_then(|(topic, record)| {
+        let last = sent.last(entry.stream, topic, record.lane);
+        if record.n > last.saturating_add(HOLE_MAX) {
+            return Err(Reason::Invalid);
+        }
+        Ok((topic, last, record))
+    });
+    match translated {
+        Ok((topic, last, record)) => Planned {
+            step: step(Outcome::Record {
+                topic,
+                lane: record.lane,
+                n: record.n,
+            }),
+            time_ms: record.time_ms,
+            fill: last + 1,
+            record: Some(record),
+        },
+        Err(reason) => Planned {
+            step: step(Outcome::Dead(reason)),
+            time_ms: u64::MAX,
+            fill: 0,
+            record: None,
+        },
+    }
+}
+
+/// A journal record as the stream gets it, and the index of its topic.
+fn translate(enricher: &mut Enricher, entry: &Entry) -> Result<(usize, Record), Reason> {
+    let edge = EdgeRecord::decode(&*entry.payload).map_err(|_| Reason::Undecodable)?;
+    let lane = u8::try_from(edge.lane).map_err(|_| Reason::Invalid)?;
+    let (of, kind, time_ms, key, value) = match edge.event.ok_or(Reason::Invalid)? {
+        Event::Click(mut click) => {
+            let time_ms = click.key.ok_or(Reason::Invalid)?.time_ms;
+            enricher.click(&mut click, time_ms, &edge.address);
+            let key = shard_key(click.shard)?;
+            (
+                Topic::Clicks,
+                Kind::Click,
+                time_ms,
+                key,
+                click.encode_to_vec(),
+            )
+        }
+        Event::Unmatched(unmatched) => {
+            let time_ms = unmatched.key.ok_or(Reason::Invalid)?.time_ms;
+            let key = shard_key(unmatched.shard)?;
+            let value = unmatched.encode_to_vec();
+            (Topic::Clicks, Kind::Unmatched, time_ms, key, value)
+        }
+        Event::Postback(mut postback) => {
+            let time_ms = postback.key.ok_or(Reason::Invalid)?.time_ms;
+            enricher.postback(&mut postback, &edge.address);
+            let key = format!("{}/{}", postback.advertiser, postback.order).into_bytes();
+            let value = postback.encode_to_vec();
+            (Topic::Postbacks, Kind::Postback, time_ms, key, value)
+        }
+    };
+    let topic = TOPICS
+        .iter()
+        .position(|&topic| topic == of && topic as u32 == edge.topic)
+        .ok_or(Reason::Invalid)?;
+    if edge.n == 0 || key.len() > stream::record::KEY_BYTES_MAX {
+        return Err(Reason::Invalid);
+    }
+    let record = Record {
+        key,
+        kind: kind as u16,
+        version: SCHEMA_VERSION,
+        origin: entry.stream,
+        lane,
+        n: edge.n,
+        time_ms,
+        value,
+    };
+    Ok((topic, record))
+}
+
+fn shard_key(shard: u32) -> Result<Vec<u8>, Reason> {
+    let shard = Shard::new(shard).ok_or(Reason::Invalid)?;
+    Ok(shard.get().to_be_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! What of a client's address may leave the machine: a truncated one, and a keyed hash that means a person for a month.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use domain::event::{Click, Consent, Postback};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// How to enrich. The whole address is dropped whatever it says.
+#[derive(Clone)]
+pub struct Enrich {
+    /// The installation's master key for `visitor`.
+    pub visitor_key: [u8; 32],
+    /// Keep the address cut to /24 (IPv4) or /48 (IPv6) as `network`; otherwise nothing of it.
+    pub truncate: bool,
+}
+
+impl std::fmt::Debug for Enrich {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enrich")
+            .field("truncate", &self.truncate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Enriches events one after another; keeps the key of the month it last needed.
+#[derive(Debug)]
+pub(crate) struct Enricher {
+    enrich: Enrich,
+    month: u32,
+    month_key: [u8; 32],
+}
+
+impl Enricher {
+    pub(crate) fn new(enrich: Enrich) -> Self {
+        Self {
+            enrich,
+            month: 0,
+            month_key: [0; 32],
+        }
+    }
+
+    pub(crate) fn click(&mut self, click: &mut Click, time_ms: u64, address: &[u8]) {
+        let address = parse(address);
+        click.network = self.network(address);
+        click.visitor = match address {
+            Some(address) if click.consent() != Consent::None => {
+                self.visitor(time_ms, address, &click.user_agent)
+            }
+            _ => 0,
+        };
+    }
+
+    pub(crate) fn postback(&self, postback: &mut Postback, address: &[u8]) {
+        postback.network = self.network(parse(address));
+    }
+
+    fn network(&self, address: Option<IpAddr>) -> String {
+        match address {
+            Some(address) if self.enrich.truncate => truncated(address),
+            _ => String::new(),
+        }
+    }
+
+    /// Never 0, which means nobody.
+    fn visitor(&mut self, time_ms: u64, address: IpAddr, user_agent: &str) -> u64 {
+        let month = month(time_ms);
+        if month != self.month {
+            self.month_key = hmac(
+                &self.enrich.visitor_key,
+                &[b"visitor", format!("{month:06}").as_bytes()],
+            );
+            self.month = month;
+        }
+        let hash = match address {
+            IpAddr::V4(address) => hmac(
+                &self.month_key,
+                &[&[4], &address.octets(), user_agent.as_bytes()],
+            ),
+            IpAddr::V6(address) => hmac(
+                &self.month_key,
+                &[&[6], &address.octets(), user_agent.as_bytes()],
+            ),
+        };
+        hash[..8]
+            .iter()
+            .fold(0, |n, b| n << 8 | u64::from(*b))
+            .max(1)
+    }
+}
+
+/// `None` for anything but 4 or 16 bytes; an IPv4 address in IPv6 clothes is an IPv4 address.
+fn parse(address: &[u8]) -> Option<IpAddr> {
+    if let Ok(bytes) = <[u8; 4]>::try_from(address) {
+        return Some(Ipv4Addr::from(bytes).into());
+    }
+    let bytes = <[u8; 16]>::try_from(address).ok()?;
+    Some(IpAddr::from(Ipv6Addr::from(bytes)).to_canonical())
+}
+
+fn truncated(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            format!("{}/24", Ipv4Addr::new(a, b, c, 0))
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, ..] = address.segments();
+            format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// The UTC month as YYYYMM.
+fn month(time_ms: u64) -> u32 {
+    let timestamp = i64::try_from(time_ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .unwrap_or(jiff::Timestamp::MAX);
+    let date = jiff::tz::TimeZone::UTC.to_datetime(timestamp);
+    u32::from(date.year().unsigned_abs()) * 100 + u32::from(date.month().unsigned_abs())
+}
+
+fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-01-31T23:59:59.999Z
+    const JANUARY_MS: u64 = 1_769_903_999_999;
+
+    fn enricher(truncate: bool) -> Enricher {
+        Enricher::new(Enrich {
+            visitor_key: [5; 32],
+            truncate,
+        })
+    }
+
+    fn visitor(time_ms: u64, address: &[u8], user_agent: &str, consent: Consent) -> u64 {
+        let mut click = Click {
+            user_agent: user_agent.to_owned(),
+            ..Click::default()
+        };
+        click.set_consent(consent);
+        enricher(true).click(&mut click, time_ms, address);
+        click.visitor
+    }
+
+    #[test]
+    fn a_visitor_is_somebody_for_a_month() {
+        let somebody = visitor(JANUARY_MS, &[203, 0, 113, 9], "a", Consent::All);
+        assert_eq!(somebody, 0x0, "golden");
+        for (why, same, other) in [
+            (
+                "the same month",
+                true,
+                visitor(
+                    JANUARY_MS - 86_400_000,
+                    &[203, 0, 113, 9],
+                    "a",
+                    Consent::Token,
+                ),
+            ),
+            (
+                "mapped into IPv6",
+                true,
+                visitor(
+                    JANUARY_MS,
+                    &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 203, 0, 113, 9],
+                    "a",
+                    Consent::All,
+                ),
+            ),
+            (
+                "the next month",
+                false,
+                visitor(JANUARY_MS + 1, &[203, 0, 113, 9], "a", Consent::All),
+            ),
+            (
+                "another address",
+                false,
+                visitor(JANUARY_MS, &[203, 0, 113, 8], "a", Consent::All),
+            ),
+            (
+                "another browser",
+                false,
+                visitor(JANUARY_MS, &[203, 0, 113, 9], "b", Consent::All),
+            ),
+        ] {
+            assert_eq!(somebody == other, same, "{why}");
+            assert_ne!(other, 0, "{why}");
+        }
+        assert_eq!(
+            visitor(JANUARY_MS, &[203, 0, 113, 9], "a", Consent::None),
+            0
+        );
+        assert_eq!(visitor(JANUARY_MS, &[], "a", Consent::All), 0);
+    }
+
+    #[test]
+    fn networks() {
+        let v6 = "2001:db8:1:2::9".parse::<Ipv6Addr>().expect("an address");
+        for (address, expected) in [
+            (&[203, 0, 113, 9][..], "203.0.113.0/24"),
+            (&v6.octets(), "2001:db8:1::/48"),
+            (&[], ""),
+            (&[1, 2, 3], ""),
+        ] {
+            let mut postback = Postback::default();
+            enricher(true).postback(&mut postback, address);
+            assert_eq!(postback.network, expected);
+            enricher(false).postback(&mut postback, address);
+            assert_eq!(postback.network, "");
+        }
+    }
+
+    #[test]
+    fn months() {
+        assert_eq!(month(0), 197_001);
+        assert_eq!(month(JANUARY_MS), 202_601);
+        assert_eq!(month(JANUARY_MS + 1), 202_602);
+    }
+}

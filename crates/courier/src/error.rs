@@ -1,0 +1,89 @@
+//! Why a courier cannot go on.
+
+use std::path::{Path, PathBuf};
+
+/// What went wrong, with what, and why.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    path: PathBuf,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Journal,
+    Cursor,
+    CursorFormat(u8),
+    DeadLetters,
+    Sender,
+}
+
+impl Error {
+    /// The sender has ended: drop it, the next step needs a new one and sends again from the cursor.
+    pub fn is_sender(&self) -> bool {
+        matches!(self.kind, Kind::Sender)
+    }
+
+    pub(crate) fn journal(path: &Path, source: journal::Error) -> Self {
+        Self::new(Kind::Journal, path, Some(source.into()))
+    }
+
+    pub(crate) fn cursor(path: &Path, source: journal::Error) -> Self {
+        Self::new(Kind::Cursor, path, Some(source.into()))
+    }
+
+    pub(crate) fn cursor_damaged(path: &Path) -> Self {
+        Self::new(Kind::Cursor, path, Some("its value is damaged".into()))
+    }
+
+    pub(crate) fn cursor_format(path: &Path, version: u8) -> Self {
+        Self::new(Kind::CursorFormat(version), path, None)
+    }
+
+    pub(crate) fn dead_letters(path: &Path, source: std::io::Error) -> Self {
+        Self::new(Kind::DeadLetters, path, Some(source.into()))
+    }
+
+    pub(crate) fn sender(path: &Path, source: stream::Error) -> Self {
+        Self::new(Kind::Sender, path, Some(source.into()))
+    }
+
+    fn new(
+        kind: Kind,
+        path: &Path,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        match self.kind {
+            Kind::Journal => write!(f, "cannot read the journal {path}")?,
+            Kind::Cursor => write!(f, "cannot use the cursor {path}")?,
+            Kind::CursorFormat(version) => write!(
+                f,
+                "the cursor {path} has version {version}, which is newer than this version reads"
+            )?,
+            Kind::DeadLetters => write!(f, "cannot write {path}")?,
+            Kind::Sender => write!(f, "cannot send the records of {path}")?,
+        }
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

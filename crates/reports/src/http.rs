@@ -1,0 +1,294 @@
+//! The HTTP API: `GET /api/v1/report?by=&from=&to=&format=`. It asks nobody who they are, so the caller binds it to loopback.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use catalog::Catalog;
+use http_body_util::Full;
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use service::Shutdown;
+use store::View;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::{Error, Format, ReportQuery, run};
+
+/// Far more than the people and scripts of one network; more wait for an accept.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Queries read much of the store: more at once would only slow each other, and the consumers beside them.
+const QUERIES_MAX: usize = 4;
+
+/// A request's few header lines come at once; also how long an idle connection is kept.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Many times the longest sensible query.
+const BUFFER_BYTES_MAX: usize = 16 * 1024;
+
+/// Leaves a failing accept (out of file descriptors) time to get better.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long answers under way may take after a shutdown is requested.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+const PATH: &str = "/api/v1/report";
+
+type Answer = Response<Full<Bytes>>;
+
+struct Api<S> {
+    source: S,
+    queries: Semaphore,
+}
+
+/// Serves until the shutdown is requested. `source` gives each query its view of the store and the catalog of names, or the
+/// text of a 503. Runs inside a tokio runtime with time and I/O enabled; queries run on its blocking threads.
+pub async fn serve<S>(listener: TcpListener, source: S, shutdown: Shutdown)
+where
+    S: Fn() -> Result<(View, Arc<Catalog>), String> + Send + Sync + 'static,
+{
+    let api = Arc::new(Api {
+        source,
+        queries: Semaphore::new(QUERIES_MAX),
+    });
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let acquired = tokio::select! {
+            slot = Arc::clone(&slots).acquire_owned() => slot,
+            () = shutdown.requested_async() => break,
+        };
+        let slot = acquired.expect("the semaphore is never closed");
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.requested_async() => break,
+        };
+        let connection = match accepted {
+            Ok((connection, _)) => connection,
+            Err(error) => {
+                tracing::warn!(%error, "reports accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (api, shutdown) = (Arc::clone(&api), shutdown.clone());
+        tokio::spawn(async move {
+            converse(connection, api, shutdown).await;
+            drop(slot);
+        });
+    }
+    drop(listener);
+    let all = u32::try_from(CONNECTIONS_MAX).expect("a small constant");
+    // Whoever has not read their answer by then does without it.
+    let _ = tokio::time::timeout(DRAIN_MAX, slots.acquire_many(all)).await;
+}
+
+async fn converse<S>(connection: TcpStream, api: Arc<Api<S>>, shutdown: Shutdown)
+where
+    S: Fn() -> Result<(View, Arc<Catalog>), String> + Send + Sync + 'static,
+{
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let api = Arc::clone(&api);
+        async move { Ok::<_, Infallible>(answer(api, &request).await) }
+    });
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ_TIMEOUT)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(TokioIo::new(connection), service)
+    );
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = shutdown.requested_async() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "reports connection ended early");
+    }
+}
+
+async fn answer<S, B>(api: Arc<Api<S>>, request: &Request<B>) -> Answer
+where
+    S: Fn() -> Result<(View, Arc<Catalog>), String> + Send + Sync + 'static,
+{
+    if let Err((status, message)) = check_host(request.headers()) {
+        return refusal(status, None, message);
+    }
+    if request.uri().path() != PATH {
+        return refusal(
+            StatusCode::NOT_FOUND,
+            None,
+            &format!("not found: try {PATH}"),
+        );
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, None, "use GET");
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let parameters = match Parameters::parse(request.uri().query().unwrap_or_default()) {
+        Ok(parameters) => parameters,
+        Err((name, message)) => {
+            return refusal(
+                StatusCode::BAD_REQUEST,
+                Some(&name),
+                &format!("{name}: {message}"),
+            );
+        }
+    };
+    let working = tokio::task::spawn_blocking({
+        let permit = api
+            .queries
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        // The permit borrows the api, which the blocking thread holds a clone of: it is given back by hand.
+        permit.forget();
+        let api = Arc::clone(&api);
+        move || {
+            let answer = report(&api.source, &parameters);
+            api.queries.add_permits(1);
+            answer
+        }
+    });
+    working.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "report query panicked");
+        refusal(StatusCode::INTERNAL_SERVER_ERROR, None, "the report failed")
+    })
+}
+
+fn report<S>(source: &S, parameters: &Parameters) -> Answer
+where
+    S: Fn() -> Result<(View, Arc<Catalog>), String>,
+{
+    let (view, catalog) = match source() {
+        Ok(source) => source,
+        Err(message) => return refusal(StatusCode::SERVICE_UNAVAILABLE, None, &message),
+    };
+    let made = || {
+        let format = Format::parse(parameters.format.as_deref().unwrap_or("json"))?;
+        let query = ReportQuery::parse(
+            parameters.by.as_deref().unwrap_or_default(),
+            parameters.from.as_deref(),
+            parameters.to.as_deref(),
+            &catalog,
+        )?;
+        Ok::<_, Error>((format, run(&view, &catalog, &query)?))
+    };
+    match made() {
+        Ok((format, report)) => {
+            let kind = match format {
+                Format::Table => "text/plain; charset=utf-8",
+                Format::Csv => "text/csv; charset=utf-8",
+                Format::Json => "application/json",
+            };
+            respond(StatusCode::OK, kind, report.render(format))
+        }
+        Err(error) => match error.parameter_name() {
+            Some(name) => refusal(StatusCode::BAD_REQUEST, Some(name), &error.to_string()),
+            None => {
+                tracing::error!(%error, "report failed");
+                refusal(StatusCode::INTERNAL_SERVER_ERROR, None, &error.to_string())
+            }
+        },
+    }
+}
+
+#[derive(Debug, Default)]
+struct Parameters {
+    by: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    format: Option<String>,
+}
+
+impl Parameters {
+    /// What is not known is refused, so that a misspelt `form=` does not silently report all of time.
+    fn parse(query: &str) -> Result<Self, (String, &'static str)> {
+        let mut parameters = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let slot = match &*name {
+                "by" => &mut parameters.by,
+                "from" => &mut parameters.from,
+                "to" => &mut parameters.to,
+                "format" => &mut parameters.format,
+                _ => {
+                    return Err((
+                        name.into_owned(),
+                        "is not known: use by, from, to or format",
+                    ));
+                }
+            };
+            if slot.is_some() {
+                return Err((name.into_owned(), "is given twice"));
+            }
+            // `from=` says as much as no `from`.
+            *slot = Some(value.into_owned());
+        }
+        for slot in [
+            &mut parameters.from,
+            &mut parameters.to,
+            &mut parameters.format,
+        ] {
+            slot.take_if(|value| value.is_empty());
+        }
+        Ok(parameters)
+    }
+}
+
+/// Only an address or localhost: a web page that points its own name at this machine must not read the numbers.
+fn check_host(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err((StatusCode::BAD_REQUEST, "one Host header is needed"));
+    };
+    let authority = host
+        .to_str()
+        .ok()
+        .and_then(|host| host.parse::<hyper::http::uri::Authority>().ok());
+    let Some(authority) = authority else {
+        return Err((StatusCode::BAD_REQUEST, "the Host header is malformed"));
+    };
+    let name = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    if name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    Err((
+        StatusCode::MISDIRECTED_REQUEST,
+        "ask by address, or as localhost",
+    ))
+}
+
+fn refusal(status: StatusCode, parameter: Option<&str>, message: &str) -> Answer {
+    let mut error = serde_json::json!({ "error": message });
+    if let Some(parameter) = parameter {
+        error["parameter"] = parameter.into();
+    }
+    respond(status, "application/json", format!("{error}\n"))
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,62 @@
+//! The names of numbers, also of entries the catalog no longer has.
+
+use catalog::{Catalog, UNKNOWN};
+use domain::event::Reason;
+use domain::{Advertiser, Affiliate, Goal, Link, Offer};
+
+/// What number 0 reads as.
+pub(crate) const NONE: &str = "(none)";
+
+pub(crate) fn advertiser(catalog: &Catalog, number: u32) -> String {
+    named(
+        u64::from(number),
+        Advertiser::new(number).map(|n| catalog.advertiser_name(n)),
+    )
+}
+
+pub(crate) fn affiliate(catalog: &Catalog, number: u32) -> String {
+    named(
+        u64::from(number),
+        Affiliate::new(number).map(|n| catalog.affiliate_name(n)),
+    )
+}
+
+pub(crate) fn goal(catalog: &Catalog, number: u32) -> String {
+    named(
+        u64::from(number),
+        Goal::new(number).map(|n| catalog.goal_name(n)),
+    )
+}
+
+pub(crate) fn link(catalog: &Catalog, number: u64) -> String {
+    named(number, Link::new(number).map(|n| catalog.link_name(n)))
+}
+
+pub(crate) fn offer(catalog: &Catalog, number: u32) -> String {
+    named(
+        u64::from(number),
+        Offer::new(number).map(|n| catalog.offer_name(n)),
+    )
+}
+
+/// The number of the advertiser of an offer; 0 where the offer is gone from the catalog.
+pub(crate) fn advertiser_of(catalog: &Catalog, offer: u32) -> u32 {
+    Offer::new(offer)
+        .and_then(|number| catalog.offers.get(&number))
+        .map_or(0, |offer| offer.advertiser.get())
+}
+
+pub(crate) fn reason(code: u32) -> String {
+    i32::try_from(code)
+        .ok()
+        .and_then(|code| Reason::try_from(code).ok())
+        .map_or_else(|| format!("#{code}"), Reason::name)
+}
+
+fn named(number: u64, name: Option<&str>) -> String {
+    match name {
+        _ if number == 0 => NONE.to_owned(),
+        None | Some(UNKNOWN) => format!("#{number}"),
+        Some(name) => name.to_owned(),
+    }
+}

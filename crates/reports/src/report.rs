@@ -1,0 +1,364 @@
+//! The report itself: sums of the store under names, merged where several numbers make one group (days, advertisers).
+
+use std::collections::{BTreeMap, HashMap};
+
+use catalog::Catalog;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rust_decimal::{Decimal, RoundingStrategy};
+use store::{Counts, Dimension, Money, Query, Row, View};
+
+use crate::error::Kind;
+use crate::{By, Error, ReportQuery, Result, names};
+
+/// Groups by name, and the sum of all.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What the groups stand for.
+    pub by: Vec<By>,
+    /// Ordered by the groups' names, days and hours by time.
+    pub groups: Vec<Group>,
+    /// Over all groups; one entry of money a currency.
+    pub total: Group,
+}
+
+/// The sums of one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// A name for each column of `by`.
+    pub names: Vec<String>,
+    /// What has no currency.
+    pub counts: Counts,
+    /// What has: never empty, ordered by currency, never summed across.
+    pub money: Vec<Money>,
+}
+
+/// Asks the store.
+///
+/// # Errors
+///
+/// When the store cannot be read, or a sum leaves 64 bits.
+pub fn run(view: &View, catalog: &Catalog, query: &ReportQuery) -> Result<Report> {
+    let dimensions = query.by.iter().map(|by| match by {
+        By::Affiliate => Dimension::Affiliate,
+        By::Offer | By::Advertiser => Dimension::Offer,
+        By::Link => Dimension::Link,
+        By::Reason => Dimension::Reason,
+        By::Day | By::Hour => Dimension::Bucket,
+    });
+    let rows = view.report(&Query {
+        from_ms: query.from_ms,
+        to_ms: query.to_ms,
+        by: dimensions.collect(),
+    })?;
+    assemble(
+        rows,
+        &query.by,
+        catalog.network.currency.code(),
+        |by, number| {
+            // Rows hold what was a 32-bit number when it was written.
+            let small = u32::try_from(number).unwrap_or(u32::MAX);
+            match by {
+                By::Affiliate => Label::named(number, names::affiliate(catalog, small)),
+                By::Offer => Label::named(number, names::offer(catalog, small)),
+                By::Advertiser => {
+                    let advertiser = names::advertiser_of(catalog, small);
+                    Label::named(
+                        u64::from(advertiser),
+                        names::advertiser(catalog, advertiser),
+                    )
+                }
+                By::Link => Label::named(number, names::link(catalog, number)),
+                By::Reason => Label::named(number, names::reason(small)),
+                By::Day => Label::day(number, &query.zone),
+                By::Hour => Label::hour(number, &query.zone),
+            }
+        },
+    )
+}
+
+/// What a group is called, and where it stands: by time, then by name; two entries of one name stay two.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Label {
+    time: i64,
+    text: String,
+    number: u64,
+}
+
+impl Label {
+    fn named(number: u64, text: String) -> Self {
+        Self {
+            time: 0,
+            text,
+            number,
+        }
+    }
+
+    fn day(bucket_ms: u64, zone: &TimeZone) -> Self {
+        let date = timestamp(bucket_ms).to_zoned(zone.clone()).date();
+        Self::named(0, date.to_string())
+    }
+
+    /// With its offset, so that the hour that comes twice in autumn is two lines.
+    fn hour(bucket_ms: u64, zone: &TimeZone) -> Self {
+        let moment = timestamp(bucket_ms).to_zoned(zone.clone());
+        let time = moment.timestamp().as_second()
+            - i64::from(moment.minute()) * 60
+            - i64::from(moment.second());
+        Self {
+            time,
+            text: moment.strftime("%Y-%m-%dT%H:00%:z").to_string(),
+            number: 0,
+        }
+    }
+}
+
+fn timestamp(ms: u64) -> Timestamp {
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+fn assemble(
+    rows: Vec<Row>,
+    by: &[By],
+    network_currency: &str,
+    label: impl Fn(By, u64) -> Label,
+) -> Result<Report> {
+    let mut known: HashMap<(usize, u64), Label> = HashMap::new();
+    let mut sums: BTreeMap<Vec<Label>, (Counts, BTreeMap<String, Money>)> = BTreeMap::new();
+    let mut total = (Counts::default(), BTreeMap::new());
+    for row in rows {
+        let mut labels = Vec::with_capacity(by.len());
+        for (column, (by, number)) in by.iter().zip(&row.group).enumerate() {
+            let label = known
+                .entry((column, *number))
+                .or_insert_with(|| label(*by, *number));
+            labels.push(label.clone());
+        }
+        let group = sums.entry(labels).or_default();
+        for (counts, money) in [(&mut group.0, &mut group.1), (&mut total.0, &mut total.1)] {
+            counts.add(&row.counts);
+            for more in &row.money {
+                add(money, more).ok_or_else(|| Error::new(Kind::TooLarge))?;
+            }
+        }
+    }
+
+    // A group without sales shows zeros in the report's one currency, or where it has several in the network's.
+    let mut currencies = total.1.keys();
+    let zero = match (currencies.next(), currencies.next()) {
+        (Some(only), None) => only.clone(),
+        _ => network_currency.to_owned(),
+    };
+    let group = |labels: Vec<Label>, counts: Counts, money: BTreeMap<String, Money>| {
+        let mut money: Vec<Money> = money.into_values().collect();
+        if money.is_empty() {
+            money.push(Money {
+                currency: zero.clone(),
+                ..Money::default()
+            });
+        }
+        Group {
+            names: labels.into_iter().map(|label| label.text).collect(),
+            counts,
+            money,
+        }
+    };
+    let mut groups = Vec::new();
+    for (labels, (counts, money)) in sums {
+        // Prefetches and unmatched requests are no clicks: a group of nothing else would be a line of zeros.
+        let Counts {
+            clicks,
+            unique,
+            duplicate,
+            invalid,
+            conversions,
+            ..
+        } = counts;
+        let shown = [clicks, unique, duplicate, invalid, conversions]
+            .iter()
+            .any(|count| *count != 0);
+        if shown || !money.is_empty() {
+            groups.push(group(labels, counts, money));
+        }
+    }
+    let total = group(Vec::new(), total.0, total.1);
+    Ok(Report {
+        by: by.to_vec(),
+        groups,
+        total,
+    })
+}
+
+fn add(sums: &mut BTreeMap<String, Money>, more: &Money) -> Option<()> {
+    let sum = sums.entry(more.currency.clone()).or_insert_with(|| Money {
+        currency: more.currency.clone(),
+        ..Money::default()
+    });
+    sum.amount = sum.amount.checked_add(more.amount)?;
+    sum.revenue = sum.revenue.checked_add(more.revenue)?;
+    sum.payout = sum.payout.checked_add(more.payout)?;
+    Some(())
+}
+
+impl Group {
+    /// All clicks: valid and invalid.
+    pub fn gross(&self) -> i64 {
+        self.counts.clicks + self.counts.invalid
+    }
+
+    /// Conversions in percent of valid clicks, two decimals; `None` without clicks.
+    pub fn cvr(&self) -> Option<Decimal> {
+        let percent = Decimal::from(self.counts.conversions) * Decimal::ONE_HUNDRED;
+        ratio(percent, self.counts.clicks, 2)
+    }
+
+    /// Payout in this currency for one valid click, four decimals; `None` without clicks.
+    pub fn epc(&self, money: &Money) -> Option<Decimal> {
+        let payout = Decimal::from_i128_with_scale(i128::from(money.payout), 6);
+        ratio(payout, self.counts.clicks, 4)
+    }
+}
+
+fn ratio(value: Decimal, clicks: i64, decimals: u32) -> Option<Decimal> {
+    if clicks <= 0 {
+        return None;
+    }
+    let mut ratio = (value / Decimal::from(clicks))
+        .round_dp_with_strategy(decimals, RoundingStrategy::MidpointNearestEven);
+    ratio.rescale(decimals);
+    Some(ratio)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    fn row(group: &[u64], clicks: i64, conversions: i64, money: &[(&str, i64)]) -> Row {
+        Row {
+            group: group.to_vec(),
+            counts: Counts {
+                clicks,
+                unique: clicks,
+                conversions,
+                ..Counts::default()
+            },
+            money: money
+                .iter()
+                .map(|(currency, units)| Money {
+                    currency: (*currency).to_owned(),
+                    amount: units * 10_000_000,
+                    revenue: units * 2_000_000,
+                    payout: units * 1_000_000,
+                })
+                .collect(),
+        }
+    }
+
+    /// Two affiliates with sales in two currencies, one without clicks, one without sales.
+    pub(crate) fn example() -> Report {
+        let mut invalid = row(&[1, 2], 6, 0, &[]);
+        invalid.counts.invalid = 2;
+        let mut prefetched = row(&[0, 0], 0, 0, &[]);
+        prefetched.counts.speculative = 9;
+        let rows = vec![
+            prefetched,
+            row(&[1, 1], 300, 7, &[("EUR", 4), ("USD", 3)]),
+            invalid,
+            row(&[2, 1], 0, 1, &[("USD", -1)]),
+        ];
+        assemble(rows, &[By::Affiliate, By::Offer], "EUR", |by, number| {
+            let text = match (by, number) {
+                (By::Affiliate, 1) => "zoe",
+                (By::Affiliate, 2) => "=adam",
+                (By::Offer, 1) => "boots, \"warm\"",
+                (By::Offer, 2) => "axes",
+                _ => "(none)",
+            };
+            Label::named(number, text.to_owned())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn groups_are_ordered_by_name_and_currencies_stay_apart() {
+        let report = example();
+        let names: Vec<_> = report
+            .groups
+            .iter()
+            .map(|group| group.names.join("/"))
+            .collect();
+        assert_eq!(
+            names,
+            ["=adam/boots, \"warm\"", "zoe/axes", "zoe/boots, \"warm\""]
+        );
+        assert_eq!(report.total.gross(), 308);
+        let totals: Vec<_> = report
+            .total
+            .money
+            .iter()
+            .map(|m| (m.currency.as_str(), m.payout))
+            .collect();
+        assert_eq!(totals, [("EUR", 4_000_000), ("USD", 2_000_000)]);
+        assert_eq!(report.groups[0].cvr(), None);
+        assert_eq!(report.groups[2].cvr().unwrap().to_string(), "2.33");
+        assert_eq!(
+            report.groups[2]
+                .epc(&report.groups[2].money[0])
+                .unwrap()
+                .to_string(),
+            "0.0133"
+        );
+        assert_eq!(report.groups[1].money[0].currency, "EUR");
+    }
+
+    #[test]
+    fn days_and_hours_are_the_networks() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let at = |text: &str| {
+            u64::try_from(text.parse::<Timestamp>().unwrap().as_millisecond()).unwrap()
+        };
+        let texts = |make: fn(u64, &TimeZone) -> Label, times: [&str; 4]| {
+            let rows = times.map(|time| row(&[at(time)], 1, 0, &[])).to_vec();
+            let report = assemble(rows, &[By::Day], "EUR", |_, ms| make(ms, &zone)).unwrap();
+            report
+                .groups
+                .into_iter()
+                .map(|group| format!("{} {}", group.names[0], group.counts.clicks))
+                .collect::<Vec<_>>()
+        };
+        let times = [
+            "2026-10-24T21:45:00Z",
+            "2026-10-25T00:15:00Z",
+            "2026-10-25T01:15:00Z",
+            "2026-10-25T01:30:00Z",
+        ];
+        assert_eq!(texts(Label::day, times), ["2026-10-24 1", "2026-10-25 3"]);
+        assert_eq!(
+            texts(Label::hour, times),
+            [
+                "2026-10-24T23:00+02:00 1",
+                "2026-10-25T02:00+02:00 1",
+                "2026-10-25T02:00+01:00 2"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_total_beyond_64_bits_is_refused() {
+        let rows = vec![
+            row(&[1], 1, 1, &[("USD", 900_000_000_000)]),
+            row(&[2], 1, 1, &[("USD", 900_000_000_000)]),
+        ];
+        let error = assemble(rows, &[By::Offer], "EUR", |_, n| {
+            Label::named(n, n.to_string())
+        })
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a sum is too large: choose a shorter time"
+        );
+    }
+}

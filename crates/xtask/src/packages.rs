@@ -1,0 +1,75 @@
+//! The system packages that a build needs: what librdkafka's and SQLite's sources are compiled with.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A program that must be there, and the Debian package that brings it.
+const NEEDED: [(&str, &str); 3] = [("cc", "gcc"), ("c++", "g++"), ("make", "make")];
+
+/// Installs what is missing where that is allowed, and names it where not.
+pub(crate) fn ensure() -> Result<(), String> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
+    let by_hand = format!(
+        "missing {}: run sudo apt-get install -y {}",
+        programs.join(", "),
+        names.join(" ")
+    );
+    if !on_path("apt-get") {
+        return Err(format!(
+            "missing {}: install a C and C++ compiler and make",
+            programs.join(", ")
+        ));
+    }
+    let prefix: &[&str] = if succeeds(&["id", "-u"], Some("0")) {
+        &[]
+    } else if on_path("sudo") && succeeds(&["sudo", "-n", "true"], None) {
+        &["sudo", "-n"]
+    } else {
+        return Err(by_hand);
+    };
+
+    println!("    installing {} with apt-get", names.join(" "));
+    let mut install = vec!["apt-get", "install", "-y", "--no-install-recommends"];
+    install.extend(&names);
+    for arguments in [&["apt-get", "update"][..], &install] {
+        let line: Vec<&str> = prefix.iter().chain(arguments).copied().collect();
+        let status = Command::new(line[0])
+            .args(&line[1..])
+            .stdout(Stdio::null())
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            return Err(by_hand);
+        }
+    }
+    Ok(())
+}
+
+fn missing() -> Vec<(&'static str, &'static str)> {
+    NEEDED
+        .into_iter()
+        .filter(|(program, _)| !on_path(program))
+        .collect()
+}
+
+/// Whether a program of this name can be started.
+pub(crate) fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).is_file())
+    })
+}
+
+fn succeeds(line: &[&str], expected: Option<&str>) -> bool {
+    Command::new(line[0])
+        .args(&line[1..])
+        .stderr(Stdio::null())
+        .output()
+        .is_ok_and(|output| {
+            output.status.success()
+                && expected.is_none_or(|text| output.stdout.trim_ascii() == text.as_bytes())
+        })
+}
