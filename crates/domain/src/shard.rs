@@ -63,3 +63,8 @@ impl Numbering {
         *last
     }
 }
+
+/// The seed of shards that belongs to a key of the installation.
+pub fn seed(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(key, 0x736c_7569_6365)
+}

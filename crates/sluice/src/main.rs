@@ -1,2 +1,57 @@
-//! stub
-fn main() {}
+//! `sluice`: every process of the system as a subcommand. Wires, decides nothing.
+
+mod commands;
+mod consumers;
+mod demo;
+mod follow;
+mod keys;
+mod live_line;
+mod settings;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Click and redirect tracking for affiliate and performance marketing.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The whole system in one process: embedded stream, SQLite, no other service needed.
+    Up(up::Arguments),
+    /// Work with a catalog.
+    #[command(subcommand)]
+    Catalog(commands::Catalog),
+    /// Print a report: clicks, conversions and money.
+    Report(commands::Report),
+    /// Print why an order was credited to whom it was.
+    ExplainConversion(commands::ExplainConversion),
+    /// Print the store's content in a canonical form, for comparing two stores.
+    DumpStore(commands::DumpStore),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Up(arguments) => up::run(&arguments),
+        Command::Catalog(command) => commands::catalog(&command),
+        Command::Report(arguments) => commands::report(&arguments),
+        Command::ExplainConversion(arguments) => commands::explain_conversion(&arguments),
+        Command::DumpStore(arguments) => commands::dump_store(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            commands::complain(&refusal);
+            ExitCode::from(refusal.code())
+        }
+    }
+}

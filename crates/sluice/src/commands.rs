@@ -1,0 +1,136 @@
+//! Commands that read: a catalog, or the data folder of a running or stopped system.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a command prints is its answer")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand, ValueEnum};
+use service::Refusal;
+
+use crate::settings::DATA;
+
+/// `sluice catalog …`
+#[derive(Subcommand)]
+pub(crate) enum Catalog {
+    /// Report every mistake in a catalog at once; change nothing.
+    Check {
+        /// The catalog's file.
+        path: PathBuf,
+    },
+}
+
+/// `sluice report`
+#[derive(Args)]
+pub(crate) struct Report {
+    /// What to group by, comma separated: affiliate, offer, advertiser, link, reason, day, hour.
+    #[arg(long, default_value = "affiliate,offer")]
+    by: String,
+    /// The first day (2026-11-20, in the network's time zone) or moment (RFC 3339) counted.
+    #[arg(long)]
+    from: Option<String>,
+    /// The last day counted, or the moment before which to count.
+    #[arg(long)]
+    to: Option<String>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// The data folder.
+    #[arg(long, default_value = DATA)]
+    data: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+/// `sluice explain-conversion`
+#[derive(Args)]
+pub(crate) struct ExplainConversion {
+    /// The order's id, as the advertiser sent it.
+    order: String,
+    /// The data folder.
+    #[arg(long, default_value = DATA)]
+    data: PathBuf,
+}
+
+/// `sluice dump-store`
+#[derive(Args)]
+pub(crate) struct DumpStore {
+    /// The data folder.
+    #[arg(long, default_value = DATA)]
+    data: PathBuf,
+}
+
+/// One line on standard error.
+pub(crate) fn complain(refusal: &Refusal) {
+    eprintln!("sluice: {refusal}");
+}
+
+fn refuse(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(error.to_string())
+}
+
+pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
+    let Catalog::Check { path } = command;
+    let checked = catalog::check(path).map_err(|problems| {
+        eprintln!("{problems}");
+        let count = problems.0.len();
+        Refusal::new(format!("{}: {count} mistake{}, listed above", path.display(), if count == 1 { "" } else { "s" }))
+    })?;
+    let catalog = &checked.catalog;
+    println!(
+        "{}: good: {} domains, {} advertisers, {} offers, {} affiliates, {} links",
+        path.display(),
+        catalog.domains.len(),
+        catalog.advertisers.len(),
+        catalog.offers.len(),
+        catalog.affiliates.len(),
+        catalog.links.len()
+    );
+    Ok(())
+}
+
+/// The store and the current catalog of a data folder, read only.
+pub(crate) fn open(data: &std::path::Path) -> Result<(store::View, Arc<catalog::Catalog>), String> {
+    let path = data.join("store.sqlite");
+    if !path.exists() {
+        return Err(format!("{}: no store here yet: start `sluice up` first, or name its folder with --data", data.display()));
+    }
+    let view = store::View::open(&path).map_err(|error| error.to_string())?;
+    let folder = catalog::Folder::open(data.join("catalog")).map_err(|error| error.to_string())?;
+    let catalog = folder.current().map_err(|error| error.to_string())?;
+    Ok((view, catalog.ok_or_else(|| format!("{}: no catalog has been applied yet", data.display()))?))
+}
+
+pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
+    let (view, catalog) = open(&arguments.data).map_err(refuse)?;
+    let query = reports::ReportQuery::parse(
+        &arguments.by,
+        arguments.from.as_deref(),
+        arguments.to.as_deref(),
+        &catalog.network.timezone,
+    );
+    let report = reports::run(&view, &catalog, &query.map_err(refuse)?).map_err(refuse)?;
+    let text = match arguments.format {
+        Format::Table => report.table(),
+        Format::Json => report.json(),
+        Format::Csv => report.csv(),
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
+pub(crate) fn explain_conversion(arguments: &ExplainConversion) -> Result<(), Refusal> {
+    let (view, catalog) = open(&arguments.data).map_err(refuse)?;
+    println!("{}", reports::explain(&view, &catalog, &arguments.order).map_err(refuse)?.trim_end());
+    Ok(())
+}
+
+pub(crate) fn dump_store(arguments: &DumpStore) -> Result<(), Refusal> {
+    let (view, _) = open(&arguments.data).map_err(refuse)?;
+    print!("{}", view.dump().map_err(refuse)?);
+    Ok(())
+}

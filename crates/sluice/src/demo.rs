@@ -1,0 +1,31 @@
+//! A first catalog to play with, and what to try on it.
+#![allow(clippy::print_stdout, reason = "what a command prints is its answer")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::settings::{DATA, Settings};
+
+/// Writes the demo catalog where there is none; its path.
+pub(crate) fn write(data: &Path) -> Result<PathBuf, String> {
+    let folder = data.join("demo");
+    catalog::write_demo(&folder, &crate::keys::random_hex()).map_err(|error| format!("{}: {error}", folder.display()))
+}
+
+/// Lines that are ready to paste.
+pub(crate) fn print(settings: &Settings, edge: SocketAddr, reports: SocketAddr) {
+    let secret = settings.data.join("demo/northpeak.secret");
+    let data = if settings.data == Path::new(DATA) { String::new() } else { format!(" --data {}", settings.data.display()) };
+    println!(
+        "Try, in another terminal:\n\
+         \n  # a click: a redirect, a token, a cookie\n  curl -i 'http://{edge}/fall-boots'\n\
+         \n  # the advertiser reports the sale the token led to\n\
+         \x20 TOKEN=$(curl -s -o /dev/null -w '%{{redirect_url}}' 'http://{edge}/fall-boots' | sed 's/.*[?&]npk=//')\n\
+         \x20 curl \"http://{edge}/postback?token=$TOKEN&order=1001&goal=sale&amount=80.00&secret=$(cat {})\"\n\
+         \n  # who earned what\n\
+         \x20 curl 'http://{reports}/api/v1/report?by=affiliate,offer&format=table'\n\
+         \x20 cargo run --release -- report --by affiliate,offer{data}\n\
+         \x20 cargo run --release -- explain-conversion 1001{data}\n",
+        secret.display()
+    );
+}
