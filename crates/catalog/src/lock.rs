@@ -5,7 +5,7 @@
 //! changes, so a link that is pointed elsewhere is another number. `next` is one above every number ever handed out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write,
     io,
     path::Path,
@@ -222,21 +222,26 @@ impl Lock {
     }
 
     /// Moves what the links of a slug meant before they were pointed elsewhere along to the new slug, so that these
-    /// numbers, too, show the name people know.
-    pub(crate) fn rename_slug(&mut self, was: &str, slug: &str) {
+    /// numbers, too, show the name people know. Takes the new slug by the old one.
+    pub(crate) fn rename_slugs(&mut self, renamed: &HashMap<&str, &str>) {
+        if renamed.is_empty() {
+            return;
+        }
         let numbers = &mut self.sections[Kind::Link as usize].numbers;
-        let old: Vec<String> = numbers
-            .keys()
-            .filter(|key| link_key_parts(key).is_some_and(|(_, _, found)| found == was))
-            .cloned()
-            .collect();
-        for key in old {
-            let head = &key[..key.len() - was.len()];
-            let new = format!("{head}{slug}");
-            if !numbers.contains_key(&new)
-                && let Some(number) = numbers.remove(&key)
+        let mut moves = Vec::new();
+        for key in numbers.keys() {
+            if let Some((_, _, was)) = link_key_parts(key)
+                && let Some(slug) = renamed.get(was)
             {
-                numbers.insert(new, number);
+                let head = &key[..key.len() - was.len()];
+                moves.push((key.clone(), format!("{head}{slug}")));
+            }
+        }
+        for (was, key) in moves {
+            if !numbers.contains_key(&key)
+                && let Some(number) = numbers.remove(&was)
+            {
+                numbers.insert(key, number);
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{Currency, Rate};
+use domain::Rate;
 use toml::de::{DeTable, DeValue};
 
 use crate::{
@@ -125,11 +125,13 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
             let key =
                 |slug: &str| link_key(link.offer.get().into(), link.affiliate.get().into(), slug);
             rename(&mut reader, lock, Kind::Link, entry, key);
-            if let Some(was) = &entry.was {
-                lock.rename_slug(was.value, &entry.name);
-            }
         }
     }
+    let slugs = links.list.iter().filter_map(|entry| {
+        let was = entry.was.as_ref()?;
+        Some((was.value, &*entry.name))
+    });
+    lock.rename_slugs(&slugs.collect());
     for (entry, read) in links.list.iter_mut().zip(&links_read) {
         if let Some(link) = read {
             let key = link_key(
@@ -189,17 +191,10 @@ fn entries<'t>(reader: &mut Reader<'_>, root: &Section<'t>, kind: Kind) -> Entri
             was,
         });
     }
-    let numbers = list.iter().map(|entry| (entry.name.clone(), 0)).collect();
+    let numbers: HashMap<String, u64> = list.iter().map(|entry| (entry.name.clone(), 0)).collect();
     let mut renamed = BTreeSet::new();
-    for entry in &list {
-        if let Some(was) = &entry.was {
-            was_alone(
-                reader,
-                was,
-                list.iter().any(|other| other.name == was.value),
-                &mut renamed,
-            );
-        }
+    for was in list.iter().filter_map(|entry| entry.was.as_ref()) {
+        was_alone(reader, was, numbers.contains_key(was.value), &mut renamed);
     }
     Entries {
         kind,

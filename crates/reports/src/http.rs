@@ -47,7 +47,7 @@ type Answer = Response<Full<Bytes>>;
 
 struct Api<S> {
     source: S,
-    queries: Semaphore,
+    queries: Arc<Semaphore>,
 }
 
 /// Serves until the shutdown is requested. `source` gives each query its view of the store and the catalog of names, or the
@@ -58,7 +58,7 @@ where
 {
     let api = Arc::new(Api {
         source,
-        queries: Semaphore::new(QUERIES_MAX),
+        queries: Arc::new(Semaphore::new(QUERIES_MAX)),
     });
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -149,20 +149,13 @@ where
             );
         }
     };
-    let working = tokio::task::spawn_blocking({
-        let permit = api
-            .queries
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
-        // The permit borrows the api, which the blocking thread holds a clone of: it is given back by hand.
-        permit.forget();
-        let api = Arc::clone(&api);
-        move || {
-            let answer = report(&api.source, &parameters);
-            api.queries.add_permits(1);
-            answer
-        }
+    let permit = Arc::clone(&api.queries)
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed");
+    let working = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        report(&api.source, &parameters)
     });
     working.await.unwrap_or_else(|error| {
         tracing::error!(%error, "report query panicked");

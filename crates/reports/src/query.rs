@@ -157,7 +157,9 @@ fn moment(name: &'static str, text: &str, zone: &TimeZone, end_of_day: bool) -> 
         if end_of_day {
             date = date.checked_add(1.day()).map_err(|_| wrong(EXPECTED))?;
         }
-        let midnight = date.to_zoned(zone.clone()).map_err(|_| wrong(EXPECTED))?;
+        let midnight = date
+            .to_zoned_datetime(zone.clone())
+            .map_err(|_| wrong(EXPECTED))?;
         midnight.timestamp()
     } else {
         text.parse::<Timestamp>().map_err(|_| wrong(EXPECTED))?

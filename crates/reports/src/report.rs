@@ -95,13 +95,13 @@ impl Label {
     }
 
     fn day(bucket_ms: u64, zone: &TimeZone) -> Self {
-        let date = timestamp(bucket_ms).to_zoned(zone.clone()).date();
+        let date = timestamp(bucket_ms).to_zoned_datetime(zone.clone()).date();
         Self::named(0, date.to_string())
     }
 
     /// With its offset, so that the hour that comes twice in autumn is two lines.
     fn hour(bucket_ms: u64, zone: &TimeZone) -> Self {
-        let moment = timestamp(bucket_ms).to_zoned(zone.clone());
+        let moment = timestamp(bucket_ms).to_zoned_datetime(zone.clone());
         let time = moment.timestamp().as_second()
             - i64::from(moment.minute()) * 60
             - i64::from(moment.second());

@@ -111,7 +111,7 @@ pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
         &arguments.by,
         arguments.from.as_deref(),
         arguments.to.as_deref(),
-        &catalog.network.timezone,
+        &catalog,
     );
     let report = reports::run(&view, &catalog, &query.map_err(refuse)?).map_err(refuse)?;
     let text = match arguments.format {
@@ -125,7 +125,10 @@ pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
 
 pub(crate) fn explain_conversion(arguments: &ExplainConversion) -> Result<(), Refusal> {
     let (view, catalog) = open(&arguments.data).map_err(refuse)?;
-    println!("{}", reports::explain(&view, &catalog, &arguments.order).map_err(refuse)?.trim_end());
+    let Some(text) = reports::explain(&view, &catalog, &arguments.order).map_err(refuse)? else {
+        return Err(refuse(format!("order {}: nobody reported it", arguments.order)));
+    };
+    println!("{}", text.trim_end());
     Ok(())
 }
 

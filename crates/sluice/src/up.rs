@@ -207,7 +207,7 @@ impl Couriers<'_> {
     /// One courier a journal folder, also of workers that no longer exist.
     fn start(&self, journals: &std::path::Path, cursors: &std::path::Path) -> Result<Vec<Thread>, Refusal> {
         std::fs::create_dir_all(cursors).map_err(|error| refuse(format!("{}: {error}", cursors.display())))?;
-        let counters = courier::Counters::new(self.metrics.registry()).map_err(refuse)?;
+        let counters = courier::Metrics::register(self.metrics.registry()).map_err(refuse)?;
         let mut threads = Vec::new();
         for entry in std::fs::read_dir(journals).map_err(|error| refuse(format!("{}: {error}", journals.display())))? {
             let folder = entry.map_err(refuse)?.path();
@@ -215,16 +215,17 @@ impl Couriers<'_> {
             // A worker that is gone left its last records in its ring; where one lives, its lock is held.
             journal::seal(&folder).map_err(refuse)?;
             let options = courier::Options {
-                prefix: self.settings.stream.prefix.clone(),
+                journal: name.parse().map_err(|_| refuse(format!("{}: not a journal folder", folder.display())))?,
+                topic_prefix: self.settings.stream.prefix.clone(),
                 retain_acked: Duration::from_secs(self.settings.courier.retain_acked_s),
                 ..courier::Options::default()
             };
             let enrich = courier::Enrich { visitor_key: self.visitor, truncate: self.settings.courier.truncated_address };
             let cursor = cursors.join(format!("{name}.cursor"));
-            let mut courier = Courier::open(&folder, &cursor, enrich, options, counters.clone()).map_err(refuse)?;
+            let mut courier = Courier::open(&folder, &cursor, enrich, options, &counters).map_err(refuse)?;
             let (stream, stop, process, clock) = (self.stream.clone(), self.stop.clone(), self.process.clone(), self.clock.clone());
             let run = move || {
-                let done = courier.run(&mut || Ok(stream.sender()), &|| stop.requested(), &|| clock.now_ms());
+                let done = courier.run(&mut || Ok(stream.sender()), &clock, &|| stop.requested(), &mut |_| {});
                 done.map_err(|error| {
                     tracing::error!(%error, "courier stopped: nothing is lost, it goes on where it stopped");
                     process.request();

@@ -1,1 +1,445 @@
+use std::sync::{Arc, Mutex};
 
+use domain::event::{Click, ClickKey, Consent, Postback, Unmatched};
+use journal::{Log, StreamId};
+use stream::{Batch, Embedded};
+
+use super::*;
+
+/// 2026-01-31T23:59:59.999Z
+const NOW_MS: u64 = 1_769_903_999_999;
+const ADDRESS: [u8; 4] = [203, 0, 113, 77];
+
+/// A journal, a stream and a place for the cursor.
+struct Bench {
+    folder: tempfile::TempDir,
+    stream: Embedded,
+    log: Log,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let topics = [("sluice.clicks", 2), ("sluice.postbacks", 1)];
+        let stream =
+            Embedded::open(&folder.path().join("stream"), &topics, StreamId::random).unwrap();
+        let log = open_log(folder.path());
+        Self {
+            folder,
+            stream,
+            log,
+        }
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.folder.path().join("journal")
+    }
+
+    /// The journal's next stream.
+    fn reopen(self) -> Self {
+        let Self {
+            folder,
+            stream,
+            log,
+        } = self;
+        drop(log);
+        let log = open_log(folder.path());
+        Self {
+            folder,
+            stream,
+            log,
+        }
+    }
+
+    fn record(&mut self, records: &[EdgeRecord]) {
+        for record in records {
+            self.log.append(&record.encode_to_vec()).unwrap();
+        }
+        self.log.sync().unwrap();
+    }
+
+    fn courier(&self) -> (Courier, prometheus::Registry) {
+        let registry = prometheus::Registry::new();
+        let courier = Courier::open(
+            &self.journal(),
+            &self.folder.path().join("cursor"),
+            Enrich {
+                visitor_key: [5; 32],
+                truncate: true,
+            },
+            Options {
+                acknowledgement_wait: Duration::ZERO,
+                drain_max: Duration::from_secs(60),
+                ..Options::default()
+            },
+            &Metrics::register(&registry).unwrap(),
+        )
+        .unwrap();
+        (courier, registry)
+    }
+
+    /// Everything in the clicks topic, in the order of lanes.
+    fn clicks(&self) -> Vec<Record> {
+        let mut receiver = self.stream.receiver("sluice.clicks").unwrap();
+        let mut all = Vec::new();
+        while let Some(Batch { records, .. }) = receiver.poll(100, Duration::ZERO).unwrap() {
+            all.extend(records.into_iter().map(|(_, record)| record));
+        }
+        all.sort_by_key(|record| record.lane);
+        all
+    }
+}
+
+fn open_log(folder: &Path) -> Log {
+    let options = journal::Options::new(StreamId::random());
+    Log::open(&folder.join("journal"), options).unwrap().0
+}
+
+fn ship(courier: &mut Courier, sender: &mut dyn Sender) {
+    while !courier.step(sender, NOW_MS).unwrap().is_idle() {}
+}
+
+fn click(lane: u32, n: u64) -> EdgeRecord {
+    let mut click = Click {
+        key: Some(ClickKey {
+            time_ms: NOW_MS - 1000 + n,
+            stream: 1,
+            sequence: 1,
+        }),
+        shard: lane << 4,
+        user_agent: "agent".to_owned(),
+        ..Click::default()
+    };
+    click.set_consent(Consent::All);
+    EdgeRecord {
+        topic: Topic::Clicks as u32,
+        lane,
+        n,
+        address: ADDRESS.to_vec(),
+        event: Some(Event::Click(click)),
+    }
+}
+
+fn identities(records: &[Record]) -> Vec<(u8, u64)> {
+    records
+        .iter()
+        .map(|record| (record.lane, record.n))
+        .collect()
+}
+
+fn metric(registry: &prometheus::Registry, line: &str) -> bool {
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap();
+    text.lines().any(|found| found == line)
+}
+
+/// Passes on to a real sender and misbehaves as told.
+struct Faulty {
+    inner: Box<dyn Sender>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+#[derive(Default)]
+struct Faults {
+    /// Records arrive and are never acknowledged.
+    withhold: bool,
+    /// The sender fails at this many more sends.
+    fail_after: Option<u32>,
+    /// The sender is full after this many sends, until it is asked for acknowledgements.
+    full_after: Option<u32>,
+    since_asked: u32,
+    senders: u32,
+}
+
+impl Sender for Faulty {
+    fn send(&mut self, topic: &str, record: &Record) -> Result<(), SendError> {
+        let mut faults = self.faults.lock().unwrap();
+        if let Some(left) = &mut faults.fail_after {
+            if *left == 0 {
+                faults.fail_after = None;
+                // What was sent before does arrive.
+                self.inner.acknowledged(Duration::ZERO)?;
+                return Err(stream::Error::other("made to fail").into());
+            }
+            *left -= 1;
+        }
+        if faults
+            .full_after
+            .is_some_and(|most| faults.since_asked >= most)
+        {
+            return Err(SendError::Full);
+        }
+        faults.since_asked += 1;
+        self.inner.send(topic, record)
+    }
+
+    fn acknowledged(&mut self, wait: Duration) -> stream::Result<u64> {
+        let mut faults = self.faults.lock().unwrap();
+        faults.since_asked = 0;
+        let count = self.inner.acknowledged(wait)?;
+        Ok(if faults.withhold { 0 } else { count })
+    }
+}
+
+fn faulty(bench: &Bench, faults: &Arc<Mutex<Faults>>) -> Box<dyn Sender> {
+    faults.lock().unwrap().senders += 1;
+    Box::new(Faulty {
+        inner: bench.stream.sender(),
+        faults: Arc::clone(faults),
+    })
+}
+
+#[test]
+fn what_the_journal_holds_arrives_once_enriched_and_without_the_address() {
+    let mut bench = Bench::new();
+    let key = Some(ClickKey {
+        time_ms: NOW_MS,
+        stream: 1,
+        sequence: 3,
+    });
+    let unmatched = EdgeRecord {
+        topic: Topic::Clicks as u32,
+        lane: 1,
+        n: 1,
+        address: Vec::new(),
+        event: Some(Event::Unmatched(Unmatched {
+            key,
+            shard: 0x12,
+            count: 4,
+            ..Unmatched::default()
+        })),
+    };
+    let postback = EdgeRecord {
+        topic: Topic::Postbacks as u32,
+        lane: 9,
+        n: 1,
+        address: ADDRESS.to_vec(),
+        event: Some(Event::Postback(Postback {
+            key,
+            advertiser: 3,
+            order: "A-1".to_owned(),
+            ..Postback::default()
+        })),
+    };
+    bench.record(&[click(0, 1), click(0, 2), unmatched, postback]);
+    let (mut courier, registry) = bench.courier();
+    let mut sender = bench.stream.sender();
+    ship(&mut courier, &mut *sender);
+    drop(courier);
+    let (mut courier, _) = bench.courier();
+    ship(&mut courier, &mut *bench.stream.sender());
+
+    let mut all = bench.clicks();
+    assert_eq!(identities(&all), [(0, 1), (0, 2), (1, 1)]);
+    let first = Click::decode(&*all[0].value).unwrap();
+    assert_eq!(first.network, "203.0.113.0/24");
+    assert_ne!(first.visitor, 0);
+    assert_eq!((all[0].kind, all[0].version), (1, SCHEMA_VERSION));
+    assert_eq!(all[0].time_ms, NOW_MS - 999);
+    assert_eq!(all[0].key, [0, 0]);
+    assert_eq!((all[2].kind, &all[2].key), (2, &vec![0, 0x12]));
+    let mut receiver = bench.stream.receiver("sluice.postbacks").unwrap();
+    let batch = receiver.poll(10, Duration::ZERO).unwrap().unwrap();
+    all.extend(batch.records.into_iter().map(|(_, record)| record));
+    assert_eq!((all[3].kind, all[3].lane, all[3].n), (3, 9, 1));
+    assert_eq!(all[3].key, b"3/A-1");
+    assert_eq!(
+        Postback::decode(&*all[3].value).unwrap().network,
+        "203.0.113.0/24"
+    );
+    for record in &all {
+        let mut bytes = Vec::new();
+        assert!(record.encode(&mut bytes));
+        for address in [&ADDRESS[..], b"203.0.113.77"] {
+            assert!(!bytes.windows(address.len()).any(|part| part == address));
+        }
+    }
+    assert!(metric(
+        &registry,
+        "sluice_journal_delivered_total{journal=\"0\"} 4"
+    ));
+    assert!(metric(
+        &registry,
+        "sluice_courier_delivery_lag_seconds{journal=\"0\"} 0"
+    ));
+}
+
+#[test]
+fn killed_between_sending_and_saving_it_sends_the_same_again() {
+    let mut bench = Bench::new();
+    bench.record(&[click(0, 1), click(2, 1), click(0, 2)]);
+    let faults = Arc::new(Mutex::new(Faults {
+        withhold: true,
+        ..Faults::default()
+    }));
+    let (mut courier, registry) = bench.courier();
+    let shipped = courier.step(&mut *faulty(&bench, &faults), NOW_MS).unwrap();
+    assert_eq!(
+        shipped,
+        Shipped {
+            sent: 3,
+            acknowledged: 0,
+            waiting: 3
+        }
+    );
+    assert!(metric(
+        &registry,
+        "sluice_courier_delivery_lag_seconds{journal=\"0\"} 0.999"
+    ));
+    drop(courier);
+    let (mut courier, _) = bench.courier();
+    ship(&mut courier, &mut *bench.stream.sender());
+    let all = bench.clicks();
+    assert_eq!(
+        identities(&all),
+        [(0, 1), (0, 2), (0, 1), (0, 2), (2, 1), (2, 1)]
+    );
+    assert_eq!(all[0], all[2]);
+    assert_eq!(all[1], all[3]);
+    assert_eq!(all[4], all[5]);
+}
+
+#[test]
+fn a_failed_sender_is_replaced_and_everything_after_the_watermark_sent_again() {
+    let mut bench = Bench::new();
+    let records: Vec<_> = (1..=10).map(|n| click(0, n)).collect();
+    bench.record(&records[..4]);
+    let faults = Arc::new(Mutex::new(Faults::default()));
+    let (mut courier, _) = bench.courier();
+    ship(&mut courier, &mut *faulty(&bench, &faults));
+    bench.record(&records[4..]);
+    faults.lock().unwrap().fail_after = Some(3);
+    let acknowledged = std::cell::Cell::new(0);
+    courier
+        .run(
+            &mut || Ok(faulty(&bench, &faults)),
+            &Clock::fixed(NOW_MS),
+            &|| acknowledged.get() == 6,
+            &mut |shipped| acknowledged.set(acknowledged.get() + shipped.acknowledged),
+        )
+        .unwrap();
+    assert_eq!(faults.lock().unwrap().senders, 3);
+    let numbers: Vec<u64> = bench.clicks().iter().map(|record| record.n).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8, 9, 10]);
+}
+
+#[test]
+fn holes_are_filled_with_tombstones_and_a_full_sender_repeats_none() {
+    let mut bench = Bench::new();
+    bench.record(&[click(0, 2), click(0, 3), click(2, 1), click(0, 9)]);
+    let mut bench = bench.reopen();
+    bench.record(&[click(0, 1), click(0, 3)]);
+    let faults = Arc::new(Mutex::new(Faults {
+        full_after: Some(3),
+        ..Faults::default()
+    }));
+    let (mut courier, registry) = bench.courier();
+    ship(&mut courier, &mut *faulty(&bench, &faults));
+    let found: Vec<_> = bench
+        .clicks()
+        .iter()
+        .map(|record| (record.lane, record.n, record.is_tombstone()))
+        .collect();
+    let expected = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3].map(|n| (0, n));
+    let lost = [0, 3, 4, 5, 6, 7, 10];
+    let mut expected: Vec<_> = (0..)
+        .zip(expected)
+        .map(|(at, (lane, n))| (lane, n, lost.contains(&at)))
+        .collect();
+    expected.push((2, 1, false));
+    assert_eq!(found, expected);
+    assert!(metric(
+        &registry,
+        "sluice_journal_lost_total{journal=\"0\",reason=\"hole\"} 7"
+    ));
+    assert!(metric(
+        &registry,
+        "sluice_journal_delivered_total{journal=\"0\"} 6"
+    ));
+}
+
+#[test]
+fn what_is_not_understood_goes_to_the_dead_letters() {
+    let mut bench = Bench::new();
+    bench.record(&[click(0, 1)]);
+    bench.log.append(b"\xff no message").unwrap();
+    let mut misplaced = click(0, 3);
+    misplaced.topic = Topic::Postbacks as u32;
+    bench.record(&[misplaced, click(0, u64::MAX), click(0, 4)]);
+    let (mut courier, registry) = bench.courier();
+    ship(&mut courier, &mut *bench.stream.sender());
+    assert_eq!(
+        identities(&bench.clicks()),
+        [(0, 1), (0, 2), (0, 3), (0, 4)]
+    );
+    for line in [
+        "sluice_journal_dead_total{journal=\"0\",reason=\"undecodable\"} 1",
+        "sluice_journal_dead_total{journal=\"0\",reason=\"invalid\"} 2",
+        "sluice_journal_lost_total{journal=\"0\",reason=\"hole\"} 0",
+        "sluice_journal_delivered_total{journal=\"0\"} 2",
+    ] {
+        assert!(metric(&registry, line), "{line}");
+    }
+    let letters = std::fs::read(bench.journal().join("dead-letters.log")).unwrap();
+    let text = b"\xff no message";
+    assert!(letters.windows(text.len()).any(|part| part == text));
+    let (_, registry) = bench.courier();
+    assert!(
+        metric(&registry, "sluice_journal_delivered_total{journal=\"0\"} 2"),
+        "a restart resets nothing"
+    );
+}
+
+#[test]
+fn acknowledged_files_are_deleted_when_they_are_old() {
+    let files = |bench: &Bench| {
+        std::fs::read_dir(bench.journal())
+            .unwrap()
+            .filter(|file| {
+                let name = file.as_ref().unwrap().file_name();
+                name.to_string_lossy().ends_with(".log")
+            })
+            .count()
+    };
+    let mut bench = Bench::new();
+    bench.record(&[click(0, 1)]);
+    let mut bench = bench.reopen();
+    bench.record(&[click(0, 1)]);
+    let before = files(&bench);
+    let changed_ms = {
+        let newest = std::fs::metadata(bench.journal().join("lock")).unwrap();
+        let since = newest.modified().unwrap().duration_since(UNIX_EPOCH);
+        u64::try_from(since.unwrap().as_millis()).unwrap()
+    };
+    let (mut courier, _) = bench.courier();
+    let mut sender = bench.stream.sender();
+    let day_ms = 24 * 3600 * 1000;
+    for (now_ms, expected) in [
+        (changed_ms, before),
+        (changed_ms + day_ms + 60_000, before - 1),
+    ] {
+        while !courier.step(&mut *sender, now_ms).unwrap().is_idle() {}
+        assert_eq!(files(&bench), expected);
+    }
+}
+
+#[test]
+fn a_cursor_of_a_newer_version_is_refused() {
+    let bench = Bench::new();
+    let path = bench.folder.path().join("cursor");
+    Cursor::open(&path).unwrap().0.save(&[2]).unwrap();
+    let error = Courier::open(
+        &bench.journal(),
+        &path,
+        Enrich {
+            visitor_key: [5; 32],
+            truncate: true,
+        },
+        Options::default(),
+        &Metrics::register(&prometheus::Registry::new()).unwrap(),
+    )
+    .err()
+    .expect("it is newer");
+    assert!(error.to_string().contains("version 2"), "{error}");
+}

@@ -1,0 +1,441 @@
+//! Numbers keep their meaning through every edit, and a bad catalog never replaces a good one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use catalog::{Catalog, DEMO, Folder, Problems, apply, check, write_demo};
+use domain::{Affiliate, Link, Offer, Target};
+use proptest::prelude::*;
+
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("northpeak.secret"), "0123456789abcdef").expect("writable");
+        Self { folder }
+    }
+
+    fn catalog(&self) -> PathBuf {
+        self.folder.path().join("catalog.toml")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.folder.path().join("catalog.lock")
+    }
+
+    fn published(&self) -> PathBuf {
+        self.folder.path().join("data/catalog")
+    }
+
+    fn apply(&self, text: &str) -> Result<Arc<Catalog>, Problems> {
+        fs::write(self.catalog(), text).expect("writable");
+        apply(&self.catalog(), &self.published())
+    }
+
+    fn said(&self, text: &str) -> String {
+        let said = self.apply(text).expect_err("refused").to_string();
+        said.replace(&format!("{}/", self.folder.path().display()), "")
+    }
+}
+
+/// A catalog of offers and links: (slug, offer, was).
+fn text(offers: &[(&str, &str)], links: &[(&str, &str, &str)]) -> String {
+    let mut text =
+        String::from("[network]\ncurrency = \"USD\"\n[domain.\"go.example\"]\n[advertiser.a]\n");
+    let was = |was: &str| match was {
+        "" => String::new(),
+        was => format!("was = \"{was}\"\n"),
+    };
+    for (offer, old) in offers {
+        write!(text, "[offer.{offer}]\nadvertiser = \"a\"\nto = \"https://{offer}.example/\"\n{}goal.sale = {{ revenue = \"2 %\", payout = \"1 %\" }}\n", was(old)).expect("a string");
+    }
+    let approved: Vec<String> = offers
+        .iter()
+        .map(|(offer, _)| format!("\"{offer}\""))
+        .collect();
+    write!(text, "[affiliate.t]\noffers = [{}]\n", approved.join(", ")).expect("a string");
+    for (slug, offer, old) in links {
+        write!(
+            text,
+            "[link.{slug}]\naffiliate = \"t\"\noffer = \"{offer}\"\n{}",
+            was(old)
+        )
+        .expect("a string");
+    }
+    text
+}
+
+fn offer(n: u32) -> Offer {
+    Offer::new(n).expect("in range")
+}
+
+fn link(n: u64) -> Link {
+    Link::new(n).expect("in range")
+}
+
+#[test]
+fn edits_keep_numbers_and_old_tokens_keep_their_meaning() {
+    let bench = Bench::new();
+    let t = Affiliate::new(1).expect("in range");
+    let first = bench
+        .apply(&text(
+            &[("boots", ""), ("tents", "")],
+            &[("fall", "boots", "")],
+        ))
+        .expect("good");
+    assert_eq!(first.version, 1);
+    assert_eq!(
+        (first.offer_number("boots"), first.offer_number("tents")),
+        (Some(offer(1)), Some(offer(2)))
+    );
+    assert_eq!(first.link_number("fall"), Some(link(1)));
+    let sale = first.goal_number(offer(1), "sale");
+    let token = Target::Link(link(1));
+
+    // Inserted before the others.
+    let now = bench
+        .apply(&text(
+            &[("axes", ""), ("boots", ""), ("tents", "")],
+            &[("fall", "boots", "")],
+        ))
+        .expect("good");
+    assert_eq!(
+        (now.offer_number("axes"), now.offer_number("boots")),
+        (Some(offer(3)), Some(offer(1)))
+    );
+    assert_eq!(now.target(token), Some((offer(1), t)));
+
+    // Removed, with its link.
+    let now = bench
+        .apply(&text(&[("axes", ""), ("tents", "")], &[]))
+        .expect("good");
+    assert_eq!(
+        (now.offer_number("boots"), now.offer_name(offer(1))),
+        (None, "boots")
+    );
+    assert_eq!(now.target(token), Some((offer(1), t)));
+    assert_eq!(now.link_name(link(1)), "fall");
+
+    // Added again.
+    let now = bench
+        .apply(&text(
+            &[("axes", ""), ("tents", ""), ("boots", "")],
+            &[("fall", "boots", "")],
+        ))
+        .expect("good");
+    assert_eq!(
+        (now.offer_number("boots"), now.link_number("fall")),
+        (Some(offer(1)), Some(link(1)))
+    );
+    assert_eq!(now.goal_number(offer(1), "sale"), sale);
+
+    // Renamed, and said again.
+    for _ in 0..2 {
+        let now = bench
+            .apply(&text(
+                &[("axes", ""), ("tents", ""), ("shoes", "boots")],
+                &[("autumn", "shoes", "fall")],
+            ))
+            .expect("good");
+        assert_eq!(
+            (now.offer_number("shoes"), now.link_number("autumn")),
+            (Some(offer(1)), Some(link(1)))
+        );
+        assert_eq!(
+            (now.offer_name(offer(1)), now.link_name(link(1))),
+            ("shoes", "autumn")
+        );
+        assert_eq!(now.target(token), Some((offer(1), t)));
+        assert_eq!(now.goal_number(offer(1), "sale"), sale);
+        assert_eq!(now.version, 5);
+    }
+
+    // Pointed elsewhere: the old token means what it meant.
+    let now = bench
+        .apply(&text(
+            &[("axes", ""), ("tents", ""), ("shoes", "")],
+            &[("autumn", "axes", "")],
+        ))
+        .expect("good");
+    assert_eq!(now.link_number("autumn"), Some(link(2)));
+    assert_eq!(now.target(token), Some((offer(1), t)));
+    assert_eq!(now.target(Target::Link(link(2))), Some((offer(3), t)));
+    // And renamed after that: both numbers show the new name.
+    let now = bench
+        .apply(&text(
+            &[("axes", ""), ("tents", ""), ("shoes", "")],
+            &[("winter", "axes", "autumn")],
+        ))
+        .expect("good");
+    assert_eq!(
+        (now.link_name(link(1)), now.link_name(link(2))),
+        ("winter", "winter")
+    );
+    assert_eq!(now.target(token), Some((offer(1), t)));
+
+    // The old name is free for something new.
+    let now = bench
+        .apply(&text(
+            &[("axes", ""), ("tents", ""), ("shoes", ""), ("boots", "")],
+            &[],
+        ))
+        .expect("good");
+    assert_eq!(now.offer_number("boots"), Some(offer(4)));
+}
+
+#[test]
+fn renames_that_would_give_a_name_two_numbers() {
+    let bench = Bench::new();
+    bench
+        .apply(&text(&[("boots", ""), ("tents", "")], &[]))
+        .expect("good");
+    bench.apply(&text(&[("tents", "")], &[])).expect("good");
+    assert_eq!(
+        bench.said(&text(&[("boots", "tents")], &[])),
+        "catalog.toml:8: offer.boots.was: \"boots\" has number 1 from earlier use and \"tents\" has 2: choose a name that was never used"
+    );
+    assert_eq!(
+        bench.said(&text(&[("a", "tents"), ("b", "tents")], &[])),
+        "catalog.toml:12: offer.b.was: another entry already was \"tents\""
+    );
+}
+
+#[test]
+fn the_same_content_is_the_same_version() {
+    let bench = Bench::new();
+    let text = text(&[("boots", "")], &[]);
+    let first = bench.apply(&text).expect("good");
+    let lock = fs::read(bench.lock()).expect("written");
+    let again = bench.apply(&format!("# a remark\n{text}")).expect("good");
+    assert_eq!((first.version, &first), (1, &again));
+    assert_eq!(fs::read(bench.lock()).expect("kept"), lock);
+    assert_eq!(
+        check(&bench.catalog()).expect("good").catalog.offers,
+        first.offers
+    );
+}
+
+#[test]
+fn a_bad_catalog_never_replaces_a_good_one() {
+    let bench = Bench::new();
+    let mut folder = Folder::open(bench.published()).expect("not there yet is fine");
+    assert_eq!(folder.current().expect("fine"), None);
+    assert_eq!(folder.changed().expect("fine"), None);
+    let first = bench.apply(&text(&[("boots", "")], &[])).expect("good");
+    assert_eq!(folder.changed().expect("fine"), Some(first.clone()));
+    assert_eq!(folder.changed().expect("fine"), None);
+    let lock = fs::read(bench.lock()).expect("written");
+
+    bench.said("[offer.new]\nwindw = 3\n");
+    bench.said("not toml");
+    assert_eq!(folder.changed().expect("fine"), None);
+    assert_eq!(folder.current().expect("fine"), Some(first.clone()));
+    assert_eq!(fs::read(bench.lock()).expect("kept"), lock);
+
+    let second = bench
+        .apply(&text(&[("boots", ""), ("tents", "")], &[]))
+        .expect("good");
+    assert_eq!(folder.changed().expect("fine"), Some(second));
+    assert_eq!(folder.version(1).expect("kept"), first);
+    assert!(folder.version(3).expect_err("never published").is_missing());
+}
+
+#[test]
+fn a_damaged_current_version_is_said_and_the_last_one_kept() {
+    let bench = Bench::new();
+    bench.apply(&text(&[("boots", "")], &[])).expect("good");
+    let snapshot = bench.published().join("1.snapshot");
+    let mut bytes = fs::read(&snapshot).expect("written");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    fs::write(&snapshot, bytes).expect("writable");
+    let mut folder = Folder::open(bench.published()).expect("there");
+    for _ in 0..2 {
+        let said = folder.changed().expect_err("damaged").to_string();
+        assert!(
+            said.ends_with("1.snapshot: catalog snapshot is damaged: restore it from backup"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_lock_that_lost_numbers_is_refused() {
+    let bench = Bench::new();
+    let text = text(&[("boots", ""), ("tents", "")], &[("fall", "boots", "")]);
+    bench.apply(&text).expect("good");
+    let lock = fs::read_to_string(bench.lock()).expect("written");
+    for (edit, expected) in [
+        (String::new(), None),
+        (
+            lock.replace("\"tents\" = 2\n", ""),
+            Some("catalog.lock: catalog.lock has lost offer \"tents\" = 2: restore it from backup"),
+        ),
+        (
+            lock.replace("\"tents\" = 2", "\"tents\" = 1")
+                .replace("\"boots\" = 1", "\"boots\" = 2"),
+            Some(
+                "catalog.lock: catalog.lock has lost offer \"boots\" = 1 and 1 more: restore it from backup",
+            ),
+        ),
+        (
+            lock.replace("\"tents\" = 2", "\"tents\" = 1"),
+            Some("catalog.lock: offer number 1 stands for two names: restore it from backup"),
+        ),
+        (
+            lock.replace("\"tents\" = 2", "\"tents\" = 9"),
+            Some(
+                "catalog.lock: offer \"tents\" has number 9, outside of what was handed out: restore it from backup",
+            ),
+        ),
+        (
+            lock.replace("format = 1", "format = 2"),
+            Some(
+                "catalog.lock: catalog.lock of format 2, this version reads up to 1: use a newer version of sluice",
+            ),
+        ),
+        (lock.replace("[goal]", "[gaol]"), None),
+    ] {
+        fs::write(bench.lock(), edit).expect("writable");
+        let said = bench.said(&text);
+        match expected {
+            Some(expected) => assert_eq!(said, expected),
+            None => assert!(said.contains("restore it from backup"), "{said}"),
+        }
+    }
+    fs::remove_file(bench.lock()).expect("there");
+    assert!(
+        bench
+            .said(&text)
+            .starts_with("catalog.lock: catalog.lock has lost domain \"go.example\" = 1 and ")
+    );
+    assert!(!bench.lock().exists());
+    fs::write(bench.lock(), lock).expect("writable");
+    assert_eq!(bench.apply(&text).expect("restored").version, 1);
+}
+
+#[test]
+fn the_lock_reads_like_this() {
+    let bench = Bench::new();
+    fs::write(bench.catalog(), DEMO).expect("writable");
+    apply(&bench.catalog(), &bench.published()).expect("good");
+    let lock = fs::read_to_string(bench.lock()).expect("written");
+    let (head, body) = lock.split_at(lock.find("format").expect("there"));
+    assert!(head.lines().all(|line| line.starts_with('#')));
+    assert_eq!(
+        body,
+        "format = 1\n\n[next]\ndomain = 2\nadvertiser = 2\noffer = 3\ngoal = 4\naffiliate = 2\nlink = 2\n\n\
+         [domain]\n\"go.northpeak.example\" = 1\n\n[advertiser]\n\"northpeak\" = 1\n\n[offer]\n\"boots\" = 1\n\"tents\" = 2\n\n\
+         [goal]\n\"1.sale\" = 2\n\"1.signup\" = 1\n\"2.sale\" = 3\n\n[affiliate]\n\"trailblog\" = 1\n\n[link]\n\"1.1.fall-boots\" = 1\n"
+    );
+}
+
+#[test]
+fn the_demo_is_written_once_with_a_private_secret() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let home = folder.path().join("demo");
+    let path = write_demo(&home, "00112233445566778899aabbccddeeff").expect("writable");
+    let catalog = apply(&path, &folder.path().join("data")).expect("good");
+    let secrets = &catalog.advertisers.values().next().expect("one").secrets;
+    assert_eq!(
+        secrets[0].read().expect("there"),
+        b"00112233445566778899aabbccddeeff"
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(home.join("northpeak.secret"))
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    fs::write(&path, "# mine now\n").expect("writable");
+    write_demo(&home, "ffffffffffffffff").expect("left alone");
+    assert_eq!(fs::read_to_string(&path).expect("there"), "# mine now\n");
+    assert_eq!(
+        secrets[0].read().expect("there"),
+        b"00112233445566778899aabbccddeeff"
+    );
+}
+
+/// One step: which offers there are after it (by index), and a rename of one of them.
+fn steps() -> impl Strategy<Value = Vec<(BTreeSet<usize>, Option<(usize, usize)>)>> {
+    let present = proptest::collection::btree_set(0..6usize, 0..6);
+    let rename = proptest::option::of((0..6usize, 0..6usize));
+    proptest::collection::vec((present, rename), 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever is added, removed, added again and renamed: a number never stands for a second thing. A thing is
+    /// followed by an identity the test gives it, which moves with renames.
+    #[test]
+    fn numbers_are_never_used_again(steps in steps()) {
+        const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+        let bench = Bench::new();
+        let mut thing_of_name: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut thing_of_number: BTreeMap<Offer, usize> = BTreeMap::new();
+        let mut goals: BTreeMap<domain::Goal, Offer> = BTreeMap::new();
+        let mut links: BTreeMap<Link, (Offer, Affiliate)> = BTreeMap::new();
+        let mut things = 0;
+        for (present, rename) in steps {
+            let mut was = BTreeMap::new();
+            let mut present: BTreeSet<&str> = present.into_iter().map(|at| NAMES[at]).collect();
+            if let Some((from, to)) = rename {
+                let (from, to) = (NAMES[from], NAMES[to]);
+                present.remove(from);
+                if from != to {
+                    present.insert(to);
+                    was.insert(to, from);
+                }
+            }
+            let offers: Vec<(&str, &str)> =
+                present.iter().map(|name| (*name, was.get(name).copied().unwrap_or(""))).collect();
+            let slugs: Vec<String> = present.iter().map(|name| format!("l-{name}")).collect();
+            let slugs: Vec<(&str, &str, &str)> =
+                slugs.iter().zip(&present).map(|(slug, name)| (&**slug, *name, "")).collect();
+            let Ok(now) = bench.apply(&text(&offers, &slugs)) else {
+                // Only a name with two numbers is refused.
+                let (to, from) = was.iter().next().expect("only renames are refused");
+                prop_assert!(thing_of_name.contains_key(to) && thing_of_name.contains_key(from));
+                continue;
+            };
+            for (to, from) in was {
+                if let Some(thing) = thing_of_name.remove(from) {
+                    prop_assert!(!thing_of_name.contains_key(to));
+                    thing_of_name.insert(to, thing);
+                }
+            }
+            for name in &present {
+                let thing = *thing_of_name.entry(name).or_insert_with(|| { things += 1; things });
+                let number = now.offer_number(name).expect("applied");
+                prop_assert_eq!(*thing_of_number.entry(number).or_insert(thing), thing);
+            }
+            for (goal, name) in &now.names.goals {
+                prop_assert_eq!(*goals.entry(*goal).or_insert(name.offer), name.offer);
+            }
+            for (link, name) in &now.names.links {
+                let target = (name.offer, name.affiliate);
+                prop_assert_eq!(*links.entry(*link).or_insert(target), target);
+            }
+            // Every number ever seen still answers.
+            for number in thing_of_number.keys() {
+                prop_assert!(now.offer_name(*number) != catalog::UNKNOWN);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_relative_path_works() {
+    assert!(check(Path::new("no-such-catalog.toml")).is_err());
+}

@@ -1,0 +1,401 @@
+//! Reports over a real store, under the names of a catalog, as functions and over HTTP.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use catalog::{Catalog, GoalName, LinkName, Names, Network};
+use domain::event::{Candidate, ClickKey, Conversion, Reason, Status};
+use domain::{Advertiser, Affiliate, Currency, Goal, Link, Offer};
+use prost::Message;
+use reports::{ReportQuery, explain, run};
+use service::Shutdown;
+use store::{Change, Cube, OrderKey, RollupKey, Source, Store, View};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// 2026-11-20T12:00:00Z
+const NOON_MS: u64 = 1_795_176_000_000;
+
+fn names() -> Catalog {
+    let (offer, affiliate) = (
+        Offer::new(1).expect("a number"),
+        Affiliate::new(1).expect("a number"),
+    );
+    let advertiser = Advertiser::new(1).expect("a number");
+    Catalog {
+        version: 1,
+        network: Network {
+            timezone: "Europe/Berlin".into(),
+            currency: Currency::parse("EUR").expect("a code"),
+        },
+        domains: BTreeMap::new(),
+        advertisers: BTreeMap::new(),
+        offers: BTreeMap::new(),
+        affiliates: BTreeMap::new(),
+        links: BTreeMap::new(),
+        names: Names {
+            domains: BTreeMap::new(),
+            advertisers: BTreeMap::from([(advertiser, "northpeak".into())]),
+            offers: BTreeMap::from([(offer, "boots".into())]),
+            goals: BTreeMap::from([(
+                Goal::new(1).expect("a number"),
+                GoalName {
+                    offer,
+                    name: "sale".into(),
+                },
+            )]),
+            affiliates: BTreeMap::from([(affiliate, "trailblog".into())]),
+            links: BTreeMap::from([(
+                Link::new(5).expect("a number"),
+                LinkName {
+                    slug: "summer/boots".into(),
+                    offer,
+                    affiliate,
+                },
+            )]),
+        },
+    }
+}
+
+fn click(sequence: u32) -> ClickKey {
+    ClickKey {
+        time_ms: NOON_MS,
+        stream: 0xab,
+        sequence,
+    }
+}
+
+/// Ten valid clicks and a bot through the link, two clicks of an affiliate nobody knows, and a sale.
+fn filled(folder: &Path) -> PathBuf {
+    let path = folder.join("store.db");
+    let store = Store::open(&path).expect("a new store");
+    let key = |affiliate, link, reason: Reason, currency: &str| RollupKey {
+        cube: Cube::Traffic,
+        bucket_ms: NOON_MS,
+        offer: 1,
+        affiliate,
+        link,
+        reason: reason as u32,
+        currency: currency.into(),
+        source: Source {
+            consumer: 1,
+            partition: 0,
+        },
+    };
+    let conversion = Conversion {
+        advertiser: 1,
+        order: "A-1".into(),
+        goal: 1,
+        revision: 2,
+        offer: 1,
+        affiliate: 1,
+        link: 5,
+        click: Some(click(2)),
+        time_ms: NOON_MS + 1_500,
+        status: Status::Approved.into(),
+        currency: "USD".into(),
+        amount_micros: 80_000_000,
+        revenue_currency: "USD".into(),
+        revenue_micros: 9_600_000,
+        payout_currency: "USD".into(),
+        payout_micros: 6_400_000,
+        candidates: vec![
+            Candidate {
+                click: Some(click(1)),
+                offer: 1,
+                affiliate: 9,
+                rule: "an earlier click than the last".into(),
+                ..Candidate::default()
+            },
+            Candidate {
+                click: Some(click(2)),
+                offer: 1,
+                affiliate: 1,
+                link: 5,
+                credited: true,
+                rule: "the last click in the window".into(),
+            },
+        ],
+        explanation: "said \x1b[31mtwice".into(),
+        paid: true,
+        ..Conversion::default()
+    };
+    let unpaid = Conversion {
+        advertiser: 1,
+        order: "A-1".into(),
+        goal: 7,
+        revision: 1,
+        status: Status::Pending.into(),
+        reason: Reason::Unauthenticated.into(),
+        ..Conversion::default()
+    };
+    store
+        .batch(|batch| {
+            batch.add_rollup(
+                &key(1, 5, Reason::None, ""),
+                &Change {
+                    clicks: 10,
+                    unique: 8,
+                    duplicate: 2,
+                    ..Change::default()
+                },
+            )?;
+            batch.add_rollup(
+                &key(1, 5, Reason::DeclaredBot, ""),
+                &Change {
+                    invalid: 1,
+                    ..Change::default()
+                },
+            )?;
+            batch.add_rollup(
+                &key(9, 0, Reason::None, ""),
+                &Change {
+                    clicks: 2,
+                    unique: 2,
+                    ..Change::default()
+                },
+            )?;
+            batch.add_rollup(
+                &key(1, 5, Reason::None, "USD"),
+                &Change {
+                    conversions: 1,
+                    amount: 80_000_000,
+                    revenue: 9_600_000,
+                    payout: 6_400_000,
+                    ..Change::default()
+                },
+            )?;
+            for conversion in [&conversion, &unpaid] {
+                let key = OrderKey {
+                    advertiser: 1,
+                    order: "A-1".into(),
+                    goal: conversion.goal,
+                };
+                batch.put_order(&key, &conversion.encode_to_vec(), false, None, 0)?;
+            }
+            Ok(())
+        })
+        .expect("a batch");
+    path
+}
+
+#[test]
+fn numbers_become_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let view = View::open(&filled(folder.path())).unwrap();
+    let table = |by: &str, from: Option<&str>| {
+        let query = ReportQuery::parse(by, from, None, &names()).unwrap();
+        run(&view, &names(), &query).unwrap().table()
+    };
+    assert_eq!(
+        table("link,reason", None),
+        "\
+link          reason        gross  clicks  unique  duplicate  invalid  conversions   CVR  currency  amount  revenue  payout  profit     EPC
+(none)        none              2       2       2          0        0            0  0.00  USD         0.00     0.00    0.00    0.00  0.0000
+summer/boots  declared_bot      1       0       0          0        1            0        USD         0.00     0.00    0.00    0.00
+summer/boots  none             10      10       8          2        0            1  10.00  USD        80.00     9.60    6.40    3.20  0.6400
+total                          13      12      10          2        1            1  8.33  USD        80.00     9.60    6.40    3.20  0.5333
+"
+    );
+    for (by, expected) in [
+        ("day", "2026-11-20 "),
+        ("hour", "2026-11-20T13:00+01:00 "),
+        ("affiliate", "#9 "),
+        ("advertiser", "(none) "),
+    ] {
+        let table = table(by, None);
+        let line = table.lines().nth(1).unwrap();
+        assert!(line.starts_with(expected), "{by}: {line}");
+    }
+    assert_eq!(
+        table("day", Some("2026-11-21")).lines().count(),
+        2,
+        "a header and a total of nothing"
+    );
+}
+
+#[test]
+fn a_conversion_explains_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let view = View::open(&filled(folder.path())).unwrap();
+    assert_eq!(explain(&view, &names(), "A-2").unwrap(), None);
+    let expected = "\
+order A-1 of northpeak, goal sale, revision 2
+  status     approved
+  time       2026-11-20T12:00:01.500Z
+  offer      boots
+  affiliate  trailblog
+  link       summer/boots
+  click      2026-11-20T12:00:00.000Z (000000ab-2)
+  facts      complete
+  amount     80.00 USD
+  revenue    9.60 USD
+  payout     6.40 USD
+  paid       yes: it counts in reports
+  because    said \\u{1b}[31mtwice
+  candidates
+    - 2026-11-20T12:00:00.000Z (000000ab-1)
+      boots by #9: an earlier click than the last
+    + 2026-11-20T12:00:00.000Z (000000ab-2)
+      boots by trailblog through summer/boots: the last click in the window
+
+order A-1 of northpeak, goal #7, revision 1
+  status     pending (unauthenticated)
+  time       1970-01-01T00:00:00.000Z
+  offer      (none)
+  affiliate  (none)
+  click      none
+  facts      none: no click is credited
+  amount     none
+  revenue    none
+  payout     none
+  paid       no: it does not count in reports
+  candidates none
+";
+    assert_eq!(explain(&view, &names(), "A-1").unwrap().unwrap(), expected);
+}
+
+/// Sends one request and returns the status line, the headers and the body.
+async fn ask(address: std::net::SocketAddr, request: &str) -> (String, String) {
+    let mut connection = TcpStream::connect(address).await.expect("a listener");
+    let request = format!("{request}Connection: close\r\n\r\n");
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .expect("a request goes out");
+    let mut answer = String::new();
+    connection
+        .read_to_string(&mut answer)
+        .await
+        .expect("an answer in UTF-8");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    (head.to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn the_api_answers_and_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = filled(folder.path());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = Shutdown::new();
+    let catalog = Arc::new(names());
+    let source = move || {
+        let view = View::open(&path).map_err(|error| error.to_string())?;
+        Ok((view, Arc::clone(&catalog)))
+    };
+    let serving = tokio::spawn(reports::serve(listener, source, shutdown.clone()));
+
+    let host = format!("Host: {address}\r\n");
+    let get = |query: &str| format!("GET /api/v1/report{query} HTTP/1.1\r\n{host}");
+    let report = "?by=affiliate,offer&from=2026-11-20&to=2026-11-20&format=";
+    for (request, status, kind, expected) in [
+        (
+            get(&format!("{report}json")),
+            200,
+            "application/json",
+            r#""affiliate": "trailblog""#,
+        ),
+        (
+            get(&format!("{report}csv")),
+            200,
+            "text/csv",
+            "trailblog,boots,11,10,8,2,1,1,10.00,USD,80.00,",
+        ),
+        (
+            get(&format!("{report}table")),
+            200,
+            "text/plain",
+            "trailblog  boots     11",
+        ),
+        (get(""), 200, "application/json", r#""gross": 13"#),
+        (
+            get("?by=country"),
+            400,
+            "application/json",
+            r#""parameter":"by""#,
+        ),
+        (
+            get("?from=x"),
+            400,
+            "application/json",
+            r#""parameter":"from""#,
+        ),
+        (
+            get("?format=xml"),
+            400,
+            "application/json",
+            r#""parameter":"format""#,
+        ),
+        (
+            get("?group=offer"),
+            400,
+            "application/json",
+            r#""parameter":"group""#,
+        ),
+        (
+            get("?by=offer&by=day"),
+            400,
+            "application/json",
+            "by: is given twice",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\n{host}"),
+            404,
+            "application/json",
+            "/api/v1/report",
+        ),
+        (
+            format!("POST /api/v1/report HTTP/1.1\r\n{host}"),
+            405,
+            "application/json",
+            "use GET",
+        ),
+        (
+            "GET /api/v1/report HTTP/1.1\r\n".into(),
+            400,
+            "application/json",
+            "one Host header",
+        ),
+        (
+            "GET /api/v1/report HTTP/1.1\r\nHost: rebound.example\r\n".into(),
+            421,
+            "application/json",
+            "ask by address",
+        ),
+    ] {
+        let (head, body) = ask(address, &request).await;
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{request}{head}"
+        );
+        assert!(
+            head.contains(&format!("content-type: {kind}")),
+            "{request}{head}"
+        );
+        assert!(head.contains("cache-control: no-store"), "{request}{head}");
+        assert!(body.contains(expected), "{request}{body}");
+    }
+
+    let (head, _) = ask(address, &get(&format!("?by={}", "x".repeat(64 * 1024)))).await;
+    assert!(head.starts_with("HTTP/1.1 4"), "{head}");
+
+    shutdown.request();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_yet_is_a_503() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = Shutdown::new();
+    let source = || Err("no catalog yet".to_owned());
+    let serving = tokio::spawn(reports::serve(listener, source, shutdown.clone()));
+    let request = format!("GET /api/v1/report HTTP/1.1\r\nHost: {address}\r\n");
+    let (head, body) = ask(address, &request).await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(body, "{\"error\":\"no catalog yet\"}\n");
+    shutdown.request();
+    serving.await.unwrap();
+}
