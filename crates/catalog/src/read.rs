@@ -175,13 +175,13 @@ fn numbered<N: Ord, E>(
         .collect()
 }
 
-/// The entries of a kind whose names are valid.
+/// The entries of a kind.
 fn entries<'t>(reader: &mut Reader<'_>, root: &Section<'t>, kind: Kind) -> Entries<'t> {
     let mut list = Vec::new();
     for (name, section) in reader.tables(root, kind.name()) {
         if let Some(mistake) = name_mistake(kind, &name) {
+            // The entry stays: what refers to it is not wrong for that.
             reader.problem(section.at, &section.field, mistake, None);
-            continue;
         }
         let was = reader.text(&section, "was");
         list.push(Entry {
@@ -448,7 +448,6 @@ fn goals(
         reader.only(&section, &fields::GOAL);
         if let Some(mistake) = name_mistake(Kind::Goal, &name) {
             reader.problem(section.at, &section.field, mistake, None);
-            continue;
         }
         let mut rate = |key| {
             let found = reader.required_text(&section, key)?;

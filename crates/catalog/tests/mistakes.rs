@@ -39,92 +39,92 @@ fn one_mistake_at_a_time() {
         (
             r#"window      = "30d""#,
             r#"windw = "30d""#,
-            r#"catalog.toml:18: offer.boots.windw: unknown field, did you mean "window"?"#,
+            r#"catalog.toml:17: offer.boots.windw: unknown field, did you mean "window"?"#,
         ),
         (
             r#"window      = "30d""#,
             r#"window = "401d""#,
-            "catalog.toml:18: offer.boots.window: a window is at most 400d: browsers keep a cookie no longer",
+            "catalog.toml:17: offer.boots.window: a window is at most 400d: browsers keep a cookie no longer",
         ),
         (
             r#"window      = "30d""#,
             r#"window = "a month""#,
-            r#"catalog.toml:18: offer.boots.window: expected a time such as "30d", "12h", "15m" or "90s", found "a month""#,
+            r#"catalog.toml:17: offer.boots.window: expected a time such as "30d", "12h", "15m" or "90s", found "a month""#,
         ),
         (
             r#"window      = "30d""#,
             r#"window = "0s""#,
-            "catalog.toml:18: offer.boots.window: a window is longer than nothing",
+            "catalog.toml:17: offer.boots.window: a window is longer than nothing",
         ),
         (
             r#"window      = "30d""#,
             "window = 30",
-            "catalog.toml:18: offer.boots.window: expected a text in quotes, found a number",
+            "catalog.toml:17: offer.boots.window: expected a text in quotes, found a number",
         ),
         (
             r#"window      = "30d""#,
             r#"hold = "45d""#,
-            "catalog.toml:18: offer.boots.hold: not supported yet",
+            "catalog.toml:17: offer.boots.hold: not supported yet",
         ),
         (
             r#"window      = "30d""#,
             r#"credit = "first""#,
-            r#"catalog.toml:18: offer.boots.credit: "first" is not supported yet: only "last" is"#,
+            r#"catalog.toml:17: offer.boots.credit: "first" is not supported yet: only "last" is"#,
         ),
         (
             r#"window      = "30d""#,
             r#"credit = "lats""#,
-            r#"catalog.toml:18: offer.boots.credit: expected "last", found "lats", did you mean "last"?"#,
+            r#"catalog.toml:17: offer.boots.credit: expected "last", found "lats", did you mean "last"?"#,
         ),
         (
             r#"click_param = "npk""#,
             r#"click_param = "GCLID""#,
-            r#"catalog.toml:17: offer.boots.click_param: browsers strip "GCLID" from addresses: choose a name of the shop's own"#,
+            r#"catalog.toml:16: offer.boots.click_param: browsers strip "GCLID" from addresses: choose a name of the shop's own"#,
         ),
         (
             r#"click_param = "npk""#,
             r#"click_param = "n&k""#,
-            r#"catalog.toml:17: offer.boots.click_param: a parameter has 1 to 40 letters, digits, "_", "-" or ".""#,
+            r#"catalog.toml:16: offer.boots.click_param: a parameter has 1 to 40 letters, digits, "_", "-" or ".""#,
         ),
         (
             r#"click_param = "npk""#,
             r#"click_param = "s""#,
-            r#"catalog.toml:16: offer.boots.to: already has a parameter "s", where the click token goes: write s={token}"#,
+            r#"catalog.toml:15: offer.boots.to: already has a parameter "s", where the click token goes: write s={token}"#,
         ),
         (
             "{affiliate}",
             "{afiliate}",
-            r#"catalog.toml:16: offer.boots.to: unknown macro {afiliate}, did you mean "{affiliate}"?"#,
+            r#"catalog.toml:15: offer.boots.to: unknown macro {afiliate}, did you mean "{affiliate}"?"#,
         ),
         (
             "https://shop.northpeak.example/boots",
             "https://{offer}.northpeak.example/boots",
-            "catalog.toml:16: offer.boots.to: a macro may stand in path, query and fragment, never in scheme or host",
+            "catalog.toml:15: offer.boots.to: a macro may stand in path, query and fragment, never in scheme or host",
         ),
         (
             "https://shop.northpeak.example/boots",
             "https://me:pw@shop.northpeak.example/boots",
-            "catalog.toml:16: offer.boots.to: an address has no user name or password",
+            "catalog.toml:15: offer.boots.to: an address has no user name or password",
         ),
         (
             "https://shop.northpeak.example/boots",
             "javascript:alert(1)",
-            "catalog.toml:16: offer.boots.to: expected an address that starts with https:// or http://",
+            "catalog.toml:15: offer.boots.to: expected an address that starts with https:// or http://",
         ),
         (
             r#"revenue = "4.00 USD""#,
             r#"revenue = "4.00 USB""#,
-            "catalog.toml:21: offer.boots.goal.signup.revenue: expected an ISO 4217 currency such as USD",
+            "catalog.toml:20: offer.boots.goal.signup.revenue: expected an ISO 4217 currency such as USD",
         ),
         (
             r#"revenue = "4.00 USD""#,
             r#"revenue = "a lot""#,
-            r#"catalog.toml:21: offer.boots.goal.signup.revenue: expected an amount and a currency ("4.00 USD") or a percentage ("12 %")"#,
+            r#"catalog.toml:20: offer.boots.goal.signup.revenue: expected an amount and a currency ("4.00 USD") or a percentage ("12 %")"#,
         ),
         (
             r#"payout = "7 %""#,
             r#"tiers = []"#,
-            "catalog.toml:30: offer.tents.goal.sale.payout: is missing\ncatalog.toml:30: offer.tents.goal.sale.tiers: not supported yet",
+            "catalog.toml:29: offer.tents.goal.sale.payout: is missing\ncatalog.toml:29: offer.tents.goal.sale.tiers: not supported yet",
         ),
         (
             r#"timezone = "UTC""#,
@@ -169,7 +169,7 @@ fn one_mistake_at_a_time() {
         (
             r#"[domain."go.northpeak.example"]"#,
             "[domain.\"a.example\"]\n[domain.\"go.northpeak.example\"]",
-            "catalog.toml:37: link.fall-boots.domain: is missing",
+            "catalog.toml:36: link.fall-boots.domain: is missing",
         ),
         (
             r#"secret = "file:northpeak.secret" }"#,
@@ -214,69 +214,67 @@ fn one_mistake_at_a_time() {
         (
             r#"offers = ["boots", "tents"]"#,
             r#"offers = ["boots", "tnts"]"#,
-            "catalog.toml:34: affiliate.trailblog.offers: no offer \"tnts\", did you mean \"tents\"?",
+            "catalog.toml:33: affiliate.trailblog.offers: no offer \"tnts\", did you mean \"tents\"?",
         ),
         (
             r#"offers = ["boots", "tents"]"#,
             r#"offers = ["tents"]"#,
-            r#"catalog.toml:38: link.fall-boots.offer: affiliate "trailblog" is not approved for "boots": add it to affiliate.trailblog.offers"#,
+            r#"catalog.toml:37: link.fall-boots.offer: affiliate "trailblog" is not approved for "boots": add it to affiliate.trailblog.offers"#,
         ),
         (
             r#"affiliate = "trailblog""#,
             r#"affiliate = "trailblgo""#,
-            r#"catalog.toml:37: link.fall-boots.affiliate: no affiliate "trailblgo", did you mean "trailblog"?"#,
+            r#"catalog.toml:36: link.fall-boots.affiliate: no affiliate "trailblgo", did you mean "trailblog"?"#,
         ),
         (
             r#"sub1      = "newsletter""#,
             r#"creative = "banner""#,
-            "catalog.toml:39: link.fall-boots.creative: not supported yet",
+            "catalog.toml:38: link.fall-boots.creative: not supported yet",
         ),
         (
             r#"sub1      = "newsletter""#,
             r#"sub11 = "x""#,
-            "catalog.toml:39: link.fall-boots.sub11: unknown field, did you mean \"sub1\"?",
+            "catalog.toml:38: link.fall-boots.sub11: unknown field, did you mean \"sub1\"?",
         ),
         (
             r#"sub1      = "newsletter""#,
             r#"sub1 = "a\u0000b""#,
-            "catalog.toml:39: link.fall-boots.sub1: has a control character",
+            "catalog.toml:38: link.fall-boots.sub1: has a control character",
         ),
         (
             r#"sub1      = "newsletter""#,
             r#"was = "fall-boots""#,
-            r#"catalog.toml:39: link.fall-boots.was: "fall-boots" still exists: an entry cannot be what it was"#,
+            r#"catalog.toml:38: link.fall-boots.was: "fall-boots" still exists: an entry cannot be what it was"#,
         ),
         (
             "[link.fall-boots]",
             "[link.postback]",
-            r#"catalog.toml:36: link.postback: "/postback" is reserved"#,
+            r#"catalog.toml:35: link.postback: "/postback" is reserved"#,
         ),
         (
             "[link.fall-boots]",
             r#"[link."_/x"]"#,
-            r#"catalog.toml:36: link."_/x": "/_" is reserved"#,
+            r#"catalog.toml:35: link."_/x": "/_" is reserved"#,
         ),
         (
             "[link.fall-boots]",
             r#"[link."a//b"]"#,
-            r#"catalog.toml:36: link."a//b": a slug has no empty, "." or ".." segment"#,
+            r#"catalog.toml:35: link."a//b": a slug has no empty, "." or ".." segment"#,
         ),
         (
             "[link.fall-boots]",
             r#"[link."fäll"]"#,
-            r#"catalog.toml:36: link."fäll": a slug is made of a-z, A-Z, 0-9, ".", "_", "-" and "/""#,
+            r#"catalog.toml:35: link."fäll": a slug is made of a-z, A-Z, 0-9, ".", "_", "-" and "/""#,
         ),
         (
             "[offer.tents]",
             "[offer.boots]",
-            "catalog.toml:27: duplicate key",
+            r#"catalog.toml:26: duplicate key "boots""#,
         ),
     ] {
         assert!(DEMO.contains(good), "the demo has {good}");
         let found = said(&DEMO.replacen(good, bad, 1)).join("\n");
-        if found != expected { println!("BAD {bad}\n  F {found}\n  E {expected}"); }
-    }
-}
+        assert_eq!(found, expected, "{bad}");
 
 #[test]
 fn every_mistake_at_once() {

@@ -204,7 +204,7 @@ fn renames_that_would_give_a_name_two_numbers() {
     );
     assert_eq!(
         bench.said(&text(&[("a", "tents"), ("b", "tents")], &[])),
-        "catalog.toml:12: offer.b.was: another entry already was \"tents\""
+        "catalog.toml:13: offer.b.was: another entry already was \"tents\""
     );
 }
 

@@ -38,35 +38,85 @@ impl Clicks {
             link: click.link,
             reason: reason as u32,
             currency: String::new(),
-            source: Source { consumer: SOURCE, partition: out.partition },
+            source: Source {
+                consumer: SOURCE,
+                partition: out.partition,
+            },
         };
         if click.offer == 0 && click.link == 0 {
-            return Ok(out.batch.add_rollup(&row(click.reason()), &Change { unmatched: 1, ..Change::default() })?);
+            return Ok(out.batch.add_rollup(
+                &row(click.reason()),
+                &Change {
+                    unmatched: 1,
+                    ..Change::default()
+                },
+            )?);
         }
         if click.class() == Class::Speculative {
-            return Ok(out.batch.add_rollup(&row(Reason::Speculative), &Change { speculative: 1, ..Change::default() })?);
+            return Ok(out.batch.add_rollup(
+                &row(Reason::Speculative),
+                &Change {
+                    speculative: 1,
+                    ..Change::default()
+                },
+            )?);
         }
         out.batch.put_click(key, &record.value)?;
         if click.decision() != Decision::Redirect || click.class() == Class::Head {
-            return Ok(out.batch.add_rollup(&row(click.reason()), &Change { invalid: 1, ..Change::default() })?);
+            return Ok(out.batch.add_rollup(
+                &row(click.reason()),
+                &Change {
+                    invalid: 1,
+                    ..Change::default()
+                },
+            )?);
         }
-        let group = self.group(key, click.catalog_version, click.visitor, click.offer, click.affiliate)?;
-        marks::change(out, SOURCE, &group, key, click.link, |mark| mark.seen = true)
+        let group = self.group(
+            key,
+            click.catalog_version,
+            click.visitor,
+            click.offer,
+            click.affiliate,
+        )?;
+        marks::change(out, SOURCE, &group, key, click.link, |mark| {
+            mark.seen = true
+        })
     }
 
     fn signal(&mut self, out: &mut Output<'_, '_>, record: &Record) -> Result<(), Error> {
         let signal: FraudSignal = decode(record)?;
         let key = key(signal.click.as_ref(), record)?;
-        let group = self.group(key, signal.catalog_version, signal.visitor, signal.offer, signal.affiliate)?;
+        let group = self.group(
+            key,
+            signal.catalog_version,
+            signal.visitor,
+            signal.offer,
+            signal.affiliate,
+        )?;
         let bit = u64::from(u32::try_from(signal.reason).unwrap_or(0)).min(63);
-        marks::change(out, SOURCE, &group, key, signal.link, |mark| mark.reasons |= 1 << bit)
+        marks::change(out, SOURCE, &group, key, signal.link, |mark| {
+            mark.reasons |= 1 << bit
+        })
     }
 
-    fn group(&mut self, key: ClickKey, version: u32, visitor: u64, offer: u32, affiliate: u32) -> Result<MarkGroup, Error> {
+    fn group(
+        &mut self,
+        key: ClickKey,
+        version: u32,
+        visitor: u64,
+        offer: u32,
+        affiliate: u32,
+    ) -> Result<MarkGroup, Error> {
         let catalog = self.versions.get(version)?;
-        let zone = TimeZone::get(&catalog.network.timezone)
-            .map_err(|error| Error::Event(format!("time zone of catalog version {version}: {error}")))?;
-        Ok(MarkGroup { day: Day::of(key.time_ms, &zone).0, visitor, offer, affiliate })
+        let zone = TimeZone::get(&catalog.network.timezone).map_err(|error| {
+            Error::Event(format!("time zone of catalog version {version}: {error}"))
+        })?;
+        Ok(MarkGroup {
+            day: Day::of(key.time_ms, &zone).0,
+            visitor,
+            offer,
+            affiliate,
+        })
     }
 }
 
@@ -87,16 +137,33 @@ impl Handler for Clicks {
                     link: 0,
                     reason: u32::try_from(unmatched.reason).unwrap_or(0),
                     currency: String::new(),
-                    source: Source { consumer: SOURCE, partition: out.partition },
+                    source: Source {
+                        consumer: SOURCE,
+                        partition: out.partition,
+                    },
                 };
                 let count = i64::try_from(unmatched.count).unwrap_or(i64::MAX);
-                Ok(out.batch.add_rollup(&row, &Change { unmatched: count, ..Change::default() })?)
+                Ok(out.batch.add_rollup(
+                    &row,
+                    &Change {
+                        unmatched: count,
+                        ..Change::default()
+                    },
+                )?)
             }
-            _ => Err(Error::Event(format!("clicks: kind {} is not known to this version: use a newer Sluice", record.kind))),
+            _ => Err(Error::Event(format!(
+                "clicks: kind {} is not known to this version: use a newer Sluice",
+                record.kind
+            ))),
         }
     }
 }
 
 fn key(key: Option<&domain::event::ClickKey>, record: &Record) -> Result<ClickKey, Error> {
-    key.map(ClickKey::from).ok_or_else(|| Error::Event(format!("{} lane {} n {}: no key", record.origin, record.lane, record.n)))
+    key.map(ClickKey::from).ok_or_else(|| {
+        Error::Event(format!(
+            "{} lane {} n {}: no key",
+            record.origin, record.lane, record.n
+        ))
+    })
 }

@@ -13,7 +13,12 @@ pub(crate) fn change(
     link: u64,
     apply: impl FnOnce(&mut Mark),
 ) -> Result<(), Error> {
-    let before = out.batch.mark(group, click)?.unwrap_or(Mark { click, seen: false, reasons: 0, link });
+    let before = out.batch.mark(group, click)?.unwrap_or(Mark {
+        click,
+        seen: false,
+        reasons: 0,
+        link,
+    });
     let mut after = before.clone();
     apply(&mut after);
     if after == before {
@@ -26,12 +31,27 @@ pub(crate) fn change(
     let mut add = |mark: &Mark, first: Option<&Mark>, sign: i64| -> Result<(), Error> {
         // A click without a person cannot be told from another: each is the first of its own.
         let first = group.visitor == 0 || first.is_some_and(|first| first.click == mark.click);
-        let reason = if mark.reasons == 0 { 0 } else { mark.reasons.trailing_zeros() };
+        let reason = if mark.reasons == 0 {
+            0
+        } else {
+            mark.reasons.trailing_zeros()
+        };
         let change = match (mark.seen, reason, first) {
             (false, _, _) => return Ok(()),
-            (true, 0, true) => Change { clicks: sign, unique: sign, ..Change::default() },
-            (true, 0, false) => Change { clicks: sign, duplicate: sign, ..Change::default() },
-            (true, _, _) => Change { invalid: sign, ..Change::default() },
+            (true, 0, true) => Change {
+                clicks: sign,
+                unique: sign,
+                ..Change::default()
+            },
+            (true, 0, false) => Change {
+                clicks: sign,
+                duplicate: sign,
+                ..Change::default()
+            },
+            (true, _, _) => Change {
+                invalid: sign,
+                ..Change::default()
+            },
         };
         let row = RollupKey {
             cube: Cube::Traffic,
@@ -41,15 +61,24 @@ pub(crate) fn change(
             link: mark.link,
             reason,
             currency: String::new(),
-            source: Source { consumer: source, partition: out.partition },
+            source: Source {
+                consumer: source,
+                partition: out.partition,
+            },
         };
         Ok(out.batch.add_rollup(&row, &change)?)
     };
     add(&before, first_before.as_ref(), -1)?;
     add(&after, first_after.as_ref(), 1)?;
     // Who else lost or won the first place.
-    for other in [&first_before, &first_after].into_iter().flatten().filter(|other| other.click != click) {
-        if first_before.as_ref().map(|first| first.click) != first_after.as_ref().map(|first| first.click) {
+    for other in [&first_before, &first_after]
+        .into_iter()
+        .flatten()
+        .filter(|other| other.click != click)
+    {
+        if first_before.as_ref().map(|first| first.click)
+            != first_after.as_ref().map(|first| first.click)
+        {
             add(other, first_before.as_ref(), -1)?;
             add(other, first_after.as_ref(), 1)?;
         }

@@ -90,7 +90,16 @@ impl Output<'_, '_> {
         value: &impl prost::Message,
     ) -> Result<(), Error> {
         let bytes = value.encode_to_vec();
-        Ok(self.batch.outbox(self.name, self.stream, topic as u8, lane.0, kind as u16, time_ms, key, &bytes)?)
+        Ok(self.batch.outbox(
+            self.name,
+            self.stream,
+            topic as u8,
+            lane.0,
+            kind as u16,
+            time_ms,
+            key,
+            &bytes,
+        )?)
     }
 }
 
@@ -109,9 +118,21 @@ impl<H: Handler> Stored<H> {
     ///
     /// # Errors
     /// The store could not be read.
-    pub fn new(store: store::Store, handler: H, topic: Topic, prefix: &str, candidate: StreamId) -> Result<Self, Error> {
+    pub fn new(
+        store: store::Store,
+        handler: H,
+        topic: Topic,
+        prefix: &str,
+        candidate: StreamId,
+    ) -> Result<Self, Error> {
         let stream = store.batch(|batch| batch.outbox_stream(H::NAME, candidate.0))?;
-        Ok(Self { store, handler, topic, prefix: prefix.to_owned(), stream })
+        Ok(Self {
+            store,
+            handler,
+            topic,
+            prefix: prefix.to_owned(),
+            stream,
+        })
     }
 
     fn with<T>(
@@ -119,10 +140,20 @@ impl<H: Handler> Stored<H> {
         partition: u16,
         f: impl FnOnce(&mut H, &mut Output<'_, '_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let Self { store, handler, stream, .. } = self;
+        let Self {
+            store,
+            handler,
+            stream,
+            ..
+        } = self;
         let mut failed = None;
         let done = store.batch(|batch| {
-            let mut out = Output { batch, partition, name: H::NAME, stream: *stream };
+            let mut out = Output {
+                batch,
+                partition,
+                name: H::NAME,
+                stream: *stream,
+            };
             match f(handler, &mut out) {
                 Ok(value) => Ok(value),
                 Err(Error::Store(error)) => Err(error),
@@ -140,31 +171,57 @@ impl<H: Handler> Fold for Stored<H> {
     type Error = Error;
 
     fn position(&mut self, partition: u16) -> Result<(u64, Vec<Receipt>), Error> {
-        let position = self.store.batch(|batch| batch.position(H::NAME, self.topic as u8, partition))?;
+        let position = self
+            .store
+            .batch(|batch| batch.position(H::NAME, self.topic as u8, partition))?;
         let highs = position.highs.into_iter();
-        let receipts = highs.map(|high| (high.lane, StreamId(high.stream), High { n: high.n, time_ms: high.time_ms }));
+        let receipts = highs.map(|high| {
+            (
+                high.lane,
+                StreamId(high.stream),
+                High {
+                    n: high.n,
+                    time_ms: high.time_ms,
+                },
+            )
+        });
         Ok((position.offset, receipts.collect()))
     }
 
     fn apply(&mut self, accepted: &Accepted<'_>) -> Result<(), Error> {
         let topic = self.topic as u8;
         self.with(accepted.partition, |handler, out| {
-            out.batch.move_offset(H::NAME, topic, accepted.partition, accepted.from, accepted.to)?;
+            out.batch.move_offset(
+                H::NAME,
+                topic,
+                accepted.partition,
+                accepted.from,
+                accepted.to,
+            )?;
             for record in &accepted.records {
                 handler.fold(out, record)?;
             }
             for (lane, stream, high) in &accepted.highs {
-                let high = store::High { lane: *lane, stream: stream.0, n: high.n, time_ms: high.time_ms };
-                out.batch.set_high(H::NAME, topic, accepted.partition, &high)?;
+                let high = store::High {
+                    lane: *lane,
+                    stream: stream.0,
+                    n: high.n,
+                    time_ms: high.time_ms,
+                };
+                out.batch
+                    .set_high(H::NAME, topic, accepted.partition, &high)?;
             }
             Ok(())
         })
     }
 
     fn outbox(&mut self, limit: usize) -> Result<Vec<(i64, String, Record)>, Error> {
-        let rows = self.store.batch(|batch| batch.outbox_waiting(H::NAME, limit))?;
+        let rows = self
+            .store
+            .batch(|batch| batch.outbox_waiting(H::NAME, limit))?;
         let rows = rows.into_iter().map(|row| {
-            let topic = Topic::from_number(row.topic.into()).ok_or_else(|| Error::Event(format!("outbox: unknown topic {}", row.topic)))?;
+            let topic = Topic::from_number(row.topic.into())
+                .ok_or_else(|| Error::Event(format!("outbox: unknown topic {}", row.topic)))?;
             let record = Record {
                 key: row.key,
                 kind: row.kind,
@@ -181,7 +238,9 @@ impl<H: Handler> Fold for Stored<H> {
     }
 
     fn sent(&mut self, through: i64) -> Result<(), Error> {
-        Ok(self.store.batch(|batch| batch.outbox_delete(H::NAME, through))?)
+        Ok(self
+            .store
+            .batch(|batch| batch.outbox_delete(H::NAME, through))?)
     }
 
     fn tick(&mut self) -> Result<bool, Error> {
@@ -195,7 +254,10 @@ impl<H: Handler> Fold for Stored<H> {
 /// It is no such message.
 pub fn decode<M: prost::Message + Default>(record: &Record) -> Result<M, Error> {
     M::decode(&*record.value).map_err(|error| {
-        Error::Event(format!("{} lane {} n {}: kind {} does not decode: {error}", record.origin, record.lane, record.n, record.kind))
+        Error::Event(format!(
+            "{} lane {} n {}: kind {} does not decode: {error}",
+            record.origin, record.lane, record.n, record.kind
+        ))
     })
 }
 
@@ -209,7 +271,10 @@ pub struct Versions {
 impl Versions {
     /// Over the folder snapshots are kept in.
     pub fn new(folder: Folder) -> Self {
-        Self { folder, cached: HashMap::new() }
+        Self {
+            folder,
+            cached: HashMap::new(),
+        }
     }
 
     /// The catalog of a version.
@@ -220,7 +285,10 @@ impl Versions {
         if let Some(catalog) = self.cached.get(&version) {
             return Ok(Arc::clone(catalog));
         }
-        let catalog = self.folder.version(version).map_err(|error| Error::Event(format!("catalog version {version}: {error}")))?;
+        let catalog = self
+            .folder
+            .version(version)
+            .map_err(|error| Error::Event(format!("catalog version {version}: {error}")))?;
         self.cached.insert(version, Arc::clone(&catalog));
         Ok(catalog)
     }

@@ -30,14 +30,23 @@ pub struct Conversions {
 impl Conversions {
     /// Rules are those of the catalog version a postback names; `partitions` is how many the topic has.
     pub fn new(versions: Versions, partitions: u16) -> Self {
-        Self { versions, partitions }
+        Self {
+            versions,
+            partitions,
+        }
     }
 
-    fn resettle(&mut self, out: &mut Output<'_, '_>, order: &OrderKey, partition: u16) -> Result<(), Error> {
+    fn resettle(
+        &mut self,
+        out: &mut Output<'_, '_>,
+        order: &OrderKey,
+        partition: u16,
+    ) -> Result<(), Error> {
         let kept = out.batch.postbacks(order)?;
         let mut postbacks = Vec::with_capacity(kept.len());
         for (at, bytes) in &kept {
-            let postback = Postback::decode(&**bytes).map_err(|error| Error::Event(format!("a kept postback: {error}")))?;
+            let postback = Postback::decode(&**bytes)
+                .map_err(|error| Error::Event(format!("a kept postback: {error}")))?;
             postbacks.push((*at, postback));
         }
         let basis = settle::basis(&postbacks);
@@ -47,11 +56,18 @@ impl Conversions {
             Some(token) => out.batch.clicks(&[token.click])?.pop().flatten(),
             None => None,
         };
-        let facts = facts.map(|bytes| Click::decode(&*bytes)).transpose().map_err(|error| Error::Event(format!("a kept click: {error}")))?;
+        let facts = facts
+            .map(|bytes| Click::decode(&*bytes))
+            .transpose()
+            .map_err(|error| Error::Event(format!("a kept click: {error}")))?;
         let catalog: std::sync::Arc<Catalog> = self.versions.get(basis.1.catalog_version)?;
         let conversion = settle(&catalog, order, &postbacks, facts.as_ref());
 
-        let before = out.batch.order(order)?.map(|bytes| Conversion::decode(&*bytes)).transpose();
+        let before = out
+            .batch
+            .order(order)?
+            .map(|bytes| Conversion::decode(&*bytes))
+            .transpose();
         let before = before.map_err(|error| Error::Event(format!("a kept conversion: {error}")))?;
         if before.as_ref() == Some(&conversion) {
             return Ok(());
@@ -60,11 +76,27 @@ impl Conversions {
             count(out, before, partition, -1)?;
         }
         count(out, &conversion, partition, 1)?;
-        let waits_for = token.filter(|_| conversion.facts_pending).map(|token| token.click);
-        out.batch.put_order(order, &conversion.encode_to_vec(), conversion.facts_pending, waits_for, partition)?;
-        let key = (u64::from(conversion.affiliate) << 32 | u64::from(conversion.offer)).to_be_bytes();
+        let waits_for = token
+            .filter(|_| conversion.facts_pending)
+            .map(|token| token.click);
+        out.batch.put_order(
+            order,
+            &conversion.encode_to_vec(),
+            conversion.facts_pending,
+            waits_for,
+            partition,
+        )?;
+        let key =
+            (u64::from(conversion.affiliate) << 32 | u64::from(conversion.offer)).to_be_bytes();
         let lane = lane(&key);
-        out.say(Topic::Conversions, lane, Kind::Conversion, conversion.time_ms, &key, &conversion)
+        out.say(
+            Topic::Conversions,
+            lane,
+            Kind::Conversion,
+            conversion.time_ms,
+            &key,
+            &conversion,
+        )
     }
 }
 
@@ -73,14 +105,25 @@ impl Handler for Conversions {
 
     fn fold(&mut self, out: &mut Output<'_, '_>, record: &Record) -> Result<(), Error> {
         if Kind::from_number(record.kind) != Some(Kind::Postback) {
-            return Err(Error::Event(format!("conversions: kind {} is not known to this version: use a newer Sluice", record.kind)));
+            return Err(Error::Event(format!(
+                "conversions: kind {} is not known to this version: use a newer Sluice",
+                record.kind
+            )));
         }
         let postback: Postback = decode(record)?;
         let Some(at) = postback.key.as_ref().map(ClickKey::from) else {
-            return Err(Error::Event(format!("{} lane {} n {}: no key", record.origin, record.lane, record.n)));
+            return Err(Error::Event(format!(
+                "{} lane {} n {}: no key",
+                record.origin, record.lane, record.n
+            )));
         };
-        let order = OrderKey { advertiser: postback.advertiser, order: order(&postback), goal: postback.goal };
-        out.batch.put_postback(&order, at, postback.trust() == Trust::Server, &record.value)?;
+        let order = OrderKey {
+            advertiser: postback.advertiser,
+            order: order(&postback),
+            goal: postback.goal,
+        };
+        out.batch
+            .put_postback(&order, at, postback.trust() == Trust::Server, &record.value)?;
         self.resettle(out, &order, out.partition)
     }
 
@@ -101,7 +144,11 @@ fn order(postback: &Postback) -> String {
     if !postback.order.is_empty() {
         return postback.order.clone();
     }
-    let hex: String = postback.token.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = postback
+        .token
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("token:{hex}{}", postback.token_text)
 }
 
@@ -111,7 +158,12 @@ fn lane(key: &[u8]) -> Lane {
 }
 
 /// Adds a conversion to its bucket, or takes it back. By the time of the conversion.
-fn count(out: &mut Output<'_, '_>, conversion: &Conversion, partition: u16, sign: i64) -> Result<(), Error> {
+fn count(
+    out: &mut Output<'_, '_>,
+    conversion: &Conversion,
+    partition: u16,
+    sign: i64,
+) -> Result<(), Error> {
     if !conversion.paid {
         return Ok(());
     }
@@ -124,14 +176,41 @@ fn count(out: &mut Output<'_, '_>, conversion: &Conversion, partition: u16, sign
             link: conversion.link,
             reason: 0,
             currency: currency.to_owned(),
-            source: Source { consumer: SOURCE, partition },
+            source: Source {
+                consumer: SOURCE,
+                partition,
+            },
         };
         Ok(out.batch.add_rollup(&row, &change)?)
     };
-    add("", Change { conversions: sign, ..Change::default() })?;
+    add(
+        "",
+        Change {
+            conversions: sign,
+            ..Change::default()
+        },
+    )?;
     if conversion.amount_micros != 0 {
-        add(&conversion.currency, Change { amount: sign * conversion.amount_micros, ..Change::default() })?;
+        add(
+            &conversion.currency,
+            Change {
+                amount: sign * conversion.amount_micros,
+                ..Change::default()
+            },
+        )?;
     }
-    add(&conversion.revenue_currency, Change { revenue: sign * conversion.revenue_micros, ..Change::default() })?;
-    add(&conversion.payout_currency, Change { payout: sign * conversion.payout_micros, ..Change::default() })
+    add(
+        &conversion.revenue_currency,
+        Change {
+            revenue: sign * conversion.revenue_micros,
+            ..Change::default()
+        },
+    )?;
+    add(
+        &conversion.payout_currency,
+        Change {
+            payout: sign * conversion.payout_micros,
+            ..Change::default()
+        },
+    )
 }

@@ -12,17 +12,29 @@ use store::OrderKey;
 pub(crate) fn basis(postbacks: &[(ClickKey, Postback)]) -> Option<&(ClickKey, Postback)> {
     let trusted = |said: &&(ClickKey, Postback)| said.1.trust() == Trust::Server;
     let good = |said: &&(ClickKey, Postback)| trusted(said) && said.1.offer != 0;
-    postbacks.iter().find(good).or_else(|| postbacks.iter().find(trusted)).or_else(|| postbacks.first())
+    postbacks
+        .iter()
+        .find(good)
+        .or_else(|| postbacks.iter().find(trusted))
+        .or_else(|| postbacks.first())
 }
 
 /// Works the conversion out. `postbacks` in key order, at least one; `facts` is the click of the basis' token, once known.
 ///
 /// # Panics
 /// Without a postback: an order exists because one named it.
-pub fn settle(catalog: &Catalog, order: &OrderKey, postbacks: &[(ClickKey, Postback)], facts: Option<&Click>) -> Conversion {
+pub fn settle(
+    catalog: &Catalog,
+    order: &OrderKey,
+    postbacks: &[(ClickKey, Postback)],
+    facts: Option<&Click>,
+) -> Conversion {
     let (at, said) = basis(postbacks).expect("an order exists because a postback named it");
     let trusted = said.trust() == Trust::Server;
-    let last = postbacks.iter().rev().find(|said| said.1.trust() == Trust::Server);
+    let last = postbacks
+        .iter()
+        .rev()
+        .find(|said| said.1.trust() == Trust::Server);
     let token = Token::from_bytes(&said.token);
     let mut conversion = Conversion {
         advertiser: order.advertiser,
@@ -48,7 +60,9 @@ pub fn settle(catalog: &Catalog, order: &OrderKey, postbacks: &[(ClickKey, Postb
     conversion.candidates = candidates(catalog, &conversion, token, facts, reason);
     match reason {
         Reason::None => conversion.paid = conversion.status() == Status::Approved,
-        Reason::Unauthenticated | Reason::AmountMissing => conversion.status = Status::Pending.into(),
+        Reason::Unauthenticated | Reason::AmountMissing => {
+            conversion.status = Status::Pending.into()
+        }
         _ if trusted => conversion.status = Status::Rejected.into(),
         _ => conversion.status = Status::Pending.into(),
     }
@@ -57,22 +71,41 @@ pub fn settle(catalog: &Catalog, order: &OrderKey, postbacks: &[(ClickKey, Postb
 }
 
 /// The first thing that keeps it from being paid; on the way there, what it is worth.
-fn judge(catalog: &Catalog, conversion: &mut Conversion, said: &Postback, at: ClickKey, token: Option<Token>) -> Reason {
+fn judge(
+    catalog: &Catalog,
+    conversion: &mut Conversion,
+    said: &Postback,
+    at: ClickKey,
+    token: Option<Token>,
+) -> Reason {
     if said.trust() != Trust::Server {
         // What the edge found wrong says more than that nobody vouched for it.
-        return if said.reason() == Reason::None { Reason::Unauthenticated } else { said.reason() };
+        return if said.reason() == Reason::None {
+            Reason::Unauthenticated
+        } else {
+            said.reason()
+        };
     }
     if said.reason() != Reason::None {
         return said.reason();
     }
-    let Some(token) = token else { return Reason::TokenMissing };
-    let Some(offer) = Offer::new(said.offer).and_then(|offer| catalog.offers.get(&offer)) else { return Reason::UnknownOffer };
-    let Some(goal) = Goal::new(said.goal).and_then(|goal| offer.goals.get(&goal)) else { return Reason::UnknownGoal };
+    let Some(token) = token else {
+        return Reason::TokenMissing;
+    };
+    let Some(offer) = Offer::new(said.offer).and_then(|offer| catalog.offers.get(&offer)) else {
+        return Reason::UnknownOffer;
+    };
+    let Some(goal) = Goal::new(said.goal).and_then(|goal| offer.goals.get(&goal)) else {
+        return Reason::UnknownGoal;
+    };
     if at.time_ms.saturating_sub(token.click.time_ms) > offer.window_ms {
         return Reason::OutsideWindow;
     }
-    let amount = Currency::parse(&said.currency).filter(|_| said.has_amount).map(|currency| (Micros(said.amount_micros), currency));
-    let (Some(revenue), Some(payout)) = (goal.revenue.apply(amount), goal.payout.apply(amount)) else {
+    let amount = Currency::parse(&said.currency)
+        .filter(|_| said.has_amount)
+        .map(|currency| (Micros(said.amount_micros), currency));
+    let (Some(revenue), Some(payout)) = (goal.revenue.apply(amount), goal.payout.apply(amount))
+    else {
         return Reason::AmountMissing;
     };
     conversion.revenue_micros = revenue.0.0;
@@ -83,10 +116,23 @@ fn judge(catalog: &Catalog, conversion: &mut Conversion, said: &Postback, at: Cl
 }
 
 /// Every click that could have been credited, the latest first, with the rule that kept or removed it.
-fn candidates(catalog: &Catalog, conversion: &Conversion, token: Option<Token>, facts: Option<&Click>, reason: Reason) -> Vec<Candidate> {
-    let Some(token) = token else { return Vec::new() };
+fn candidates(
+    catalog: &Catalog,
+    conversion: &Conversion,
+    token: Option<Token>,
+    facts: Option<&Click>,
+    reason: Reason,
+) -> Vec<Candidate> {
+    let Some(token) = token else {
+        return Vec::new();
+    };
     let mut tokens = vec![token];
-    tokens.extend(facts.iter().flat_map(|click| &click.history).filter_map(|bytes| Token::from_bytes(bytes)));
+    tokens.extend(
+        facts
+            .iter()
+            .flat_map(|click| &click.history)
+            .filter_map(|bytes| Token::from_bytes(bytes)),
+    );
     tokens.sort_by_key(|token| std::cmp::Reverse(token.click));
     tokens.dedup();
     let describe = |candidate: Token| {
@@ -95,11 +141,15 @@ fn candidates(catalog: &Catalog, conversion: &Conversion, token: Option<Token>, 
             Target::Link(link) => link.get(),
             Target::Offer(..) => 0,
         };
-        let advertiser = offer.and_then(|offer| catalog.offers.get(&offer)).map(|offer| offer.advertiser.get());
+        let advertiser = offer
+            .and_then(|offer| catalog.offers.get(&offer))
+            .map(|offer| offer.advertiser.get());
         let credited = candidate == token && reason == Reason::None;
         let rule = if candidate == token {
             match reason {
-                Reason::None => "kept: the last click before the order, within the offer's window".to_owned(),
+                Reason::None => {
+                    "kept: the last click before the order, within the offer's window".to_owned()
+                }
                 reason => format!("removed: {}", reason.name().replace('_', " ")),
             }
         } else if advertiser != Some(conversion.advertiser) {
@@ -122,8 +172,12 @@ fn candidates(catalog: &Catalog, conversion: &Conversion, token: Option<Token>, 
 fn explain(conversion: &Conversion, postbacks: usize, trusted: bool) -> String {
     let said = match (postbacks, trusted) {
         (1, true) => "one postback, sent with the advertiser's secret".to_owned(),
-        (n, true) => format!("{n} postbacks; the first trusted one gives token and amount, the last one the status"),
-        (n, false) => format!("{n} postback(s), none sent with the advertiser's secret: it pays nothing"),
+        (n, true) => format!(
+            "{n} postbacks; the first trusted one gives token and amount, the last one the status"
+        ),
+        (n, false) => {
+            format!("{n} postback(s), none sent with the advertiser's secret: it pays nothing")
+        }
     };
     match conversion.reason() {
         Reason::None => said,

@@ -18,7 +18,10 @@ fn with(status: StatusCode, content_type: Option<&'static str>, body: Bytes) -> 
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     if let Some(content_type) = content_type {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
     }
     answer
 }
@@ -26,14 +29,20 @@ fn with(status: StatusCode, content_type: Option<&'static str>, body: Bytes) -> 
 /// 302 to where the catalog says. Refused bytes cannot be in it: it was rendered from checked text and encoded values.
 pub(crate) fn redirect(location: &str, cookie: Option<&str>) -> Answer {
     let Ok(location) = HeaderValue::from_str(location) else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "the destination cannot be sent");
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the destination cannot be sent",
+        );
     };
     let mut answer = with(StatusCode::FOUND, None, Bytes::new());
     let headers = answer.headers_mut();
     headers.insert(header::LOCATION, location);
     headers.insert(ROBOTS_TAG, NO_INDEX);
     if let Some(cookie) = cookie {
-        headers.insert(header::SET_COOKIE, HeaderValue::from_str(cookie).expect("tokens and attributes are ASCII"));
+        headers.insert(
+            header::SET_COOKIE,
+            HeaderValue::from_str(cookie).expect("tokens and attributes are ASCII"),
+        );
     }
     answer
 }
@@ -41,25 +50,39 @@ pub(crate) fn redirect(location: &str, cookie: Option<&str>) -> Answer {
 /// 503 for a browser that looks ahead: it asks again when the visitor clicks, and that request is the click.
 pub(crate) fn not_yet() -> Answer {
     let mut answer = with(StatusCode::SERVICE_UNAVAILABLE, None, Bytes::new());
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("86400"));
+    answer
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("86400"));
     answer
 }
 
 /// A line of plain text.
 pub(crate) fn text(status: StatusCode, line: &'static str) -> Answer {
-    with(status, Some("text/plain; charset=utf-8"), Bytes::from(format!("{line}\n")))
+    with(
+        status,
+        Some("text/plain; charset=utf-8"),
+        Bytes::from(format!("{line}\n")),
+    )
 }
 
 /// A line of JSON.
 pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
-    with(status, Some("application/json"), Bytes::from(format!("{value}\n")))
+    with(
+        status,
+        Some("application/json"),
+        Bytes::from(format!("{value}\n")),
+    )
 }
 
 /// What a visitor sees who followed a dead link.
 pub(crate) fn not_found() -> Answer {
     const PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Not found</title>\
         <h1>This link leads nowhere</h1><p>It may be mistyped, or it has ended.</p></html>\n";
-    let mut answer = with(StatusCode::NOT_FOUND, Some("text/html; charset=utf-8"), Bytes::from_static(PAGE.as_bytes()));
+    let mut answer = with(
+        StatusCode::NOT_FOUND,
+        Some("text/html; charset=utf-8"),
+        Bytes::from_static(PAGE.as_bytes()),
+    );
     answer.headers_mut().insert(ROBOTS_TAG, NO_INDEX);
     answer
 }
@@ -67,6 +90,8 @@ pub(crate) fn not_found() -> Answer {
 /// 405 with what would be taken.
 pub(crate) fn foreign_method(line: &'static str, allowed: &'static str) -> Answer {
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, line);
-    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    answer
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allowed));
     answer
 }

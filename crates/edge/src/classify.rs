@@ -9,14 +9,42 @@ pub(crate) const USER_AGENT_BYTES_MAX: usize = 512;
 
 /// Words by which crawlers and preview fetchers declare themselves.
 const BOTS: &[&str] = &[
-    "bot", "crawler", "spider", "slurp", "facebookexternalhit", "whatsapp/", "embedly", "preview", "lighthouse",
-    "headlesschrome", "pingdom", "uptime", "monitor", "mediapartners", "bingpreview", "archiver", "validator",
+    "bot",
+    "crawler",
+    "spider",
+    "slurp",
+    "facebookexternalhit",
+    "whatsapp/",
+    "embedly",
+    "preview",
+    "lighthouse",
+    "headlesschrome",
+    "pingdom",
+    "uptime",
+    "monitor",
+    "mediapartners",
+    "bingpreview",
+    "archiver",
+    "validator",
 ];
 
 /// Words of tools and libraries that are no browser and say so.
 const TOOLS: &[&str] = &[
-    "curl/", "wget/", "python", "go-http-client", "okhttp", "java/", "libwww", "axios/", "node-fetch", "httpclient", "ruby",
-    "perl", "php", "postman", "insomnia",
+    "curl/",
+    "wget/",
+    "python",
+    "go-http-client",
+    "okhttp",
+    "java/",
+    "libwww",
+    "axios/",
+    "node-fetch",
+    "httpclient",
+    "ruby",
+    "perl",
+    "php",
+    "postman",
+    "insomnia",
 ];
 
 /// The lists, ready to match.
@@ -28,9 +56,15 @@ pub(crate) struct Classifier {
 impl Classifier {
     pub(crate) fn new() -> Self {
         let build = |words: &[&str]| {
-            AhoCorasick::builder().ascii_case_insensitive(true).build(words).expect("a short list of plain words builds")
+            AhoCorasick::builder()
+                .ascii_case_insensitive(true)
+                .build(words)
+                .expect("a short list of plain words builds")
         };
-        Self { bots: build(BOTS), tools: build(TOOLS) }
+        Self {
+            bots: build(BOTS),
+            tools: build(TOOLS),
+        }
     }
 
     /// The class of a request. Speculation is told first: a prefetch is no click, whoever makes it.
@@ -53,20 +87,30 @@ impl Classifier {
 
 /// The user agent's bytes, cut to the bound.
 pub(crate) fn user_agent(headers: &HeaderMap) -> &[u8] {
-    let agent = headers.get(header::USER_AGENT).map_or(&[][..], |value| value.as_bytes());
+    let agent = headers
+        .get(header::USER_AGENT)
+        .map_or(&[][..], |value| value.as_bytes());
     &agent[..agent.len().min(USER_AGENT_BYTES_MAX)]
 }
 
 /// `Sec-Purpose: prefetch…` (Fetch standard), or its ancestors `Purpose` and `X-Moz`.
 fn is_speculative(headers: &HeaderMap) -> bool {
     ["sec-purpose", "purpose", "x-moz"].iter().any(|name| {
-        headers.get_all(*name).iter().any(|value| value.as_bytes().to_ascii_lowercase().windows(8).any(|w| w == b"prefetch"))
+        headers.get_all(*name).iter().any(|value| {
+            value
+                .as_bytes()
+                .to_ascii_lowercase()
+                .windows(8)
+                .any(|w| w == b"prefetch")
+        })
     })
 }
 
 /// Whether the browser says it is going somewhere, not loading an image or script. Silence counts as going.
 pub(crate) fn is_navigation(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate")
+    headers
+        .get("sec-fetch-mode")
+        .is_none_or(|mode| mode == "navigate")
 }
 
 #[cfg(test)]
@@ -81,15 +125,29 @@ mod tests {
             (Method::GET, "user-agent", chrome, Class::Browser),
             (Method::HEAD, "user-agent", chrome, Class::Head),
             (Method::GET, "user-agent", "curl/8.5.0", Class::NonBrowser),
-            (Method::GET, "user-agent", "Mozilla/5.0 (compatible; Googlebot/2.1)", Class::Bot),
+            (
+                Method::GET,
+                "user-agent",
+                "Mozilla/5.0 (compatible; Googlebot/2.1)",
+                Class::Bot,
+            ),
             (Method::GET, "user-agent", "", Class::NonBrowser),
-            (Method::GET, "sec-purpose", "prefetch;prerender", Class::Speculative),
+            (
+                Method::GET,
+                "sec-purpose",
+                "prefetch;prerender",
+                Class::Speculative,
+            ),
             (Method::GET, "purpose", "Prefetch", Class::Speculative),
             (Method::GET, "x-moz", "prefetch", Class::Speculative),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().expect("a header"));
-            assert_eq!(classifier.classify(&method, &headers), expected, "{name}: {value}");
+            assert_eq!(
+                classifier.classify(&method, &headers),
+                expected,
+                "{name}: {value}"
+            );
         }
     }
 }

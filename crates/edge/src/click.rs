@@ -25,23 +25,50 @@ pub(crate) struct Asked<'r> {
 }
 
 /// Answers `/{slug}` and `/c?…` of a domain.
-pub(crate) fn serve(worker: &Worker, live: &Live, asked: &Asked<'_>, domain: Domain, secure: bool) -> Answer {
-    let (params, labels, consent) = request::parameters(asked.parts.uri.query().unwrap_or_default());
+pub(crate) fn serve(
+    worker: &Worker,
+    live: &Live,
+    asked: &Asked<'_>,
+    domain: Domain,
+    secure: bool,
+) -> Answer {
+    let (params, labels, consent) =
+        request::parameters(asked.parts.uri.query().unwrap_or_default());
     let slug;
     let path = if asked.parts.uri.path() == "/c" {
         Path::Click
     } else {
         let Some(found) = request::slug(asked.parts.uri.path()) else {
             unmatched(worker, asked, Reason::BadSlug);
-            return answer::text(StatusCode::BAD_REQUEST, "the path holds control characters or is not UTF-8");
+            return answer::text(
+                StatusCode::BAD_REQUEST,
+                "the path holds control characters or is not UTF-8",
+            );
         };
         slug = found;
         Path::Slug(&slug)
     };
     let consent = consented(consent.as_deref(), &asked.parts.headers);
     match routing::decide(&live.table, domain, path, &params) {
-        Decision::Redirect(route) => redirect(worker, live, asked, &Clicked { route, params: &params, labels, consent, domain, secure }),
-        Decision::Refuse { reason, offer, affiliate, link } => {
+        Decision::Redirect(route) => redirect(
+            worker,
+            live,
+            asked,
+            &Clicked {
+                route,
+                params: &params,
+                labels,
+                consent,
+                domain,
+                secure,
+            },
+        ),
+        Decision::Refuse {
+            reason,
+            offer,
+            affiliate,
+            link,
+        } => {
             if offer.is_none() && link.is_none() {
                 unmatched(worker, asked, reason);
             } else {
@@ -79,7 +106,14 @@ struct Clicked<'t> {
 }
 
 fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'_>) -> Answer {
-    let Clicked { route, params, labels, consent, domain, secure } = clicked;
+    let Clicked {
+        route,
+        params,
+        labels,
+        consent,
+        domain,
+        secure,
+    } = clicked;
     let mut location = String::with_capacity(512);
     let mut recorder = worker.recorder.borrow_mut();
     let Some(key) = recorder.next() else {
@@ -89,15 +123,23 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
                 routing::render(route, params, None, &mut location);
                 answer::redirect(&location, None)
             }
-            WhenFull::Refuse => answer::text(StatusCode::SERVICE_UNAVAILABLE, "clicks cannot be recorded at the moment"),
+            WhenFull::Refuse => answer::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "clicks cannot be recorded at the moment",
+            ),
         };
     };
     let shard = shard(recorder.seed, asked.client);
     let speculative = asked.class == Class::Speculative;
     let headers = &asked.parts.headers;
 
-    let token = (!speculative && consent.0 != Consent::None)
-        .then(|| recorder.keyring.seal(&Token { click: key, target: route.target, shard }));
+    let token = (!speculative && consent.0 != Consent::None).then(|| {
+        recorder.keyring.seal(&Token {
+            click: key,
+            target: route.target,
+            shard,
+        })
+    });
     let history = History::read(headers, *secure, &mut recorder.keyring);
     drop(recorder);
 
@@ -109,7 +151,12 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
     click.offer = route.offer.get();
     click.affiliate = route.affiliate.get();
     click.advertiser = route.advertiser.get();
-    click.decision = if speculative { event::Decision::Speculative } else { event::Decision::Redirect }.into();
+    click.decision = if speculative {
+        event::Decision::Speculative
+    } else {
+        event::Decision::Redirect
+    }
+    .into();
     click.reason = match asked.class {
         Class::Speculative => Reason::Speculative,
         Class::Head => Reason::Head,
@@ -125,9 +172,14 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
         click.labels.push(Label::BadCookie.into());
     }
     if consent.0 == Consent::All {
-        click.history = history.tokens.iter().map(|token| token.to_bytes().to_vec()).collect();
+        click.history = history
+            .tokens
+            .iter()
+            .map(|token| token.to_bytes().to_vec())
+            .collect();
     }
-    let person = matches!(asked.class, Class::Browser | Class::NonBrowser) && classify::is_navigation(headers);
+    let person = matches!(asked.class, Class::Browser | Class::NonBrowser)
+        && classify::is_navigation(headers);
     let cookie = token
         .filter(|_| person && consent.0 == Consent::All)
         .map(|token| history.with(token, *secure, live.table.cookie_max_age_s()));
@@ -141,7 +193,9 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
     if speculative {
         return answer::not_yet();
     }
-    let token = token.as_ref().map(|token| std::str::from_utf8(token).expect("tokens are base64url"));
+    let token = token
+        .as_ref()
+        .map(|token| std::str::from_utf8(token).expect("tokens are base64url"));
     routing::render(route, params, token, &mut location);
     answer::redirect(&location, cookie.as_deref())
 }
@@ -149,10 +203,15 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
 /// A request that names nothing known: kept whole or counted.
 pub(crate) fn unmatched(worker: &Worker, asked: &Asked<'_>, reason: Reason) {
     let domain = asked.domain.map(|(domain, _)| domain);
-    if !worker.unmatched.borrow_mut().keep_whole((domain, reason, asked.class)) {
+    if !worker
+        .unmatched
+        .borrow_mut()
+        .keep_whole((domain, reason, asked.class))
+    {
         return;
     }
-    let (params, labels, consent) = request::parameters(asked.parts.uri.query().unwrap_or_default());
+    let (params, labels, consent) =
+        request::parameters(asked.parts.uri.query().unwrap_or_default());
     let consent = consented(consent.as_deref(), &asked.parts.headers);
     let mut click = described(worker, asked, &params, labels, consent);
     click.domain = domain.map_or(0, |domain| domain.get());
@@ -174,9 +233,12 @@ fn described(
     if !classify::is_navigation(headers) {
         labels.push(Label::NotNavigation);
     }
-    let text = |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
+    let text =
+        |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
     let mut click = event::Click {
-        shard: shard(worker.recorder.borrow().seed, asked.client).get().into(),
+        shard: shard(worker.recorder.borrow().seed, asked.client)
+            .get()
+            .into(),
         class: asked.class.into(),
         labels: labels.into_iter().map(i32::from).collect(),
         consent: consent.0.into(),
@@ -236,14 +298,21 @@ fn consented(parameter: Option<&str>, headers: &HeaderMap) -> (Consent, ConsentS
         Some("all") => (Consent::All, ConsentSource::Parameter),
         Some("token") => (Consent::Token, ConsentSource::Parameter),
         Some("none") => (Consent::None, ConsentSource::Parameter),
-        _ if headers.get("sec-gpc").is_some_and(|value| value == "1") => (Consent::Token, ConsentSource::Gpc),
+        _ if headers.get("sec-gpc").is_some_and(|value| value == "1") => {
+            (Consent::Token, ConsentSource::Gpc)
+        }
         _ => (Consent::All, ConsentSource::Default),
     }
 }
 
 fn referrer_host(headers: &HeaderMap) -> String {
-    let referrer = headers.get(header::REFERER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let host = referrer.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let referrer = headers
+        .get(header::REFERER)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let host = referrer.split_once("://").map_or("", |(_, rest)| {
+        rest.split(['/', '?', '#']).next().unwrap_or_default()
+    });
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
     request::cut(host, 253).to_ascii_lowercase()
 }

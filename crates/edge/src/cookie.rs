@@ -28,16 +28,25 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn read(headers: &HeaderMap, secure: bool, keyring: &mut Keyring) -> Self {
         let mut history = Self::default();
-        let pairs = headers.get_all(header::COOKIE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b';'));
+        let pairs = headers
+            .get_all(header::COOKIE)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b';'));
         for pair in pairs.take(PAIRS_MAX) {
-            let Some(value) = pair.trim_ascii().strip_prefix(name(secure).as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) else {
+            let Some(value) = pair
+                .trim_ascii()
+                .strip_prefix(name(secure).as_bytes())
+                .and_then(|rest| rest.strip_prefix(b"="))
+            else {
                 continue;
             };
             for (at, text) in value.split(|b| *b == b'.').take(TOKENS_MAX + 1).enumerate() {
                 match (at < TOKENS_MAX).then(|| keyring.open(text)) {
                     Some(Ok(token)) => {
                         history.tokens.push(token);
-                        history.texts.push(text.try_into().expect("what opens has a token's length"));
+                        history
+                            .texts
+                            .push(text.try_into().expect("what opens has a token's length"));
                     }
                     _ => history.bad = true,
                 }
@@ -60,7 +69,9 @@ impl History {
             value.push_str(std::str::from_utf8(text).expect("tokens are base64url"));
         }
         value.push_str(if secure { "; Secure" } else { "" });
-        value.push_str(&format!("; HttpOnly; SameSite=Lax; Path=/; Max-Age={max_age_s}"));
+        value.push_str(&format!(
+            "; HttpOnly; SameSite=Lax; Path=/; Max-Age={max_age_s}"
+        ));
         value
     }
 }
@@ -76,7 +87,11 @@ mod tests {
 
     fn token(sequence: u32) -> [u8; TOKEN_CHARS] {
         ring().seal(&Token {
-            click: ClickKey { time_ms: domain::time::EPOCH_MS, stream: 1, sequence },
+            click: ClickKey {
+                time_ms: domain::time::EPOCH_MS,
+                stream: 1,
+                sequence,
+            },
             target: Target::Link(Link::new(1).expect("in range")),
             shard: Shard::new(1).expect("12 bits"),
         })
@@ -89,7 +104,11 @@ mod tests {
     }
 
     fn sequences(history: &History) -> Vec<u32> {
-        history.tokens.iter().map(|token| token.click.sequence).collect()
+        history
+            .tokens
+            .iter()
+            .map(|token| token.click.sequence)
+            .collect()
     }
 
     #[test]

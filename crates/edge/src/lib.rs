@@ -4,19 +4,19 @@
 //! snapshot and the counters. Between having a request and having its answer there is no `.await`; the one exception is
 //! `/postback`, which is answered when its record is durable.
 
-pub mod settings;
-mod live;
-mod request;
-mod classify;
-mod cookie;
-mod unmatched;
-mod recorder;
-mod click;
-mod postback;
 mod answer;
+mod classify;
+mod click;
+mod cookie;
+mod live;
 mod metrics;
-mod worker;
+mod postback;
+mod recorder;
+mod request;
+pub mod settings;
 mod start;
+mod unmatched;
+mod worker;
 
 pub use settings::{Settings, WhenFull};
 pub use start::{Edge, Parts, StartError};

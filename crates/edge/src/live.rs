@@ -21,17 +21,24 @@ impl Live {
         for (number, advertiser) in &catalog.advertisers {
             let mut digests = Vec::new();
             for secret in &advertiser.secrets {
-                let bytes = secret.read().map_err(|error| format!("advertiser {}: {error}", advertiser.name))?;
+                let bytes = secret
+                    .read()
+                    .map_err(|error| format!("advertiser {}: {error}", advertiser.name))?;
                 digests.push(Sha256::digest(bytes).into());
             }
             secrets.insert(*number, digests);
         }
-        Ok(Self { table: Table::new(catalog), secrets })
+        Ok(Self {
+            table: Table::new(catalog),
+            secrets,
+        })
     }
 
     /// Whether this is a secret of the advertiser. Digests are compared, so the time taken says nothing of the secret.
     pub(crate) fn knows(&self, advertiser: Advertiser, secret: &[u8]) -> bool {
         let digest: [u8; 32] = Sha256::digest(secret).into();
-        self.secrets.get(&advertiser).is_some_and(|known| known.contains(&digest))
+        self.secrets
+            .get(&advertiser)
+            .is_some_and(|known| known.contains(&digest))
     }
 }

@@ -15,8 +15,17 @@ pub(crate) enum PathKind {
 }
 
 const PATHS: [&str; 4] = ["slug", "click", "postback", "other"];
-const STATUSES: [u16; 14] = [200, 202, 302, 400, 403, 404, 405, 413, 414, 421, 422, 408, 500, 503];
-const CLASSES: [&str; 6] = ["none", "browser", "non_browser", "bot", "head", "speculative"];
+const STATUSES: [u16; 14] = [
+    200, 202, 302, 400, 403, 404, 405, 413, 414, 421, 422, 408, 500, 503,
+];
+const CLASSES: [&str; 6] = [
+    "none",
+    "browser",
+    "non_browser",
+    "bot",
+    "head",
+    "speculative",
+];
 
 /// One set for all workers of a process.
 #[derive(Clone)]
@@ -31,16 +40,25 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
-            Opts::new("sluice_edge_requests_total", "Requests answered, by kind of path, status and class."),
+            Opts::new(
+                "sluice_edge_requests_total",
+                "Requests answered, by kind of path, status and class.",
+            ),
             &["path", "status", "class"],
         )?;
         let answered = IntCounterVec::new(
-            Opts::new("sluice_edge_answered_total", "Answers that owe the journal a record, by whether it was taken."),
+            Opts::new(
+                "sluice_edge_answered_total",
+                "Answers that owe the journal a record, by whether it was taken.",
+            ),
             &["outcome"],
         )?;
         let seconds = Histogram::with_opts(
-            HistogramOpts::new("sluice_edge_request_duration_seconds", "From having a request's head to having its answer.")
-                .buckets(prometheus::exponential_buckets(1e-6, 2.0, 18)?),
+            HistogramOpts::new(
+                "sluice_edge_request_duration_seconds",
+                "From having a request's head to having its answer.",
+            )
+            .buckets(prometheus::exponential_buckets(1e-6, 2.0, 18)?),
         )?;
         let connections = IntGauge::new("sluice_edge_connections", "Connections that are open.")?;
         registry.register(Box::new(requests.clone()))?;
@@ -65,12 +83,19 @@ impl Metrics {
     }
 
     pub(crate) fn answered(&self, path: PathKind, status: StatusCode, class: Class) {
-        let status = STATUSES.iter().position(|known| *known == status.as_u16()).expect("every answer's status is listed");
+        let status = STATUSES
+            .iter()
+            .position(|known| *known == status.as_u16())
+            .expect("every answer's status is listed");
         let class = usize::try_from(class as i32).unwrap_or(0);
         self.requests[(path as usize * STATUSES.len() + status) * CLASSES.len() + class].inc();
     }
 
     pub(crate) fn recorded(&self, taken: bool) {
-        if taken { self.recorded.inc() } else { self.unrecorded.inc() }
+        if taken {
+            self.recorded.inc()
+        } else {
+            self.unrecorded.inc()
+        }
     }
 }

@@ -22,10 +22,17 @@ use crate::worker::Worker;
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Longest order id.
 const ORDER_BYTES_MAX: usize = 128;
-const KNOWN: [&str; 8] = ["token", "order", "goal", "amount", "currency", "status", "adv", "secret"];
+const KNOWN: [&str; 8] = [
+    "token", "order", "goal", "amount", "currency", "status", "adv", "secret",
+];
 
 /// Records a postback: the sequence to wait for and the answer to give then, or the answer to give at once.
-pub(crate) fn record(worker: &Worker, live: &Live, asked: &Asked<'_>, body: &[u8]) -> Result<(u64, Answer), Answer> {
+pub(crate) fn record(
+    worker: &Worker,
+    live: &Live,
+    asked: &Asked<'_>,
+    body: &[u8],
+) -> Result<(u64, Answer), Answer> {
     let query = asked.parts.uri.query().unwrap_or_default();
     let mut given: BTreeMap<Cow<'_, str>, Cow<'_, str>> = BTreeMap::new();
     let pairs = form_urlencoded::parse(query.as_bytes()).chain(form_urlencoded::parse(body));
@@ -33,33 +40,51 @@ pub(crate) fn record(worker: &Worker, live: &Live, asked: &Asked<'_>, body: &[u8
         // The first of a repeated parameter wins.
         given.entry(name).or_insert(value);
     }
-    let bearer = asked.parts.headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let bearer = asked
+        .parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let secret = bearer.or_else(|| given.get("secret").map(|secret| secret.as_bytes()));
 
     let mut recorder = worker.recorder.borrow_mut();
     let Some(key) = recorder.next() else {
         worker.metrics.recorded(false);
-        return Err(answer::text(StatusCode::SERVICE_UNAVAILABLE, "the postback cannot be recorded at the moment: send it again"));
+        return Err(answer::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the postback cannot be recorded at the moment: send it again",
+        ));
     };
     let said = |name: &str| given.get(name).map_or("", |value| &**value);
     let token = match said("token") {
         "" => Err(Reason::TokenMissing),
-        text => recorder.keyring.open(text.as_bytes()).map_err(|refused| match refused {
-            Refused::Malformed => Reason::TokenMalformed,
-            Refused::Lowercased => Reason::TokenLowercased,
-            Refused::Forged => Reason::TokenForged,
-        }),
+        text => recorder
+            .keyring
+            .open(text.as_bytes())
+            .map_err(|refused| match refused {
+                Refused::Malformed => Reason::TokenMalformed,
+                Refused::Lowercased => Reason::TokenLowercased,
+                Refused::Forged => Reason::TokenForged,
+            }),
     };
     let mut postback = understood(live, &given, secret, token);
     postback.key = Some(key.into());
     let shard = shard(recorder.seed, &postback);
     postback.shard = shard.get().into();
     let answer = answered(live, &postback, &given);
-    let sequence = recorder.append(Topic::Postbacks, shard, address_bytes(asked.client, false), Event::Postback(postback));
+    let sequence = recorder.append(
+        Topic::Postbacks,
+        shard,
+        address_bytes(asked.client, false),
+        Event::Postback(postback),
+    );
     worker.metrics.recorded(sequence.is_some());
     match sequence {
         Some(sequence) => Ok((sequence, answer)),
-        None => Err(answer::text(StatusCode::SERVICE_UNAVAILABLE, "the postback cannot be recorded at the moment: send it again")),
+        None => Err(answer::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the postback cannot be recorded at the moment: send it again",
+        )),
     }
 }
 
@@ -86,9 +111,17 @@ fn understood(
         }
     };
     let hostile = |text: &str| text.contains(['\r', '\n', '\0']);
-    if given.iter().any(|(name, value)| hostile(name) || hostile(value)) || said("order").len() > ORDER_BYTES_MAX {
+    if given
+        .iter()
+        .any(|(name, value)| hostile(name) || hostile(value))
+        || said("order").len() > ORDER_BYTES_MAX
+    {
         wrong(Reason::Malformed);
-        for text in [&mut postback.goal_text, &mut postback.order, &mut postback.amount_text] {
+        for text in [
+            &mut postback.goal_text,
+            &mut postback.order,
+            &mut postback.amount_text,
+        ] {
             text.retain(|c| !c.is_control());
         }
     }
@@ -105,7 +138,9 @@ fn understood(
             let (offer, affiliate) = catalog.target(token.target).unzip();
             postback.offer = offer.map_or(0, |offer| offer.get());
             postback.affiliate = affiliate.map_or(0, |affiliate| affiliate.get());
-            owner = offer.and_then(|offer| catalog.offers.get(&offer)).map(|offer| offer.advertiser);
+            owner = offer
+                .and_then(|offer| catalog.offers.get(&offer))
+                .map(|offer| offer.advertiser);
             if owner.is_none() {
                 wrong(Reason::UnknownOffer);
             }
@@ -114,7 +149,10 @@ fn understood(
             }
         }
         Err(why) => {
-            postback.token_text = cut(said("token"), 64).chars().filter(|c| !c.is_control()).collect();
+            postback.token_text = cut(said("token"), 64)
+                .chars()
+                .filter(|c| !c.is_control())
+                .collect();
             wrong(why);
         }
     }
@@ -127,30 +165,53 @@ fn understood(
     // Who speaks.
     let knows = |advertiser, secret| live.knows(advertiser, secret);
     match (advertiser, secret) {
-        (Some(advertiser), Some(secret)) if knows(advertiser, secret) && named.is_none_or(|named| named == Some(advertiser)) => {
+        (Some(advertiser), Some(secret))
+            if knows(advertiser, secret) && named.is_none_or(|named| named == Some(advertiser)) =>
+        {
             postback.trust = Trust::Server.into();
         }
-        (Some(_), Some(secret)) if catalog.advertisers.keys().any(|other| knows(*other, secret)) => wrong(Reason::TokenForeign),
+        (Some(_), Some(secret))
+            if catalog
+                .advertisers
+                .keys()
+                .any(|other| knows(*other, secret)) =>
+        {
+            wrong(Reason::TokenForeign)
+        }
         _ => wrong(Reason::Unauthenticated),
     }
 
     // What is reported.
-    if let Some(offer) = domain::Offer::new(postback.offer).and_then(|offer| catalog.offers.get(&offer)) {
+    if let Some(offer) =
+        domain::Offer::new(postback.offer).and_then(|offer| catalog.offers.get(&offer))
+    {
         let found = match said("goal") {
             "" if offer.goals.len() == 1 => offer.goals.keys().next(),
             "" => None,
-            name => offer.goals.iter().find(|(_, goal)| goal.name == name).map(|(number, _)| number),
+            name => offer
+                .goals
+                .iter()
+                .find(|(_, goal)| goal.name == name)
+                .map(|(number, _)| number),
         };
         match found {
             Some(goal) => postback.goal = goal.get(),
-            None => wrong(if said("goal").is_empty() { Reason::GoalMissing } else { Reason::UnknownGoal }),
+            None => wrong(if said("goal").is_empty() {
+                Reason::GoalMissing
+            } else {
+                Reason::UnknownGoal
+            }),
         }
     }
     let currency = match said("currency") {
-        "" => advertiser.and_then(|advertiser| catalog.advertisers.get(&advertiser)).map(|advertiser| advertiser.currency),
+        "" => advertiser
+            .and_then(|advertiser| catalog.advertisers.get(&advertiser))
+            .map(|advertiser| advertiser.currency),
         code => Currency::parse(code),
     };
-    postback.currency = currency.map(|currency| currency.code().to_owned()).unwrap_or_default();
+    postback.currency = currency
+        .map(|currency| currency.code().to_owned())
+        .unwrap_or_default();
     match (said("amount"), Micros::parse(said("amount"))) {
         ("", _) => {}
         (_, Some(amount)) if currency.is_some() => {
@@ -187,23 +248,42 @@ fn shard(seed: u64, postback: &event::Postback) -> Shard {
 }
 
 /// One line that says what was understood.
-fn answered(live: &Live, postback: &event::Postback, given: &BTreeMap<Cow<'_, str>, Cow<'_, str>>) -> Answer {
+fn answered(
+    live: &Live,
+    postback: &event::Postback,
+    given: &BTreeMap<Cow<'_, str>, Cow<'_, str>>,
+) -> Answer {
     let catalog = live.table.catalog();
     let trusted = postback.trust() == Trust::Server;
     let status = match postback.reason() {
         Reason::None => StatusCode::OK,
         Reason::Unauthenticated => StatusCode::ACCEPTED,
         Reason::TokenForeign => StatusCode::FORBIDDEN,
-        Reason::UnknownOffer | Reason::UnknownGoal | Reason::GoalMissing | Reason::AmountMalformed | Reason::UnknownStatus => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        Reason::UnknownOffer
+        | Reason::UnknownGoal
+        | Reason::GoalMissing
+        | Reason::AmountMalformed
+        | Reason::UnknownStatus => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_REQUEST,
     };
     let mut said = serde_json::Map::new();
     said.insert("recorded".into(), true.into());
-    said.insert("trust".into(), if trusted { "server" } else { "none" }.into());
-    let status_name = if trusted { postback.status().as_str_name() } else { "STATUS_PENDING" };
-    said.insert("status".into(), status_name.trim_start_matches("STATUS_").to_ascii_lowercase().into());
+    said.insert(
+        "trust".into(),
+        if trusted { "server" } else { "none" }.into(),
+    );
+    let status_name = if trusted {
+        postback.status().as_str_name()
+    } else {
+        "STATUS_PENDING"
+    };
+    said.insert(
+        "status".into(),
+        status_name
+            .trim_start_matches("STATUS_")
+            .to_ascii_lowercase()
+            .into(),
+    );
     if postback.reason() != Reason::None {
         said.insert("reason".into(), postback.reason().name().into());
     }
@@ -219,11 +299,18 @@ fn answered(live: &Live, postback: &event::Postback, given: &BTreeMap<Cow<'_, st
             said.insert("goal".into(), catalog.goal_name(goal).into());
         }
         if postback.has_amount {
-            said.insert("amount".into(), Micros(postback.amount_micros).to_string().into());
+            said.insert(
+                "amount".into(),
+                Micros(postback.amount_micros).to_string().into(),
+            );
             said.insert("currency".into(), postback.currency.as_str().into());
         }
     }
-    let ignored: Vec<&str> = given.keys().map(|name| &**name).filter(|name| !KNOWN.contains(name)).collect();
+    let ignored: Vec<&str> = given
+        .keys()
+        .map(|name| &**name)
+        .filter(|name| !KNOWN.contains(name))
+        .collect();
     if !ignored.is_empty() {
         said.insert("ignored".into(), json!(ignored));
     }

@@ -23,7 +23,15 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new(writer: journal::Writer, keyring: Keyring, seed: u64, clock: Clock) -> Self {
-        Self { writer, numbering: Numbering::default(), clock, last_ms: 0, buffer: Vec::new(), keyring, seed }
+        Self {
+            writer,
+            numbering: Numbering::default(),
+            clock,
+            last_ms: 0,
+            buffer: Vec::new(),
+            keyring,
+            seed,
+        }
     }
 
     /// The time, which never goes back within a stream.
@@ -43,7 +51,13 @@ impl Recorder {
     }
 
     /// Appends, after [`Self::next`] said that there is room. The sequence, or `None` when the disk failed just now.
-    pub(crate) fn append(&mut self, topic: Topic, shard: Shard, address: Vec<u8>, event: Event) -> Option<u64> {
+    pub(crate) fn append(
+        &mut self,
+        topic: Topic,
+        shard: Shard,
+        address: Vec<u8>,
+        event: Event,
+    ) -> Option<u64> {
         let lane = shard.lane();
         let record = EdgeRecord {
             topic: topic as u32,
@@ -54,7 +68,10 @@ impl Recorder {
         };
         self.buffer.clear();
         record.encode(&mut self.buffer).expect("a vector grows");
-        debug_assert!(self.buffer.len() <= RECORD_BYTES_MAX, "every value in a record is bounded");
+        debug_assert!(
+            self.buffer.len() <= RECORD_BYTES_MAX,
+            "every value in a record is bounded"
+        );
         self.writer.append(&self.buffer).ok()
     }
 }

@@ -29,7 +29,10 @@ pub(crate) struct Host {
 
 /// Exactly one well-formed Host (RFC 9112 §3.2); a target in absolute form overrides it.
 pub(crate) fn host(parts: &Parts) -> Result<Host, Refusal> {
-    const BAD: Refusal = (StatusCode::BAD_REQUEST, "exactly one well-formed Host header is needed");
+    const BAD: Refusal = (
+        StatusCode::BAD_REQUEST,
+        "exactly one well-formed Host header is needed",
+    );
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let only = hosts.next().ok_or(BAD)?;
     if hosts.next().is_some() {
@@ -53,7 +56,10 @@ pub(crate) fn host(parts: &Parts) -> Result<Host, Refusal> {
         }
         _ => &with_port,
     };
-    Ok(Host { name: name.strip_suffix('.').unwrap_or(name).to_owned(), with_port })
+    Ok(Host {
+        name: name.strip_suffix('.').unwrap_or(name).to_owned(),
+        with_port,
+    })
 }
 
 /// The methods a path takes.
@@ -62,15 +68,24 @@ pub(crate) fn method(parts: &Parts) -> Result<(), Refusal> {
     if parts.method == Method::GET || parts.method == Method::HEAD || post {
         Ok(())
     } else {
-        Err((StatusCode::METHOD_NOT_ALLOWED, "this method is not served here"))
+        Err((
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this method is not served here",
+        ))
     }
 }
 
 /// Within the bound, and a path.
 pub(crate) fn target(parts: &Parts) -> Result<(), Refusal> {
-    let length = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let length = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
     if length > TARGET_BYTES_MAX {
-        Err((StatusCode::URI_TOO_LONG, "the address is longer than 8192 bytes"))
+        Err((
+            StatusCode::URI_TOO_LONG,
+            "the address is longer than 8192 bytes",
+        ))
     } else if !parts.uri.path().starts_with('/') {
         Err((StatusCode::BAD_REQUEST, "expected a path"))
     } else {
@@ -80,7 +95,9 @@ pub(crate) fn target(parts: &Parts) -> Result<(), Refusal> {
 
 /// The slug a path means; `None` when it holds control or non-UTF-8 bytes.
 pub(crate) fn slug(path: &str) -> Option<Cow<'_, str>> {
-    let slug = percent_decode_str(path.strip_prefix('/').unwrap_or(path)).decode_utf8().ok()?;
+    let slug = percent_decode_str(path.strip_prefix('/').unwrap_or(path))
+        .decode_utf8()
+        .ok()?;
     (!slug.chars().any(char::is_control)).then_some(slug)
 }
 
@@ -93,9 +110,13 @@ pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Ip
         return peer;
     }
     let values = headers.get_all("x-forwarded-for").iter().rev();
-    let hops = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
+    let hops = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.rsplit(','));
     for hop in hops.take(HOPS_MAX) {
-        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        let Ok(address) = hop.trim().parse::<IpAddr>() else {
+            break;
+        };
         client = address.to_canonical();
         if !is_trusted(&client) {
             break;
@@ -130,7 +151,10 @@ pub(crate) fn parameters(query: &str) -> (Params<'_>, Vec<Label>, Option<Cow<'_,
                 params.url = true;
                 continue;
             }
-            name => match name.strip_prefix("sub").and_then(|n| n.parse::<usize>().ok()) {
+            name => match name
+                .strip_prefix("sub")
+                .and_then(|n| n.parse::<usize>().ok())
+            {
                 Some(n @ 1..=10) => {
                     if is_unreplaced(&value) {
                         label(&mut labels, Label::UnreplacedMacro);
@@ -156,7 +180,11 @@ fn label(labels: &mut Vec<Label>, label: Label) {
 fn clean<'a>(value: Cow<'a, str>, labels: &mut Vec<Label>) -> Cow<'a, str> {
     let mut value = value;
     if value.chars().any(char::is_control) {
-        value = value.chars().filter(|c| !c.is_control()).collect::<String>().into();
+        value = value
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect::<String>()
+            .into();
         label(labels, Label::Cleaned);
     }
     if value.len() > VALUE_BYTES_MAX {
@@ -173,7 +201,9 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
 
 /// `{sub1}`, `[[s]]` or `${CID}`: a traffic source forgot to fill it in.
 fn is_unreplaced(value: &str) -> bool {
-    [("{", "}"), ("[[", "]]"), ("${", "}")].iter().any(|(open, close)| value.starts_with(open) && value.ends_with(close))
+    [("{", "}"), ("[[", "]]"), ("${", "}")]
+        .iter()
+        .any(|(open, close)| value.starts_with(open) && value.ends_with(close))
 }
 
 #[cfg(test)]
@@ -196,7 +226,11 @@ mod tests {
             ("/", &["go.example:8080"], Some("go.example")),
             ("/", &["go.example."], Some("go.example")),
             ("/", &["[::1]:80"], Some("[::1]")),
-            ("http://other.example/", &["go.example"], Some("other.example")),
+            (
+                "http://other.example/",
+                &["go.example"],
+                Some("other.example"),
+            ),
             ("/", &[], None),
             ("/", &["a", "a"], None),
             ("/", &[""], None),
@@ -205,7 +239,14 @@ mod tests {
             ("/", &["a:port"], None),
             ("/", &[":80"], None),
         ] {
-            assert_eq!(host(&parts(uri, hosts)).ok().map(|host| host.name).as_deref(), expected, "{uri} {hosts:?}");
+            assert_eq!(
+                host(&parts(uri, hosts))
+                    .ok()
+                    .map(|host| host.name)
+                    .as_deref(),
+                expected,
+                "{uri} {hosts:?}"
+            );
         }
     }
 
@@ -225,10 +266,17 @@ mod tests {
 
     #[test]
     fn clients() {
-        let trusted: Vec<IpNet> = vec!["127.0.0.0/8".parse().expect("a network"), "10.0.0.0/8".parse().expect("a network")];
+        let trusted: Vec<IpNet> = vec![
+            "127.0.0.0/8".parse().expect("a network"),
+            "10.0.0.0/8".parse().expect("a network"),
+        ];
         for (peer, forwarded, expected) in [
             ("127.0.0.1", "203.0.113.7", "203.0.113.7"),
-            ("127.0.0.1", "198.51.100.1, 203.0.113.7, 10.1.1.1", "203.0.113.7"),
+            (
+                "127.0.0.1",
+                "198.51.100.1, 203.0.113.7, 10.1.1.1",
+                "203.0.113.7",
+            ),
             ("127.0.0.1", "203.0.113.7, nonsense", "127.0.0.1"),
             ("127.0.0.1", "", "127.0.0.1"),
             ("192.0.2.1", "203.0.113.7", "192.0.2.1"),
@@ -243,7 +291,10 @@ mod tests {
 
     #[test]
     fn parameters_are_first_wins_cleaned_and_cut() {
-        let query = format!("offer=a&offer=b&sub1=%0d%0aSet-Cookie:x&sub2=%7Bsub2%7D&sub11=x&ext={}", "é".repeat(200));
+        let query = format!(
+            "offer=a&offer=b&sub1=%0d%0aSet-Cookie:x&sub2=%7Bsub2%7D&sub11=x&ext={}",
+            "é".repeat(200)
+        );
         let (params, labels, _) = parameters(&query);
         assert_eq!(params.offer.as_deref(), Some("a"));
         assert_eq!(params.sub[0].as_deref(), Some("Set-Cookie:x"));

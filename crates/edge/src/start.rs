@@ -76,13 +76,25 @@ pub struct Edge {
 impl Edge {
     /// Opens the journals and starts the workers.
     pub fn start(settings: Settings, parts: Parts) -> Result<Self, StartError> {
-        let mut catalogs = catalog::Folder::open(&parts.catalog).map_err(|error| because("catalog")(&error))?;
-        let current = catalogs.current().map_err(|error| because("catalog")(&error))?;
-        let current = current.ok_or_else(|| StartError(format!("{}: no catalog has been applied yet", parts.catalog.display())))?;
+        let mut catalogs =
+            catalog::Folder::open(&parts.catalog).map_err(|error| because("catalog")(&error))?;
+        let current = catalogs
+            .current()
+            .map_err(|error| because("catalog")(&error))?;
+        let current = current.ok_or_else(|| {
+            StartError(format!(
+                "{}: no catalog has been applied yet",
+                parts.catalog.display()
+            ))
+        })?;
         let live = Live::new(current).map_err(|error| because("catalog")(&error))?;
         let live = Arc::new(ArcSwap::from_pointee(live));
-        let metrics = Metrics::new(parts.metrics.registry()).map_err(|error| because("metrics")(&error))?;
-        let address = parts.listener.local_addr().map_err(|error| because("edge")(&error))?;
+        let metrics =
+            Metrics::new(parts.metrics.registry()).map_err(|error| because("metrics")(&error))?;
+        let address = parts
+            .listener
+            .local_addr()
+            .map_err(|error| because("edge")(&error))?;
         let local_hosts = if parts.serve_own_address {
             vec![address.to_string(), format!("localhost:{}", address.port())]
         } else {
@@ -95,30 +107,48 @@ impl Edge {
 
         let settings = Arc::new(settings);
         let local_hosts = Arc::new(local_hosts);
-        let (mut flushers, mut synced, mut seeds, mut folders) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut flushers, mut synced, mut seeds, mut folders) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for index in 0..count {
             let folder = parts.journals.join(index.to_string());
             let stream = StreamId::random();
-            let options = Options { ring_bytes: settings.ring_bytes, ..Options::new(stream) };
-            let (writer, flusher, recovered) = journal::open(&folder, options).map_err(|error| because("journal")(&error))?;
+            let options = Options {
+                ring_bytes: settings.ring_bytes,
+                ..Options::new(stream)
+            };
+            let (writer, flusher, recovered) =
+                journal::open(&folder, options).map_err(|error| because("journal")(&error))?;
             tracing::info!(journal = index, %stream, recovered = recovered.records, "journal opened");
-            let keyring = Keyring::parse(&parts.keys).map_err(|error| because("token keys")(&error))?;
+            let keyring =
+                Keyring::parse(&parts.keys).map_err(|error| because("token keys")(&error))?;
             let (sender, receiver) = watch::channel(0);
             flushers.push(flusher);
             synced.push(sender);
             seeds.push((writer, keyring, receiver));
             folders.push(folder);
         }
-        let syncer = Syncer::start(flushers, Duration::from_millis(settings.sync_ms), move |index, sequence| {
-            synced[index].send_replace(sequence);
-        });
+        let syncer = Syncer::start(
+            flushers,
+            Duration::from_millis(settings.sync_ms),
+            move |index, sequence| {
+                synced[index].send_replace(sequence);
+            },
+        );
 
         let mut workers = Vec::new();
         for (index, (writer, keyring, synced)) in seeds.into_iter().enumerate() {
-            let listener = parts.listener.try_clone().map_err(|error| because("edge")(&error))?;
+            let listener = parts
+                .listener
+                .try_clone()
+                .map_err(|error| because("edge")(&error))?;
             let recorder = Recorder::new(writer, keyring, parts.seed, parts.clock.clone());
-            let (settings, live, metrics) = (Arc::clone(&settings), Arc::clone(&live), metrics.clone());
-            let (local_hosts, shutdown, health) = (Arc::clone(&local_hosts), parts.shutdown.clone(), parts.health.clone());
+            let (settings, live, metrics) =
+                (Arc::clone(&settings), Arc::clone(&live), metrics.clone());
+            let (local_hosts, shutdown, health) = (
+                Arc::clone(&local_hosts),
+                parts.shutdown.clone(),
+                parts.health.clone(),
+            );
             let worker = move || {
                 let worker = Rc::new(Worker {
                     settings,
@@ -130,14 +160,20 @@ impl Edge {
                     local_hosts,
                     synced,
                 });
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("epoll is there");
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .expect("epoll is there");
                 let local = tokio::task::LocalSet::new();
                 local.block_on(&runtime, async {
-                    let listener = tokio::net::TcpListener::from_std(listener).expect("the listener does not block");
+                    let listener = tokio::net::TcpListener::from_std(listener)
+                        .expect("the listener does not block");
                     worker.run(listener, shutdown, || health.beat("edge")).await;
                 });
             };
-            let thread = std::thread::Builder::new().name(format!("edge-{index}")).spawn(worker);
+            let thread = std::thread::Builder::new()
+                .name(format!("edge-{index}"))
+                .spawn(worker);
             workers.push(thread.map_err(|error| because("edge")(&error))?);
         }
         parts.health.set_ready("edge", Ok(()));
@@ -145,20 +181,33 @@ impl Edge {
         let (shutdown, health) = (parts.shutdown, parts.health);
         let follow = move || {
             while !shutdown.wait_timeout(CATALOG_POLL) {
-                match catalogs.changed().map_err(|error| error.to_string()).and_then(|newer| newer.map(Live::new).transpose()) {
+                match catalogs
+                    .changed()
+                    .map_err(|error| error.to_string())
+                    .and_then(|newer| newer.map(Live::new).transpose())
+                {
                     Ok(Some(newer)) => {
                         tracing::info!(version = newer.table.catalog().version, "catalog changed");
                         live.store(Arc::new(newer));
                     }
                     Ok(None) => {}
-                    Err(error) => tracing::error!(%error, "newer catalog refused, the old one goes on"),
+                    Err(error) => {
+                        tracing::error!(%error, "newer catalog refused, the old one goes on")
+                    }
                 }
             }
             health.set_ready("edge", Err("draining".into()));
         };
-        let catalog = std::thread::Builder::new().name("edge-catalog".into()).spawn(follow);
+        let catalog = std::thread::Builder::new()
+            .name("edge-catalog".into())
+            .spawn(follow);
         let catalog = catalog.map_err(|error| because("edge")(&error))?;
-        Ok(Self { workers, catalog, syncer, folders })
+        Ok(Self {
+            workers,
+            catalog,
+            syncer,
+            folders,
+        })
     }
 
     /// The workers' journal folders.
@@ -169,8 +218,12 @@ impl Edge {
     /// Waits for the workers to drain and the last records to be synced.
     pub fn join(self) -> Result<(), StartError> {
         for thread in self.workers.into_iter().chain([self.catalog]) {
-            thread.join().map_err(|_| StartError("an edge thread panicked".into()))?;
+            thread
+                .join()
+                .map_err(|_| StartError("an edge thread panicked".into()))?;
         }
-        self.syncer.stop().map_err(|error| because("journal")(&error))
+        self.syncer
+            .stop()
+            .map_err(|error| because("journal")(&error))
     }
 }

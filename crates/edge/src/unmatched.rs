@@ -33,12 +33,22 @@ impl Unmatched {
     }
 
     /// The counts of a minute that is over (or of the current one at the end), to be recorded.
-    pub(crate) fn take(&mut self, now_ms: u64, at_end: bool) -> Option<(u64, BTreeMap<Named, u64>)> {
+    pub(crate) fn take(
+        &mut self,
+        now_ms: u64,
+        at_end: bool,
+    ) -> Option<(u64, BTreeMap<Named, u64>)> {
         let minute_ms = now_ms - now_ms % MINUTE_MS;
         if minute_ms == self.minute_ms && !at_end {
             return None;
         }
-        let past = std::mem::replace(self, Self { minute_ms, ..Self::default() });
+        let past = std::mem::replace(
+            self,
+            Self {
+                minute_ms,
+                ..Self::default()
+            },
+        );
         (!past.counts.is_empty()).then_some((past.minute_ms, past.counts))
     }
 }
@@ -55,7 +65,10 @@ mod tests {
         let whole = (0..250).filter(|_| unmatched.keep_whole(named)).count();
         assert_eq!(whole, 100);
         assert!(unmatched.take(119_999, false).is_none());
-        assert_eq!(unmatched.take(120_000, false), Some((60_000, BTreeMap::from([(named, 150)]))));
+        assert_eq!(
+            unmatched.take(120_000, false),
+            Some((60_000, BTreeMap::from([(named, 150)])))
+        );
         assert!(unmatched.keep_whole(named));
         assert_eq!(unmatched.take(120_001, true), None);
     }

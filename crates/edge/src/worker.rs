@@ -54,14 +54,22 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Accepts until shutdown, then lets open requests end.
-    pub(crate) async fn run(self: Rc<Self>, listener: TcpListener, shutdown: Shutdown, mut beat: impl FnMut()) {
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        listener: TcpListener,
+        shutdown: Shutdown,
+        mut beat: impl FnMut(),
+    ) {
         let places = Arc::new(Semaphore::new(self.settings.connections_max));
         let mut tick = tokio::time::interval(TICK);
         let drain = shutdown.requested_async();
         tokio::pin!(drain);
         loop {
             let accept = async {
-                let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+                let place = Arc::clone(&places)
+                    .acquire_owned()
+                    .await
+                    .expect("the semaphore is never closed");
                 (listener.accept().await, place)
             };
             tokio::select! {
@@ -88,7 +96,10 @@ impl Worker {
         }
         drop(listener);
         let all = u32::try_from(self.settings.connections_max).unwrap_or(u32::MAX);
-        if tokio::time::timeout(DRAIN_TIMEOUT, places.acquire_many(all)).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, places.acquire_many(all))
+            .await
+            .is_err()
+        {
             tracing::warn!("connections were still open at the end of the drain");
         }
         self.record_unmatched(true);
@@ -133,9 +144,16 @@ impl Worker {
             path if is_reserved(path) => PathKind::Other,
             _ => PathKind::Slug,
         };
-        let (answer, class) = match request::method(&parts).and_then(|()| request::target(&parts)).and_then(|()| request::host(&parts)) {
+        let (answer, class) = match request::method(&parts)
+            .and_then(|()| request::target(&parts))
+            .and_then(|()| request::host(&parts))
+        {
             Err((StatusCode::METHOD_NOT_ALLOWED, line)) => {
-                let allowed = if matches!(kind, PathKind::Postback) { "GET, POST" } else { "GET, HEAD" };
+                let allowed = if matches!(kind, PathKind::Postback) {
+                    "GET, POST"
+                } else {
+                    "GET, HEAD"
+                };
                 (answer::foreign_method(line, allowed), Class::Unspecified)
             }
             Err((status, line)) => (answer::text(status, line), Class::Unspecified),
@@ -143,18 +161,31 @@ impl Worker {
                 let live = self.live.load_full();
                 let domain = match live.table.domain(&host.name) {
                     Some(domain) => Some((domain, true)),
-                    None if self.local_hosts.contains(&host.with_port) => live.table.first_domain().map(|domain| (domain, false)),
+                    None if self.local_hosts.contains(&host.with_port) => {
+                        live.table.first_domain().map(|domain| (domain, false))
+                    }
                     None => None,
                 };
-                let client = request::client(peer.ip(), &parts.headers, &self.settings.trusted_forwarders);
-                let asked = Asked { parts: &parts, client, domain, class };
+                let client =
+                    request::client(peer.ip(), &parts.headers, &self.settings.trusted_forwarders);
+                let asked = Asked {
+                    parts: &parts,
+                    client,
+                    domain,
+                    class,
+                };
                 let answer = match (domain, kind) {
                     (None, _) => {
                         click::unmatched(self, &asked, Reason::UnknownHost);
-                        answer::text(StatusCode::MISDIRECTED_REQUEST, "no domain of this name is served here")
+                        answer::text(
+                            StatusCode::MISDIRECTED_REQUEST,
+                            "no domain of this name is served here",
+                        )
                     }
                     (Some(_), PathKind::Postback) => self.postback(&live, &asked, body).await,
-                    (Some((domain, secure)), PathKind::Slug | PathKind::Click) => click::serve(self, &live, &asked, domain, secure),
+                    (Some((domain, secure)), PathKind::Slug | PathKind::Click) => {
+                        click::serve(self, &live, &asked, domain, secure)
+                    }
                     (Some(_), PathKind::Other) => match parts.uri.path() {
                         "/robots.txt" => answer::text(StatusCode::OK, "User-agent: *\nAllow: /"),
                         _ => answer::text(StatusCode::NOT_FOUND, "nothing is served here"),
@@ -170,10 +201,25 @@ impl Worker {
 
     async fn postback(&self, live: &Live, asked: &Asked<'_>, body: Incoming) -> Answer {
         let body = if asked.parts.method == Method::POST {
-            match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, postback::BODY_BYTES_MAX).collect()).await {
+            match tokio::time::timeout(
+                BODY_TIMEOUT,
+                Limited::new(body, postback::BODY_BYTES_MAX).collect(),
+            )
+            .await
+            {
                 Ok(Ok(body)) => body.to_bytes(),
-                Ok(Err(_)) => return answer::text(StatusCode::PAYLOAD_TOO_LARGE, "the body broke off or is longer than 16384 bytes"),
-                Err(_) => return answer::text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 seconds"),
+                Ok(Err(_)) => {
+                    return answer::text(
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        "the body broke off or is longer than 16384 bytes",
+                    );
+                }
+                Err(_) => {
+                    return answer::text(
+                        StatusCode::REQUEST_TIMEOUT,
+                        "the body did not arrive within 10 seconds",
+                    );
+                }
             }
         } else {
             bytes::Bytes::new()
@@ -182,9 +228,17 @@ impl Worker {
             Err(answer) => answer,
             Ok((sequence, answer)) => {
                 let mut synced = self.synced.clone();
-                match tokio::time::timeout(DURABLE_TIMEOUT, synced.wait_for(|synced| *synced >= sequence)).await {
+                match tokio::time::timeout(
+                    DURABLE_TIMEOUT,
+                    synced.wait_for(|synced| *synced >= sequence),
+                )
+                .await
+                {
                     Ok(Ok(_)) => answer,
-                    _ => answer::text(StatusCode::SERVICE_UNAVAILABLE, "the disk does not keep up: send the postback again"),
+                    _ => answer::text(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the disk does not keep up: send the postback again",
+                    ),
                 }
             }
         }
@@ -193,7 +247,9 @@ impl Worker {
     fn record_unmatched(&self, at_end: bool) {
         let mut recorder = self.recorder.borrow_mut();
         let now_ms = recorder.now_ms();
-        let Some((minute_ms, counts)) = self.unmatched.borrow_mut().take(now_ms, at_end) else { return };
+        let Some((minute_ms, counts)) = self.unmatched.borrow_mut().take(now_ms, at_end) else {
+            return;
+        };
         for ((domain, reason, class), count) in counts {
             let shard = Shard::of(recorder.seed, b"unmatched");
             let appended = recorder.next().and_then(|key| {
@@ -215,7 +271,9 @@ impl Worker {
 
 /// Paths that are no slugs, now and for ever.
 fn is_reserved(path: &str) -> bool {
-    matches!(path, "/event" | "/pixel.gif" | "/s.js" | "/i.gif" | "/robots.txt" | "/favicon.ico")
-        || path.starts_with("/.well-known/")
+    matches!(
+        path,
+        "/event" | "/pixel.gif" | "/s.js" | "/i.gif" | "/robots.txt" | "/favicon.ico"
+    ) || path.starts_with("/.well-known/")
         || path.starts_with("/_/")
 }

@@ -23,7 +23,9 @@ impl Handler for Fraud {
             return Ok(());
         }
         let click: Click = decode(record)?;
-        let Some(key) = click.key.as_ref().map(ClickKey::from) else { return Ok(()) };
+        let Some(key) = click.key.as_ref().map(ClickKey::from) else {
+            return Ok(());
+        };
         if click.decision() != Decision::Redirect || click.class() == Class::Head {
             return Ok(());
         }
@@ -45,15 +47,32 @@ impl Handler for Fraud {
         }
         // Kept is what would be said of the click, should an earlier one turn up.
         let kept = signal(key, Reason::RepeatClick, click.link);
-        out.batch.put_fraud_click(click.visitor, click.offer, click.affiliate, key, &kept.encode_to_vec())?;
-        let from = ClickKey { time_ms: key.time_ms.saturating_sub(REPEAT_MS), stream: 0, sequence: 0 };
-        let to = ClickKey { time_ms: key.time_ms + REPEAT_MS, stream: u32::MAX, sequence: u32::MAX };
-        let around = out.batch.fraud_between(click.visitor, click.offer, click.affiliate, from, to)?;
+        out.batch.put_fraud_click(
+            click.visitor,
+            click.offer,
+            click.affiliate,
+            key,
+            &kept.encode_to_vec(),
+        )?;
+        let from = ClickKey {
+            time_ms: key.time_ms.saturating_sub(REPEAT_MS),
+            stream: 0,
+            sequence: 0,
+        };
+        let to = ClickKey {
+            time_ms: key.time_ms + REPEAT_MS,
+            stream: u32::MAX,
+            sequence: u32::MAX,
+        };
+        let around =
+            out.batch
+                .fraud_between(click.visitor, click.offer, click.affiliate, from, to)?;
         if around.iter().any(|(other, _)| *other < key) {
             say(out, key, &kept)?;
         }
         for (later, kept) in around.iter().filter(|(other, _)| *other > key) {
-            let kept = FraudSignal::decode(&**kept).map_err(|error| Error::Event(format!("a kept click: {error}")))?;
+            let kept = FraudSignal::decode(&**kept)
+                .map_err(|error| Error::Event(format!("a kept click: {error}")))?;
             say(out, *later, &kept)?;
         }
         Ok(())
@@ -66,6 +85,14 @@ fn say(out: &mut Output<'_, '_>, click: ClickKey, signal: &FraudSignal) -> Resul
     if !out.batch.put_flag(click, code)? {
         return Ok(());
     }
-    let shard = Shard::new(signal.shard).ok_or_else(|| Error::Event("a click's shard has more than 12 bits".into()))?;
-    out.say(Topic::FraudSignals, shard.lane(), Kind::FraudSignal, click.time_ms, &shard.get().to_be_bytes(), signal)
+    let shard = Shard::new(signal.shard)
+        .ok_or_else(|| Error::Event("a click's shard has more than 12 bits".into()))?;
+    out.say(
+        Topic::FraudSignals,
+        shard.lane(),
+        Kind::FraudSignal,
+        click.time_ms,
+        &shard.get().to_be_bytes(),
+        signal,
+    )
 }

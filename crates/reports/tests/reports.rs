@@ -191,11 +191,11 @@ fn numbers_become_names() {
     assert_eq!(
         table("link,reason", None),
         "\
-link          reason        gross  clicks  unique  duplicate  invalid  conversions   CVR  currency  amount  revenue  payout  profit     EPC
-(none)        none              2       2       2          0        0            0  0.00  USD         0.00     0.00    0.00    0.00  0.0000
-summer/boots  declared_bot      1       0       0          0        1            0        USD         0.00     0.00    0.00    0.00
+link          reason        gross  clicks  unique  duplicate  invalid  conversions    CVR  currency  amount  revenue  payout  profit     EPC
+(none)        none              2       2       2          0        0            0   0.00  USD         0.00     0.00    0.00    0.00  0.0000
+summer/boots  declared_bot      1       0       0          0        1            0         USD         0.00     0.00    0.00    0.00
 summer/boots  none             10      10       8          2        0            1  10.00  USD        80.00     9.60    6.40    3.20  0.6400
-total                          13      12      10          2        1            1  8.33  USD        80.00     9.60    6.40    3.20  0.5333
+total                          13      12      10          2        1            1   8.33  USD        80.00     9.60    6.40    3.20  0.5333
 "
     );
     for (by, expected) in [

@@ -1,5 +1,9 @@
 //! Commands that read: a catalog, or the data folder of a running or stopped system.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a command prints is its answer")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a command prints is its answer"
+)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,7 +82,11 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
     let checked = catalog::check(path).map_err(|problems| {
         eprintln!("{problems}");
         let count = problems.0.len();
-        Refusal::new(format!("{}: {count} mistake{}, listed above", path.display(), if count == 1 { "" } else { "s" }))
+        Refusal::new(format!(
+            "{}: {count} mistake{}, listed above",
+            path.display(),
+            if count == 1 { "" } else { "s" }
+        ))
     })?;
     let catalog = &checked.catalog;
     println!(
@@ -97,12 +105,18 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
 pub(crate) fn open(data: &std::path::Path) -> Result<(store::View, Arc<catalog::Catalog>), String> {
     let path = data.join("store.sqlite");
     if !path.exists() {
-        return Err(format!("{}: no store here yet: start `sluice up` first, or name its folder with --data", data.display()));
+        return Err(format!(
+            "{}: no store here yet: start `sluice up` first, or name its folder with --data",
+            data.display()
+        ));
     }
     let view = store::View::open(&path).map_err(|error| error.to_string())?;
     let folder = catalog::Folder::open(data.join("catalog")).map_err(|error| error.to_string())?;
     let catalog = folder.current().map_err(|error| error.to_string())?;
-    Ok((view, catalog.ok_or_else(|| format!("{}: no catalog has been applied yet", data.display()))?))
+    Ok((
+        view,
+        catalog.ok_or_else(|| format!("{}: no catalog has been applied yet", data.display()))?,
+    ))
 }
 
 pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
@@ -126,7 +140,10 @@ pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
 pub(crate) fn explain_conversion(arguments: &ExplainConversion) -> Result<(), Refusal> {
     let (view, catalog) = open(&arguments.data).map_err(refuse)?;
     let Some(text) = reports::explain(&view, &catalog, &arguments.order).map_err(refuse)? else {
-        return Err(refuse(format!("order {}: nobody reported it", arguments.order)));
+        return Err(refuse(format!(
+            "order {}: nobody reported it",
+            arguments.order
+        )));
     };
     println!("{}", text.trim_end());
     Ok(())

@@ -23,7 +23,10 @@ pub(crate) struct Around {
 /// Counts of every consumer, by outcome.
 pub(crate) fn events(registry: &prometheus::Registry) -> Result<IntCounterVec, prometheus::Error> {
     let events = IntCounterVec::new(
-        Opts::new("sluice_consumer_events_total", "Records read by a consumer, by what became of them."),
+        Opts::new(
+            "sluice_consumer_events_total",
+            "Records read by a consumer, by what became of them.",
+        ),
         &["consumer", "outcome"],
     )?;
     registry.register(Box::new(events.clone()))?;
@@ -38,18 +41,43 @@ pub(crate) fn start<H: Handler + Send + 'static>(
     mut stored: Stored<H>,
     stop: Shutdown,
 ) -> Result<JoinHandle<Result<(), String>>, String> {
-    let mut receiver = around.stream.receiver(topic).map_err(|error| error.to_string())?;
-    let Around { stream, events, health, process, records_max } = around.clone();
+    let mut receiver = around
+        .stream
+        .receiver(topic)
+        .map_err(|error| error.to_string())?;
+    let Around {
+        stream,
+        events,
+        health,
+        process,
+        records_max,
+    } = around.clone();
     let run = move || {
         let mut senders = || Ok(stream.sender());
-        let options = Options { records_max, idle_wait: Duration::from_millis(20), ..Options::default() };
+        let options = Options {
+            records_max,
+            idle_wait: Duration::from_millis(20),
+            ..Options::default()
+        };
         let count = |outcome: &str, by: u64| events.with_label_values(&[name, outcome]).inc_by(by);
         let mut observe = |progress: &Progress| {
             health.beat(name);
-            if let Progress::Folded { folded, tombstones, repeats, conflicts, early, .. } = progress {
-                for (outcome, by) in
-                    [("folded", folded), ("tombstone", tombstones), ("repeat", repeats), ("conflict", conflicts), ("early", early)]
-                {
+            if let Progress::Folded {
+                folded,
+                tombstones,
+                repeats,
+                conflicts,
+                early,
+                ..
+            } = progress
+            {
+                for (outcome, by) in [
+                    ("folded", folded),
+                    ("tombstone", tombstones),
+                    ("repeat", repeats),
+                    ("conflict", conflicts),
+                    ("early", early),
+                ] {
                     count(outcome, *by);
                 }
             }
@@ -69,5 +97,8 @@ pub(crate) fn start<H: Handler + Send + 'static>(
             format!("{name}: {error}")
         })
     };
-    std::thread::Builder::new().name(name.into()).spawn(run).map_err(|error| format!("{name}: {error}"))
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .map_err(|error| format!("{name}: {error}"))
 }

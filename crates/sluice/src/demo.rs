@@ -9,13 +9,18 @@ use crate::settings::{DATA, Settings};
 /// Writes the demo catalog where there is none; its path.
 pub(crate) fn write(data: &Path) -> Result<PathBuf, String> {
     let folder = data.join("demo");
-    catalog::write_demo(&folder, &crate::keys::random_hex()).map_err(|error| format!("{}: {error}", folder.display()))
+    catalog::write_demo(&folder, &crate::keys::random_hex())
+        .map_err(|error| format!("{}: {error}", folder.display()))
 }
 
 /// Lines that are ready to paste.
 pub(crate) fn print(settings: &Settings, edge: SocketAddr, reports: SocketAddr) {
     let secret = settings.data.join("demo/northpeak.secret");
-    let data = if settings.data == Path::new(DATA) { String::new() } else { format!(" --data {}", settings.data.display()) };
+    let data = if settings.data == Path::new(DATA) {
+        String::new()
+    } else {
+        format!(" --data {}", settings.data.display())
+    };
     println!(
         "Try, in another terminal:\n\
          \n  # a click: a redirect, a token, a cookie\n  curl -i 'http://{edge}/fall-boots'\n\

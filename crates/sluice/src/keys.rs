@@ -15,12 +15,18 @@ pub(crate) struct Keys {
 impl Keys {
     /// Reads the keys, making them at the first start.
     pub(crate) fn open(folder: &Path) -> Result<Self, String> {
-        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("{}: {error}", folder.display()))?;
         let tokens = read_or_make(&folder.join("tokens.key"), |key| format!("1 {key}\n"))?;
         let visitor = read_or_make(&folder.join("visitor.key"), |key| format!("{key}\n"))?;
-        domain::Keyring::parse(&tokens).map_err(|error| format!("{}: {error}", folder.join("tokens.key").display()))?;
-        let visitor = domain::token::from_hex(visitor.trim())
-            .ok_or_else(|| format!("{}: expected 64 hexadecimal digits", folder.join("visitor.key").display()))?;
+        domain::Keyring::parse(&tokens)
+            .map_err(|error| format!("{}: {error}", folder.join("tokens.key").display()))?;
+        let visitor = domain::token::from_hex(visitor.trim()).ok_or_else(|| {
+            format!(
+                "{}: expected 64 hexadecimal digits",
+                folder.join("visitor.key").display()
+            )
+        })?;
         Ok(Self { tokens, visitor })
     }
 
@@ -32,7 +38,8 @@ impl Keys {
 
 fn read_or_make(path: &Path, text: impl FnOnce(&str) -> String) -> Result<String, String> {
     if !path.exists() {
-        secret::write_private(path, text(&random_hex()).as_bytes()).map_err(|error| error.to_string())?;
+        secret::write_private(path, text(&random_hex()).as_bytes())
+            .map_err(|error| error.to_string())?;
     }
     let bytes = secret::read_private(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|_| format!("{}: is not text", path.display()))
@@ -40,5 +47,9 @@ fn read_or_make(path: &Path, text: impl FnOnce(&str) -> String) -> Result<String
 
 /// 32 random bytes in hexadecimal digits.
 pub(crate) fn random_hex() -> String {
-    format!("{}{}", journal::StreamId::random(), journal::StreamId::random())
+    format!(
+        "{}{}",
+        journal::StreamId::random(),
+        journal::StreamId::random()
+    )
 }

@@ -18,12 +18,22 @@ pub(crate) fn show(metrics: &Metrics, shutdown: &Shutdown) {
     let bar = ProgressBar::new_spinner();
     let mut last = 0;
     while !shutdown.wait_timeout(EVERY) {
-        let recorded = sum(metrics, "sluice_edge_answered_total", ("outcome", "recorded"));
-        let folded = sum(metrics, "sluice_consumer_events_total", ("outcome", "folded"));
+        let recorded = sum(
+            metrics,
+            "sluice_edge_answered_total",
+            ("outcome", "recorded"),
+        );
+        let folded = sum(
+            metrics,
+            "sluice_consumer_events_total",
+            ("outcome", "folded"),
+        );
         let delivered = sum(metrics, "sluice_journal_delivered_total", ("", ""));
         let rate = (recorded - last) as f64 / EVERY.as_secs_f64();
         last = recorded;
-        bar.set_message(format!("{recorded} recorded  {delivered} delivered  {folded} folded  {rate:.0}/s"));
+        bar.set_message(format!(
+            "{recorded} recorded  {delivered} delivered  {folded} folded  {rate:.0}/s"
+        ));
         bar.tick();
     }
     bar.finish_and_clear();
@@ -33,7 +43,15 @@ fn sum(metrics: &Metrics, name: &str, label: (&str, &str)) -> u64 {
     let families = metrics.registry().gather();
     let family = families.iter().filter(|family| family.name() == name);
     let has = |metric: &&prometheus::proto::Metric| {
-        label.0.is_empty() || metric.get_label().iter().any(|pair| pair.name() == label.0 && pair.value() == label.1)
+        label.0.is_empty()
+            || metric
+                .get_label()
+                .iter()
+                .any(|pair| pair.name() == label.0 && pair.value() == label.1)
     };
-    family.flat_map(|family| family.get_metric()).filter(has).map(|metric| metric.get_counter().value() as u64).sum()
+    family
+        .flat_map(|family| family.get_metric())
+        .filter(has)
+        .map(|metric| metric.get_counter().get_value() as u64)
+        .sum()
 }

@@ -34,8 +34,12 @@ impl Default for Settings {
             data: DATA.into(),
             catalog: None,
             edge: edge::Settings::default(),
-            admin: Listen { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) },
-            reports: Listen { listen: SocketAddr::from(([127, 0, 0, 1], 8090)) },
+            admin: Listen {
+                listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            },
+            reports: Listen {
+                listen: SocketAddr::from(([127, 0, 0, 1], 8090)),
+            },
             stream: Stream::default(),
             courier: Courier::default(),
         }
@@ -63,7 +67,11 @@ pub(crate) struct Stream {
 
 impl Default for Stream {
     fn default() -> Self {
-        Self { partitions: 4, prefix: "sluice".into(), batch_records_max: 2000 }
+        Self {
+            partitions: 4,
+            prefix: "sluice".into(),
+            batch_records_max: 2000,
+        }
     }
 }
 
@@ -79,6 +87,9 @@ pub(crate) struct Courier {
 
 impl Default for Courier {
     fn default() -> Self {
-        Self { retain_acked_s: 3600, truncated_address: true }
+        Self {
+            retain_acked_s: 3600,
+            truncated_address: true,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Sums of the rollups by some of their dimensions.
 
 use crate::error::{Error, Kind};
-use crate::{Change, Cube, Result, View};
+use crate::{Cube, Result, View};
 
 /// What a report can group by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ pub struct Row {
     pub money: Vec<Money>,
 }
 
-/// Sums without a currency, as in [`Change`].
+/// Sums without a currency, as in [`crate::Change`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Valid clicks.
@@ -170,19 +170,5 @@ impl View {
             }
         }
         Ok(rows)
-    }
-}
-
-impl From<&Change> for Counts {
-    fn from(change: &Change) -> Self {
-        Self {
-            clicks: change.clicks,
-            unique: change.unique,
-            duplicate: change.duplicate,
-            invalid: change.invalid,
-            speculative: change.speculative,
-            unmatched: change.unmatched,
-            conversions: change.conversions,
-        }
     }
 }

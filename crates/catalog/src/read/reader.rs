@@ -50,8 +50,14 @@ impl<'f> Reader<'f> {
             torn: !errors.is_empty(),
         };
         for error in errors {
-            let at = error.span().map(|span| span.start);
-            reader.problem(at, "", error.message().replace('\n', ", "), None);
+            let mut message = error.message().replace('\n', ", ");
+            // The parser says what, not which.
+            if message == "duplicate key"
+                && let Some(key) = error.span().and_then(|span| text.get(span))
+            {
+                message = format!("{message} \"{key}\"");
+            }
+            reader.problem(error.span().map(|span| span.start), "", message, None);
         }
         reader
     }
