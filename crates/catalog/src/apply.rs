@@ -73,9 +73,9 @@ pub fn apply(path: &Path, folder: &Path) -> Result<Arc<Catalog>, Problems> {
 
     let checked = check(path)?;
     let published = match folder::current_version(folder) {
-        Ok(Some(version)) => Some(folder::load(folder, version).map_err(published_broken)?),
+        Ok(Some(version)) => Some(folder::load(folder, version).map_err(|error| published_broken(&error))?),
         Ok(None) => None,
-        Err(error) => return Err(published_broken(error)),
+        Err(error) => return Err(published_broken(&error)),
     };
     let lock_path = lock_path(path);
     if let Some(published) = &published {
@@ -109,13 +109,12 @@ pub fn apply(path: &Path, folder: &Path) -> Result<Arc<Catalog>, Problems> {
         .max(catalog.version)
         .checked_add(1)
         .ok_or_else(|| Problem::of_file(folder, "no catalog versions left"))?;
-    folder::publish(folder, &catalog).map_err(published_broken)?;
+    folder::publish(folder, &catalog).map_err(|error| published_broken(&error))?;
     Ok(Arc::new(catalog))
 }
 
-fn published_broken(error: crate::Error) -> Problems {
-    use std::error::Error;
-    let cause = error.source().map(|cause| format!(": {cause}"));
+fn published_broken(error: &crate::Error) -> Problems {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
     let path = error.path().unwrap_or(Path::new("current")).to_owned();
     let message = format!("{}{}", error.what(), cause.unwrap_or_default());
     Problem::of_file(path, message).into()

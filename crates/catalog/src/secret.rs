@@ -70,7 +70,7 @@ impl SecretRef {
         }
         match bytes.len() {
             0 => Err(io::Error::other("empty")),
-            ..SECRET_BYTES_MIN => Err(io::Error::other(format!(
+            1..SECRET_BYTES_MIN => Err(io::Error::other(format!(
                 "shorter than {SECRET_BYTES_MIN} bytes"
             ))),
             SECRET_BYTES_MIN..=SECRET_BYTES_MAX => Ok(bytes),

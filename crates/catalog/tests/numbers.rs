@@ -366,8 +366,10 @@ fn the_demo_is_written_once_with_a_private_secret() {
     );
 }
 
-/// One step: which offers there are after it (by index), and a rename of one of them.
-fn steps() -> impl Strategy<Value = Vec<(BTreeSet<usize>, Option<(usize, usize)>)>> {
+/// Which offers there are after a step (by index), and a rename of one of them.
+type Step = (BTreeSet<usize>, Option<(usize, usize)>);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
     let present = proptest::collection::btree_set(0..6usize, 0..6);
     let rename = proptest::option::of((0..6usize, 0..6usize));
     proptest::collection::vec((present, rename), 1..12)
