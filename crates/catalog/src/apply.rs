@@ -73,7 +73,9 @@ pub fn apply(path: &Path, folder: &Path) -> Result<Arc<Catalog>, Problems> {
 
     let checked = check(path)?;
     let published = match folder::current_version(folder) {
-        Ok(Some(version)) => Some(folder::load(folder, version).map_err(|error| published_broken(&error))?),
+        Ok(Some(version)) => {
+            Some(folder::load(folder, version).map_err(|error| published_broken(&error))?)
+        }
         Ok(None) => None,
         Err(error) => return Err(published_broken(&error)),
     };

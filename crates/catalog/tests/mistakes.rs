@@ -267,14 +267,16 @@ fn one_mistake_at_a_time() {
             r#"catalog.toml:35: link."fäll": a slug is made of a-z, A-Z, 0-9, ".", "_", "-" and "/""#,
         ),
         (
-            "[offer.tents]",
-            "[offer.boots]",
-            r#"catalog.toml:26: duplicate key "boots""#,
+            r#"click_param = "npk""#,
+            r#"to = "https://other.example/""#,
+            r#"catalog.toml:16: duplicate key "to""#,
         ),
     ] {
         assert!(DEMO.contains(good), "the demo has {good}");
         let found = said(&DEMO.replacen(good, bad, 1)).join("\n");
         assert_eq!(found, expected, "{bad}");
+    }
+}
 
 #[test]
 fn every_mistake_at_once() {

@@ -79,7 +79,7 @@ impl Clicks {
             click.affiliate,
         )?;
         marks::change(out, SOURCE, &group, key, click.link, |mark| {
-            mark.seen = true
+            mark.seen = true;
         })
     }
 
@@ -95,7 +95,7 @@ impl Clicks {
         )?;
         let bit = u64::from(u32::try_from(signal.reason).unwrap_or(0)).min(63);
         marks::change(out, SOURCE, &group, key, signal.link, |mark| {
-            mark.reasons |= 1 << bit
+            mark.reasons |= 1 << bit;
         })
     }
 

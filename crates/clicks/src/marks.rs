@@ -19,7 +19,7 @@ pub(crate) fn change(
         reasons: 0,
         link,
     });
-    let mut after = before.clone();
+    let mut after = before;
     apply(&mut after);
     if after == before {
         return Ok(());

@@ -244,7 +244,7 @@ impl<H: Handler> Fold for Stored<H> {
     }
 
     fn tick(&mut self) -> Result<bool, Error> {
-        self.with(0, |handler, out| handler.tick(out))
+        self.with(0, Handler::tick)
     }
 }
 

@@ -61,7 +61,7 @@ pub fn settle(
     match reason {
         Reason::None => conversion.paid = conversion.status() == Status::Approved,
         Reason::Unauthenticated | Reason::AmountMissing => {
-            conversion.status = Status::Pending.into()
+            conversion.status = Status::Pending.into();
         }
         _ if trusted => conversion.status = Status::Rejected.into(),
         _ => conversion.status = Status::Pending.into(),
@@ -159,8 +159,8 @@ fn candidates(
         };
         Candidate {
             click: Some(candidate.click.into()),
-            offer: offer.map_or(0, |offer| offer.get()),
-            affiliate: affiliate.map_or(0, |affiliate| affiliate.get()),
+            offer: offer.map_or(0, domain::Offer::get),
+            affiliate: affiliate.map_or(0, domain::Affiliate::get),
             link,
             credited,
             rule,

@@ -76,9 +76,9 @@ pub(crate) fn serve(
                 click.catalog_version = live.table.catalog().version;
                 click.domain = domain.get();
                 click.reason = reason.into();
-                click.offer = offer.map_or(0, |offer| offer.get());
-                click.affiliate = affiliate.map_or(0, |affiliate| affiliate.get());
-                click.link = link.map_or(0, |link| link.get());
+                click.offer = offer.map_or(0, domain::Offer::get);
+                click.affiliate = affiliate.map_or(0, domain::Affiliate::get);
+                click.link = link.map_or(0, domain::Link::get);
                 click.decision = match live.table.fallback(domain) {
                     _ if asked.class == Class::Speculative => event::Decision::Speculative,
                     Some(_) => event::Decision::Fallback,
@@ -147,7 +147,7 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
     click.key = Some(key.into());
     click.catalog_version = live.table.catalog().version;
     click.domain = domain.get();
-    click.link = route.link.map_or(0, |link| link.get());
+    click.link = route.link.map_or(0, domain::Link::get);
     click.offer = route.offer.get();
     click.affiliate = route.affiliate.get();
     click.advertiser = route.advertiser.get();
@@ -214,7 +214,7 @@ pub(crate) fn unmatched(worker: &Worker, asked: &Asked<'_>, reason: Reason) {
         request::parameters(asked.parts.uri.query().unwrap_or_default());
     let consent = consented(consent.as_deref(), &asked.parts.headers);
     let mut click = described(worker, asked, &params, labels, consent);
-    click.domain = domain.map_or(0, |domain| domain.get());
+    click.domain = domain.map_or(0, domain::Domain::get);
     click.reason = reason.into();
     click.decision = event::Decision::Refuse.into();
     click.slug = request::cut(asked.parts.uri.path(), 255).to_owned();

@@ -93,9 +93,9 @@ impl Metrics {
 
     pub(crate) fn recorded(&self, taken: bool) {
         if taken {
-            self.recorded.inc()
+            self.recorded.inc();
         } else {
-            self.unrecorded.inc()
+            self.unrecorded.inc();
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn record(
     live: &Live,
     asked: &Asked<'_>,
     body: &[u8],
-) -> Result<(u64, Answer), Answer> {
+) -> Result<(u64, Answer), Box<Answer>> {
     let query = asked.parts.uri.query().unwrap_or_default();
     let mut given: BTreeMap<Cow<'_, str>, Cow<'_, str>> = BTreeMap::new();
     let pairs = form_urlencoded::parse(query.as_bytes()).chain(form_urlencoded::parse(body));
@@ -50,10 +50,7 @@ pub(crate) fn record(
     let mut recorder = worker.recorder.borrow_mut();
     let Some(key) = recorder.next() else {
         worker.metrics.recorded(false);
-        return Err(answer::text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the postback cannot be recorded at the moment: send it again",
-        ));
+        return Err(Box::new(unrecorded()));
     };
     let said = |name: &str| given.get(name).map_or("", |value| &**value);
     let token = match said("token") {
@@ -81,11 +78,16 @@ pub(crate) fn record(
     worker.metrics.recorded(sequence.is_some());
     match sequence {
         Some(sequence) => Ok((sequence, answer)),
-        None => Err(answer::text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the postback cannot be recorded at the moment: send it again",
-        )),
+        None => Err(Box::new(unrecorded())),
     }
+}
+
+/// A lost sale costs the sale: its sender is asked to come again.
+fn unrecorded() -> Answer {
+    answer::text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the postback cannot be recorded at the moment: send it again",
+    )
 }
 
 fn understood(
@@ -136,8 +138,8 @@ fn understood(
                 postback.link = link.get();
             }
             let (offer, affiliate) = catalog.target(token.target).unzip();
-            postback.offer = offer.map_or(0, |offer| offer.get());
-            postback.affiliate = affiliate.map_or(0, |affiliate| affiliate.get());
+            postback.offer = offer.map_or(0, domain::Offer::get);
+            postback.affiliate = affiliate.map_or(0, domain::Affiliate::get);
             owner = offer
                 .and_then(|offer| catalog.offers.get(&offer))
                 .map(|offer| offer.advertiser);
@@ -160,7 +162,7 @@ fn understood(
     if named == Some(None) {
         wrong(Reason::UnknownAdvertiser);
     }
-    postback.advertiser = advertiser.map_or(0, |advertiser| advertiser.get());
+    postback.advertiser = advertiser.map_or(0, domain::Advertiser::get);
 
     // Who speaks.
     let knows = |advertiser, secret| live.knows(advertiser, secret);
@@ -176,7 +178,7 @@ fn understood(
                 .keys()
                 .any(|other| knows(*other, secret)) =>
         {
-            wrong(Reason::TokenForeign)
+            wrong(Reason::TokenForeign);
         }
         _ => wrong(Reason::Unauthenticated),
     }

@@ -101,7 +101,7 @@ impl Edge {
             Vec::new()
         };
         let count = match settings.workers {
-            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             count => count,
         };
 
@@ -192,7 +192,7 @@ impl Edge {
                     }
                     Ok(None) => {}
                     Err(error) => {
-                        tracing::error!(%error, "newer catalog refused, the old one goes on")
+                        tracing::error!(%error, "newer catalog refused, the old one goes on");
                     }
                 }
             }

@@ -225,7 +225,7 @@ impl Worker {
             bytes::Bytes::new()
         };
         match postback::record(self, live, asked, &body) {
-            Err(answer) => answer,
+            Err(answer) => *answer,
             Ok((sequence, answer)) => {
                 let mut synced = self.synced.clone();
                 match tokio::time::timeout(
@@ -257,7 +257,7 @@ impl Worker {
                     key: Some(key.into()),
                     shard: shard.get().into(),
                     minute_ms,
-                    domain: domain.map_or(0, |domain| domain.get()),
+                    domain: domain.map_or(0, domain::Domain::get),
                     reason: reason.into(),
                     class: class.into(),
                     count,

@@ -50,7 +50,7 @@ fn sum(metrics: &Metrics, name: &str, label: (&str, &str)) -> u64 {
                 .any(|pair| pair.name() == label.0 && pair.value() == label.1)
     };
     family
-        .flat_map(|family| family.get_metric())
+        .flat_map(prometheus::proto::MetricFamily::get_metric)
         .filter(has)
         .map(|metric| metric.get_counter().get_value() as u64)
         .sum()
