@@ -159,7 +159,7 @@ fn candidates(
         };
         Candidate {
             click: Some(candidate.click.into()),
-            offer: offer.map_or(0, domain::Offer::get),
+            offer: offer.map_or(0, Offer::get),
             affiliate: affiliate.map_or(0, domain::Affiliate::get),
             link,
             credited,

@@ -214,7 +214,7 @@ pub(crate) fn unmatched(worker: &Worker, asked: &Asked<'_>, reason: Reason) {
         request::parameters(asked.parts.uri.query().unwrap_or_default());
     let consent = consented(consent.as_deref(), &asked.parts.headers);
     let mut click = described(worker, asked, &params, labels, consent);
-    click.domain = domain.map_or(0, domain::Domain::get);
+    click.domain = domain.map_or(0, Domain::get);
     click.reason = reason.into();
     click.decision = event::Decision::Refuse.into();
     click.slug = request::cut(asked.parts.uri.path(), 255).to_owned();

@@ -1,6 +1,6 @@
 //! Follows the catalog's file: a good change becomes a new version, a bad one is said and changes nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use service::Shutdown;
@@ -17,7 +17,7 @@ fn look(path: &Path) -> Look {
 }
 
 /// Applies changes until shutdown.
-pub(crate) fn follow(path: &PathBuf, folder: &Path, shutdown: &Shutdown) {
+pub(crate) fn follow(path: &Path, folder: &Path, shutdown: &Shutdown) {
     let mut seen = look(path);
     let mut version = 0;
     while !shutdown.wait_timeout(POLL) {
