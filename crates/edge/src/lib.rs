@@ -8,6 +8,7 @@ mod answer;
 mod classify;
 mod click;
 mod cookie;
+pub mod keys;
 mod live;
 mod metrics;
 mod postback;
@@ -18,5 +19,6 @@ mod start;
 mod unmatched;
 mod worker;
 
+pub use keys::Keys;
 pub use settings::{Settings, WhenFull};
 pub use start::{Edge, Parts, StartError};

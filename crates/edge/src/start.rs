@@ -149,6 +149,8 @@ impl Edge {
                 parts.shutdown.clone(),
                 parts.health.clone(),
             );
+            let name = format!("edge-{index}");
+            let thread = std::thread::Builder::new().name(name.clone());
             let worker = move || {
                 let worker = Rc::new(Worker {
                     settings,
@@ -168,13 +170,15 @@ impl Edge {
                 local.block_on(&runtime, async {
                     let listener = tokio::net::TcpListener::from_std(listener)
                         .expect("the listener does not block");
-                    worker.run(listener, shutdown, || health.beat("edge")).await;
+                    worker.run(listener, shutdown, || health.beat(&name)).await;
                 });
+                health.ended(&name);
             };
-            let thread = std::thread::Builder::new()
-                .name(format!("edge-{index}"))
-                .spawn(worker);
-            workers.push(thread.map_err(|error| because("edge")(&error))?);
+            workers.push(
+                thread
+                    .spawn(worker)
+                    .map_err(|error| because("edge")(&error))?,
+            );
         }
         parts.health.set_ready("edge", Ok(()));
 

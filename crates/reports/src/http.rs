@@ -1,10 +1,7 @@
 //! The HTTP API: `GET /api/v1/report?by=&from=&to=&format=`. It asks nobody who they are, so the caller binds it to loopback.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::Catalog;
@@ -12,38 +9,19 @@ use http_body_util::Full;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use service::Shutdown;
+use service::http::Answer;
 use store::View;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::{Error, Format, ReportQuery, run};
 
-/// Far more than the people and scripts of one network; more wait for an accept.
-const CONNECTIONS_MAX: usize = 64;
-
 /// Queries read much of the store: more at once would only slow each other, and the consumers beside them.
 const QUERIES_MAX: usize = 4;
 
-/// A request's few header lines come at once; also how long an idle connection is kept.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Many times the longest sensible query.
-const BUFFER_BYTES_MAX: usize = 16 * 1024;
-
-/// Leaves a failing accept (out of file descriptors) time to get better.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long answers under way may take after a shutdown is requested.
-const DRAIN_MAX: Duration = Duration::from_secs(2);
-
 const PATH: &str = "/api/v1/report";
-
-type Answer = Response<Full<Bytes>>;
 
 struct Api<S> {
     source: S,
@@ -60,62 +38,11 @@ where
         source,
         queries: Arc::new(Semaphore::new(QUERIES_MAX)),
     });
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let acquired = tokio::select! {
-            slot = Arc::clone(&slots).acquire_owned() => slot,
-            () = shutdown.requested_async() => break,
-        };
-        let slot = acquired.expect("the semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.requested_async() => break,
-        };
-        let connection = match accepted {
-            Ok((connection, _)) => connection,
-            Err(error) => {
-                tracing::warn!(%error, "reports accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (api, shutdown) = (Arc::clone(&api), shutdown.clone());
-        tokio::spawn(async move {
-            converse(connection, api, shutdown).await;
-            drop(slot);
-        });
-    }
-    drop(listener);
-    let all = u32::try_from(CONNECTIONS_MAX).expect("a small constant");
-    // Whoever has not read their answer by then does without it.
-    let _ = tokio::time::timeout(DRAIN_MAX, slots.acquire_many(all)).await;
-}
-
-async fn converse<S>(connection: TcpStream, api: Arc<Api<S>>, shutdown: Shutdown)
-where
-    S: Fn() -> Result<(View, Arc<Catalog>), String> + Send + Sync + 'static,
-{
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+    service::http::serve(listener, "reports", shutdown, move |request| {
         let api = Arc::clone(&api);
-        async move { Ok::<_, Infallible>(answer(api, &request).await) }
-    });
-    let mut served = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_READ_TIMEOUT)
-            .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(TokioIo::new(connection), service)
-    );
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = shutdown.requested_async() => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "reports connection ended early");
-    }
+        async move { answer(api, &request).await }
+    })
+    .await;
 }
 
 async fn answer<S, B>(api: Arc<Api<S>>, request: &Request<B>) -> Answer

@@ -2,102 +2,27 @@
 //!
 //! It asks nobody who they are, so the caller binds it to loopback ([`crate::listen::loopback_only`]).
 
-use std::convert::Infallible;
-use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use hyper::{Method, Response, StatusCode};
+use tokio::net::TcpListener;
 
 pub use crate::health::Health;
+use crate::http::{self, Answer};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
-/// Scrapers and probes are few; more connections than this wait for an accept.
-const CONNECTIONS_MAX: usize = 64;
-
-/// A scraper sends its few header lines at once, and comes back within a keep-alive of this.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The least buffer hyper takes; a scraper's request is far smaller.
-const BUFFER_BYTES_MAX: usize = 8192;
-
-/// Leaves a failing accept (out of file descriptors) time to get better.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long answers under way may take after a shutdown is requested.
-const DRAIN_MAX: Duration = Duration::from_secs(1);
-
 /// Serves until the shutdown is requested. Runs inside a tokio runtime with time and I/O enabled.
 pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health, shutdown: Shutdown) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let slot = Arc::clone(&slots)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.requested_async() => break,
-        };
-        let connection = match accepted {
-            Ok((connection, _)) => connection,
-            Err(error) => {
-                tracing::warn!(%error, "admin accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (metrics, health, shutdown) = (metrics.clone(), health.clone(), shutdown.clone());
-        tokio::spawn(async move {
-            converse(connection, metrics, health, shutdown).await;
-            drop(slot);
-        });
-    }
-    drop(listener);
-    let all = u32::try_from(CONNECTIONS_MAX).expect("a small constant");
-    // Whoever has not read their answer by then does without it.
-    let _ = tokio::time::timeout(DRAIN_MAX, slots.acquire_many(all)).await;
+    http::serve(listener, "admin", shutdown, move |request| {
+        let answer = answer(request.method(), request.uri().path(), &metrics, &health);
+        async move { answer }
+    })
+    .await;
 }
 
-async fn converse(connection: TcpStream, metrics: Metrics, health: Health, shutdown: Shutdown) {
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &metrics, &health);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let mut served = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_READ_TIMEOUT)
-            .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(TokioIo::new(connection), service)
-    );
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = shutdown.requested_async() => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "admin connection ended early");
-    }
-}
-
-fn answer(
-    method: &Method,
-    path: &str,
-    metrics: &Metrics,
-    health: &Health,
-) -> Response<Full<Bytes>> {
+fn answer(method: &Method, path: &str, metrics: &Metrics, health: &Health) -> Answer {
     let known = matches!(path, "/metrics" | "/livez" | "/readyz");
     if !known {
         return text(
@@ -126,14 +51,14 @@ fn answer(
     }
 }
 
-fn verdict(health: Result<(), String>) -> Response<Full<Bytes>> {
+fn verdict(health: Result<(), String>) -> Answer {
     match health {
         Ok(()) => text(StatusCode::OK, "ok\n".into()),
         Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reasons}\n")),
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: String) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -148,6 +73,7 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 

@@ -15,8 +15,8 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct Parts {
-    ready: BTreeMap<&'static str, Result<(), String>>,
-    beats: BTreeMap<&'static str, Instant>,
+    ready: BTreeMap<String, Result<(), String>>,
+    beats: BTreeMap<String, Instant>,
 }
 
 impl Health {
@@ -26,18 +26,22 @@ impl Health {
     }
 
     /// Says whether a part is ready, and if not, why.
-    pub fn set_ready(&self, part: &'static str, ready: Result<(), String>) {
-        self.lock().ready.insert(part, ready);
+    pub fn set_ready(&self, part: &str, ready: Result<(), String>) {
+        self.lock().ready.insert(part.to_owned(), ready);
     }
 
     /// A loop says that it turns; from its first beat on it owes one every [`BEAT_MAX`].
-    pub fn beat(&self, part: &'static str) {
+    pub fn beat(&self, part: &str) {
         let now = Instant::now();
-        self.lock().beats.insert(part, now);
+        let mut parts = self.lock();
+        match parts.beats.get_mut(part) {
+            Some(beat) => *beat = now,
+            None => _ = parts.beats.insert(part.to_owned(), now),
+        }
     }
 
     /// A loop has ended in good order and owes no more beats.
-    pub fn ended(&self, part: &'static str) {
+    pub fn ended(&self, part: &str) {
         self.lock().beats.remove(part);
     }
 

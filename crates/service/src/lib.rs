@@ -14,6 +14,7 @@ pub mod shutdown;
 pub mod folder;
 pub mod secret;
 
+pub mod http;
 pub mod listen;
 
 pub mod admin;

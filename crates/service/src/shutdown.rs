@@ -90,29 +90,40 @@ impl Shutdown {
     }
 }
 
-/// Requests the shutdown at the first SIGINT or SIGTERM and returns; also returns when somebody else requested it.
-/// A second signal ends the process at once, for the person who will not wait for the drain.
+/// Hears SIGINT and SIGTERM on a thread of its own for as long as the process lives. The first one requests the shutdown;
+/// one more ends the process at once, for the person who will not wait for the drain.
 ///
 /// # Errors
 ///
 /// When the signal handlers cannot be installed.
-pub async fn on_signals(shutdown: Shutdown) -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining, a second signal ends at once"),
-        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining, a second signal ends at once"),
-        () = shutdown.requested_async() => {}
-    }
-    shutdown.request();
-    tokio::spawn(async move {
+pub fn on_signals(shutdown: Shutdown) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    let hear = async move {
+        tokio::select! {
+            _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining, a second signal ends at once"),
+            _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining, a second signal ends at once"),
+            () = shutdown.requested_async() => {}
+        }
+        shutdown.request();
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
         tracing::warn!("second signal, ending without the drain");
         std::process::exit(INTERRUPTED);
-    });
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || runtime.block_on(hear))?;
     Ok(())
 }
 

@@ -21,6 +21,14 @@ pub(crate) enum Catalog {
         /// The catalog's file.
         path: PathBuf,
     },
+    /// Check a catalog, number it and make it the version in force of a data folder.
+    Apply {
+        /// The catalog's file.
+        path: PathBuf,
+        /// The data folder.
+        #[arg(long, default_value = DATA)]
+        data: PathBuf,
+    },
 }
 
 /// `sluice report`
@@ -78,19 +86,23 @@ fn refuse(error: impl std::fmt::Display) -> Refusal {
 }
 
 pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
-    let Catalog::Check { path } = command;
-    let checked = catalog::check(path).map_err(|problems| {
-        eprintln!("{problems}");
-        let count = problems.0.len();
-        Refusal::new(format!(
-            "{}: {count} mistake{}, listed above",
-            path.display(),
-            if count == 1 { "" } else { "s" }
-        ))
-    })?;
-    let catalog = &checked.catalog;
+    let (path, done) = match command {
+        Catalog::Check { path } => (
+            path,
+            catalog::check(path).map(|checked| ("good", checked.catalog.into())),
+        ),
+        Catalog::Apply { path, data } => {
+            let applied = catalog::apply(path, &data.join("catalog"));
+            (path, applied.map(|catalog| ("in force", catalog)))
+        }
+    };
+    let (what, catalog) = done.map_err(|problems| mistakes(path, &problems))?;
+    let version = match catalog.version {
+        0 => String::new(),
+        version => format!(" as version {version}"),
+    };
     println!(
-        "{}: good: {} domains, {} advertisers, {} offers, {} affiliates, {} links",
+        "{}: {what}{version}: {} domains, {} advertisers, {} offers, {} affiliates, {} links",
         path.display(),
         catalog.domains.len(),
         catalog.advertisers.len(),
@@ -99,6 +111,17 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
         catalog.links.len()
     );
     Ok(())
+}
+
+/// Prints every mistake of a catalog, a line each, and counts them.
+pub(crate) fn mistakes(path: &std::path::Path, problems: &catalog::Problems) -> Refusal {
+    eprintln!("{problems}");
+    let count = problems.0.len();
+    let plural = if count == 1 { "" } else { "s" };
+    Refusal::new(format!(
+        "{}: {count} mistake{plural}, listed above",
+        path.display()
+    ))
 }
 
 /// The store and the current catalog of a data folder, read only.

@@ -9,7 +9,7 @@ use crate::settings::{DATA, Settings};
 /// Writes the demo catalog where there is none; its path.
 pub(crate) fn write(data: &Path) -> Result<PathBuf, String> {
     let folder = data.join("demo");
-    catalog::write_demo(&folder, &crate::keys::random_hex())
+    catalog::write_demo(&folder, &edge::keys::random_hex())
         .map_err(|error| format!("{}: {error}", folder.display()))
 }
 

@@ -4,7 +4,6 @@ mod commands;
 mod consumers;
 mod demo;
 mod follow;
-mod keys;
 mod live_line;
 mod settings;
 mod up;
@@ -12,6 +11,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use service::Refusal;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -42,16 +42,17 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Up(arguments) => up::run(&arguments),
-        Command::Catalog(command) => commands::catalog(&command),
-        Command::Report(arguments) => commands::report(&arguments),
-        Command::ExplainConversion(arguments) => commands::explain_conversion(&arguments),
-        Command::DumpStore(arguments) => commands::dump_store(&arguments),
+        Command::Catalog(command) => answered(commands::catalog(&command)),
+        Command::Report(arguments) => answered(commands::report(&arguments)),
+        Command::ExplainConversion(arguments) => answered(commands::explain_conversion(&arguments)),
+        Command::DumpStore(arguments) => answered(commands::dump_store(&arguments)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(refusal) => {
-            commands::complain(&refusal);
-            ExitCode::from(refusal.code())
-        }
-    }
+    done.unwrap_or_else(|refusal| {
+        commands::complain(&refusal);
+        ExitCode::from(refusal.code())
+    })
+}
+
+fn answered(done: Result<(), Refusal>) -> Result<ExitCode, Refusal> {
+    done.map(|()| ExitCode::SUCCESS)
 }

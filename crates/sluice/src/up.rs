@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +12,7 @@ use consumer::{Stored, Versions};
 use conversions::Conversions;
 use courier::Courier;
 use domain::Topic;
-use edge::Edge;
+use edge::{Edge, Keys};
 use fraud::Fraud;
 use journal::StreamId;
 use service::{Clock, DataFolder, Health, Metrics, Refusal, Shutdown, admin, listen, settings};
@@ -19,7 +20,6 @@ use store::Store;
 use stream::Embedded;
 
 use crate::consumers::{self, Around};
-use crate::keys::Keys;
 use crate::settings::Settings;
 use crate::{commands, demo, follow, live_line};
 
@@ -60,7 +60,7 @@ fn settings(arguments: &Arguments) -> Result<Settings, Refusal> {
     Ok(settings)
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Refusal> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     service::logs::init();
     let settings = settings(arguments)?;
     listen::loopback_only(settings.admin.listen, "admin").map_err(refuse)?;
@@ -82,16 +82,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Refusal> {
         None => (demo::write(data).map_err(refuse)?, true),
     };
     let versions = data.join("catalog");
-    let catalog = catalog::apply(&catalog_path, &versions).map_err(|problems| {
-        for problem in &problems.0 {
-            tracing::error!(%problem, "catalog refused");
-        }
-        refuse(format!(
-            "{}: {} mistakes in the catalog; see `sluice catalog check`",
-            catalog_path.display(),
-            problems.0.len()
-        ))
-    })?;
+    let catalog = catalog::apply(&catalog_path, &versions)
+        .map_err(|problems| commands::mistakes(&catalog_path, &problems))?;
 
     let (shutdown, clock, metrics, health) = (
         Shutdown::new(),
@@ -99,6 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Refusal> {
         Metrics::new(),
         Health::new(),
     );
+    service::shutdown::on_signals(shutdown.clone()).map_err(refuse)?;
     let name = |topic: Topic| format!("{}.{}", settings.stream.prefix, topic.name());
     let names = Topic::ALL.map(name);
     let topics: Vec<(&str, u16)> = names
@@ -234,14 +227,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Refusal> {
                 let data = data.to_owned();
                 move || commands::open(&data)
             };
-            let signals = async {
-                if let Err(error) = service::shutdown::on_signals(shutdown.clone()).await {
-                    tracing::error!(%error, "signals cannot be heard");
-                    shutdown.request();
-                }
-            };
             tokio::join!(
-                signals,
                 admin::serve(
                     admin_listener,
                     metrics.clone(),
@@ -276,10 +262,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Refusal> {
             .filter_map(|thread| ended("consumer", thread)),
     );
     if failures.is_empty() {
-        Ok(())
-    } else {
-        Err(refuse(failures.join("; ")))
+        return Ok(ExitCode::SUCCESS);
     }
+    tracing::error!(
+        failures = failures.join("; "),
+        "ended early, what was recorded is kept"
+    );
+    Ok(ExitCode::FAILURE)
 }
 
 type Thread = std::thread::JoinHandle<Result<(), String>>;

@@ -72,21 +72,6 @@ impl Running {
         })
     }
 
-    /// Starts `sluice up` with these arguments, as [`Running::spawn`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Running::spawn`].
-    ///
-    /// # Panics
-    ///
-    /// When the binary is not built.
-    pub fn up(arguments: &[&str], folder: &Path) -> io::Result<Running> {
-        let mut command = Command::new(bin("sluice"));
-        command.arg("up").args(arguments);
-        Running::spawn(command, folder)
-    }
-
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -102,7 +102,7 @@ fn ship(courier: &mut Courier, sender: &mut dyn Sender) {
 fn click(lane: u32, n: u64) -> EdgeRecord {
     let mut click = Click {
         key: Some(ClickKey {
-            time_ms: NOW_MS - 1000 + n,
+            time_ms: (NOW_MS - 1000).wrapping_add(n),
             stream: 1,
             sequence: 1,
         }),

@@ -5,16 +5,19 @@ use std::path::Path;
 use service::secret;
 
 /// What the keys folder holds.
-pub(crate) struct Keys {
+pub struct Keys {
     /// The token key file's text.
-    pub(crate) tokens: String,
+    pub tokens: String,
     /// Master key of visitor hashes.
-    pub(crate) visitor: [u8; 32],
+    pub visitor: [u8; 32],
 }
 
 impl Keys {
     /// Reads the keys, making them at the first start.
-    pub(crate) fn open(folder: &Path) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// A key cannot be read, made or understood, or others may read it; the text names the file.
+    pub fn open(folder: &Path) -> Result<Self, String> {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("{}: {error}", folder.display()))?;
         let tokens = read_or_make(&folder.join("tokens.key"), |key| format!("1 {key}\n"))?;
@@ -31,7 +34,7 @@ impl Keys {
     }
 
     /// The seed of shards: no secret, but not to be guessed by who wants to aim at one partition.
-    pub(crate) fn seed(&self) -> u64 {
+    pub fn seed(&self) -> u64 {
         domain::shard::seed(&self.visitor)
     }
 }
@@ -46,7 +49,7 @@ fn read_or_make(path: &Path, text: impl FnOnce(&str) -> String) -> Result<String
 }
 
 /// 32 random bytes in hexadecimal digits.
-pub(crate) fn random_hex() -> String {
+pub fn random_hex() -> String {
     format!(
         "{}{}",
         journal::StreamId::random(),
