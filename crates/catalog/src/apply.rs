@@ -56,12 +56,13 @@ pub fn check(path: &Path) -> Result<Checked, Problems> {
 }
 
 /// Checks a catalog, keeps its numbers, and makes it the version in force in `folder`. Returns the version in force,
-/// which is the one before when nothing changed.
+/// which is the one before when nothing changed. `new_id` becomes the identity of a lock that has none yet; it must never
+/// have been used before.
 ///
 /// # Errors
 /// Every mistake in the catalog, a lock that lost numbers, or a file that cannot be written; then the version before
 /// stays in force.
-pub fn apply(path: &Path, folder: &Path) -> Result<Arc<Catalog>, Problems> {
+pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, Problems> {
     let failed = |path: &Path, what: &str, error: &dyn std::error::Error| {
         Problems::from(Problem::of_file(path, format!("{what}: {error}")))
     };
@@ -71,7 +72,10 @@ pub fn apply(path: &Path, folder: &Path) -> Result<Arc<Catalog>, Problems> {
         .and_then(|door| door.lock().map(|()| door))
         .map_err(|error| failed(home, "cannot be locked", &error))?;
 
-    let checked = check(path)?;
+    let mut checked = check(path)?;
+    if checked.after.id.is_empty() {
+        new_id.clone_into(&mut checked.after.id);
+    }
     let published = match folder::current_version(folder) {
         Ok(Some(version)) => {
             Some(folder::load(folder, version).map_err(|error| published_broken(&error))?)
@@ -81,6 +85,18 @@ pub fn apply(path: &Path, folder: &Path) -> Result<Arc<Catalog>, Problems> {
     };
     let lock_path = lock_path(path);
     if let Some(published) = &published {
+        if checked.before.id != published.lock_id {
+            let message = format!(
+                "{} follows another catalog: choose another data folder for this one{}",
+                folder.display(),
+                if checked.before.id.is_empty() {
+                    ", or restore catalog.lock from backup"
+                } else {
+                    ""
+                }
+            );
+            return Err(Problem::of_file(lock_path, message).into());
+        }
         let lost = checked.before.lost(published);
         if let Some(first) = lost.first() {
             let more = match lost.len() - 1 {
@@ -98,6 +114,7 @@ pub fn apply(path: &Path, folder: &Path) -> Result<Arc<Catalog>, Problems> {
             .map_err(|error| failed(&lock_path, "cannot be written", &error))?;
     }
     let mut catalog = checked.catalog;
+    catalog.lock_id = checked.after.id;
     if let Some(published) = published {
         catalog.version = published.version;
         if catalog == published {

@@ -23,7 +23,7 @@ pub use destination::{DESTINATION_BYTES_MAX, Destination, MacroName, Part};
 pub use folder::Folder;
 pub use model::{
     Advertiser, Affiliate, Catalog, DomainEntry, Goal, GoalName, Link, LinkName, Names, Network,
-    Offer, SUBS, UNKNOWN,
+    Offer, OfferName, SUBS, UNKNOWN,
 };
 pub use problem::{Problem, Problems};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretRef};

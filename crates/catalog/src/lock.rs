@@ -1,6 +1,8 @@
 //! `catalog.lock`: the number behind each name, handed out once and never used again.
 //!
 //! One section a kind, `name = number`; a deleted entry's line stays, so that adding it again gives the number back.
+//! `owner` keeps the advertiser of every offer, by number: whoever owed for a click owes for it for ever. `id` is the
+//! lock's own identity: published versions carry it, so that another catalog's lock can never give old numbers new meanings.
 //! Goals are keyed `<offer>.<name>` and links `<offer>.<affiliate>.<slug>`, by number: what a number means never
 //! changes, so a link that is pointed elsewhere is another number. `next` is one above every number ever handed out.
 
@@ -14,10 +16,14 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    Catalog, GoalName, LinkName, Names, Problem, Problems, apply::CATALOG_BYTES_MAX, disk,
+    Catalog, GoalName, LinkName, Names, OfferName, Problem, Problems, apply::CATALOG_BYTES_MAX,
+    disk,
 };
 
 const FORMAT: u32 = 1;
+
+/// The section of the offers' advertisers.
+const OWNER: &str = "owner";
 
 /// What is numbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,13 +78,18 @@ struct Section {
 /// All numbers handed out.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Lock {
+    /// Empty until it is first kept.
+    pub(crate) id: String,
     sections: [Section; Kind::ALL.len()],
+    /// Advertisers by offer.
+    owners: BTreeMap<u64, u64>,
 }
 
 #[derive(Deserialize)]
 struct File {
     #[serde(rename = "format")]
     _format: u32,
+    id: String,
     next: BTreeMap<String, u64>,
     #[serde(flatten)]
     sections: BTreeMap<String, BTreeMap<String, u64>>,
@@ -96,7 +107,9 @@ impl Lock {
             numbers: BTreeMap::new(),
         };
         Self {
+            id: String::new(),
             sections: std::array::from_fn(|_| empty.clone()),
+            owners: BTreeMap::new(),
         }
     }
 
@@ -126,6 +139,13 @@ impl Lock {
         }
         let mut file: File = toml::from_str(text).map_err(broken)?;
         let mut lock = Self::new();
+        lock.id = file.id;
+        for (offer, advertiser) in file.sections.remove(OWNER).unwrap_or_default() {
+            let offer = offer.parse().map_err(|_| {
+                format!("owner \"{offer}\" is no offer's number: restore it from backup")
+            })?;
+            lock.owners.insert(offer, advertiser);
+        }
         for kind in Kind::ALL {
             let section = &mut lock.sections[kind as usize];
             section.numbers = file.sections.remove(kind.name()).unwrap_or_default();
@@ -159,7 +179,7 @@ impl Lock {
         }
         // Also says that every key is one this version can read.
         lock.names().ok_or_else(|| {
-            "a goal or link is not keyed by numbers: restore it from backup".to_owned()
+            "a goal or link is not keyed by numbers, or an offer has no owner: restore it from backup".to_owned()
         })?;
         Ok(lock)
     }
@@ -170,7 +190,7 @@ impl Lock {
             "# The number behind each name of the catalog. Written by sluice: keep it with the catalog, never edit it,\n# never delete it. Old clicks and invoices go on meaning the same thing because of it.\n",
         );
         let expect = "writing to a string does not fail";
-        writeln!(text, "format = {FORMAT}\n\n[next]").expect(expect);
+        writeln!(text, "format = {FORMAT}\nid = \"{}\"\n\n[next]", self.id).expect(expect);
         for kind in Kind::ALL {
             writeln!(text, "{} = {}", kind.name(), self.section(kind).next).expect(expect);
         }
@@ -179,6 +199,10 @@ impl Lock {
             for (name, number) in &self.section(kind).numbers {
                 writeln!(text, "\"{name}\" = {number}").expect(expect);
             }
+        }
+        writeln!(text, "\n[{OWNER}]").expect(expect);
+        for (offer, advertiser) in &self.owners {
+            writeln!(text, "\"{offer}\" = {advertiser}").expect(expect);
         }
         text
     }
@@ -206,7 +230,39 @@ impl Lock {
         Some(number)
     }
 
-    /// Moves the number of `was` to `key`. Nothing to do when `was` has none: it moved before, or never was.
+    /// Keeps who owes for an offer; refused when it was another one before.
+    pub(crate) fn own(&mut self, offer: u64, advertiser: u64) -> Result<(), u64> {
+        match *self.owners.entry(offer).or_insert(advertiser) {
+            owner if owner == advertiser => Ok(()),
+            owner => Err(owner),
+        }
+    }
+
+    /// Whether a number was ever handed out under a name; a link's name is its slug.
+    pub(crate) fn knows(&self, kind: Kind, name: &str) -> bool {
+        let numbers = &self.section(kind).numbers;
+        match kind {
+            Kind::Link => numbers
+                .keys()
+                .any(|key| link_key_parts(key).is_some_and(|(_, _, slug)| slug == name)),
+            _ => numbers.contains_key(name),
+        }
+    }
+
+    /// Whether no number of a kind was handed out.
+    pub(crate) fn is_new(&self, kind: Kind) -> bool {
+        self.section(kind).numbers.is_empty()
+    }
+
+    /// The name of a number.
+    pub(crate) fn name_of(&self, kind: Kind, number: u64) -> Option<&str> {
+        let mut numbers = self.section(kind).numbers.iter();
+        numbers
+            .find(|(_, known)| **known == number)
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// Moves the number of `was` to `key`. Nothing to do when `was` has none: it moved before.
     /// Refused when both have one: then they stand for two things.
     pub(crate) fn rename(&mut self, kind: Kind, was: &str, key: &str) -> Result<(), (u64, u64)> {
         let numbers = &mut self.sections[kind as usize].numbers;
@@ -258,8 +314,13 @@ impl Lock {
             names.advertisers.insert(number, name.clone());
         }
         for (name, number) in &self.section(Kind::Offer).numbers {
+            let owner = *self.owners.get(number)?;
+            let offer = OfferName {
+                name: name.clone(),
+                advertiser: domain::Advertiser::new(owner.try_into().ok()?)?,
+            };
             let number = domain::Offer::new((*number).try_into().ok()?)?;
-            names.offers.insert(number, name.clone());
+            names.offers.insert(number, offer);
         }
         for (name, number) in &self.section(Kind::Affiliate).numbers {
             let number = domain::Affiliate::new((*number).try_into().ok()?)?;
@@ -344,7 +405,7 @@ fn keys(names: &Names, kind: Kind) -> Box<dyn Iterator<Item = (String, u64)> + '
             names
                 .offers
                 .iter()
-                .map(|(n, k)| (k.clone(), n.get().into())),
+                .map(|(n, k)| (k.name.clone(), n.get().into())),
         ),
         Kind::Goal => Box::new(
             names

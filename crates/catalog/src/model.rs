@@ -18,6 +18,8 @@ pub const UNKNOWN: &str = "(unknown)";
 pub struct Catalog {
     /// Counted from 1; 0 while it is not published.
     pub version: u32,
+    /// The identity of the lock its numbers come from; empty while it is not published.
+    pub lock_id: String,
     /// What everything below inherits.
     pub network: Network,
     /// Redirect hosts.
@@ -41,6 +43,17 @@ pub struct Network {
     pub timezone: String,
     /// What totals are shown in.
     pub currency: Currency,
+}
+
+impl Network {
+    /// The zone in which days begin. Always from the rules that came with this build, as when the catalog was checked: the
+    /// machine's own may be older, or lack the name.
+    ///
+    /// # Errors
+    /// This build has no such zone: the catalog was published by a newer one.
+    pub fn zone(&self) -> Result<jiff::tz::TimeZone, jiff::Error> {
+        jiff::tz::TimeZoneDatabase::bundled().get(&self.timezone)
+    }
 }
 
 /// A redirect host.
@@ -137,13 +150,22 @@ pub struct Names {
     /// Advertisers.
     pub advertisers: BTreeMap<domain::Advertiser, String>,
     /// Offers.
-    pub offers: BTreeMap<domain::Offer, String>,
+    pub offers: BTreeMap<domain::Offer, OfferName>,
     /// Goals.
     pub goals: BTreeMap<domain::Goal, GoalName>,
     /// Affiliates.
     pub affiliates: BTreeMap<domain::Affiliate, String>,
     /// Links.
     pub links: BTreeMap<domain::Link, LinkName>,
+}
+
+/// An offer's name, and who owes for it for ever.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Debug)]
+pub struct OfferName {
+    /// The name.
+    pub name: String,
+    /// Who owes for it.
+    pub advertiser: domain::Advertiser,
 }
 
 /// A goal's name, and the offer whose goal it is for ever.
@@ -180,7 +202,12 @@ impl Catalog {
 
     /// The name, or [`UNKNOWN`].
     pub fn offer_name(&self, number: domain::Offer) -> &str {
-        named(self.names.offers.get(&number))
+        named(self.names.offers.get(&number).map(|offer| &offer.name))
+    }
+
+    /// Who owes for an offer, also when it is gone; `None` for a number never handed out.
+    pub fn offer_advertiser(&self, number: domain::Offer) -> Option<domain::Advertiser> {
+        Some(self.names.offers.get(&number)?.advertiser)
     }
 
     /// The name within its offer, or [`UNKNOWN`].

@@ -94,6 +94,9 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
         .iter()
         .map(|entry| {
             let read = offer(&mut reader, entry, &advertisers, lock);
+            if let Some(read) = &read {
+                keep_owner(&mut reader, lock, entry, read);
+            }
             (entry.number, read)
         })
         .collect::<Vec<_>>();
@@ -148,6 +151,7 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
     // Without a problem every entry was read and has a number in range.
     Ok(Catalog {
         version: 0,
+        lock_id: String::new(),
         network: network.expect("read without a problem"),
         domains: numbered(domains_read, |n| domain::Domain::new(n.try_into().ok()?)),
         advertisers: numbered(advertisers_read, |n| {
@@ -193,8 +197,12 @@ fn entries<'t>(reader: &mut Reader<'_>, root: &Section<'t>, kind: Kind) -> Entri
     }
     let numbers: HashMap<String, u64> = list.iter().map(|entry| (entry.name.clone(), 0)).collect();
     let mut renamed = BTreeSet::new();
-    for was in list.iter().filter_map(|entry| entry.was.as_ref()) {
-        was_alone(reader, was, numbers.contains_key(was.value), &mut renamed);
+    for entry in &mut list {
+        if let Some(was) = &entry.was
+            && !was_alone(reader, was, numbers.contains_key(was.value), &mut renamed)
+        {
+            entry.was = None;
+        }
     }
     Entries {
         kind,
@@ -203,13 +211,13 @@ fn entries<'t>(reader: &mut Reader<'_>, root: &Section<'t>, kind: Kind) -> Entri
     }
 }
 
-/// `was` names something that is gone, and nothing else was it.
+/// Whether `was` names something that is gone, and nothing else was it.
 fn was_alone<'t>(
     reader: &mut Reader<'_>,
     was: &Field<'t, &'t str>,
     exists: bool,
     renamed: &mut BTreeSet<&'t str>,
-) {
+) -> bool {
     if exists {
         let message = format!(
             "\"{}\" still exists: an entry cannot be what it was",
@@ -219,7 +227,10 @@ fn was_alone<'t>(
     } else if !renamed.insert(was.value) {
         let message = format!("another entry already was \"{}\"", was.value);
         reader.problem(Some(was.at), &was.field, message, None);
+    } else {
+        return true;
     }
+    false
 }
 
 /// Moves the number an entry had under its old name.
@@ -243,6 +254,18 @@ fn rename(
     }
 }
 
+/// Who owes for an offer is written into every conversion of it, so it never changes.
+fn keep_owner(reader: &mut Reader<'_>, lock: &mut Lock, entry: &Entry<'_>, offer: &Offer) {
+    if let Err(owner) = lock.own(entry.number, offer.advertiser.get().into()) {
+        let owner = lock.name_of(Kind::Advertiser, owner).unwrap_or("another");
+        let message = format!(
+            "the offer is \"{owner}\"'s, and its clicks and sales stay so: give the other advertiser an offer of its own"
+        );
+        let field = format!("{}.advertiser", entry.section.field);
+        reader.problem(entry.section.at, &field, message, None);
+    }
+}
+
 fn rename_key(
     reader: &mut Reader<'_>,
     lock: &mut Lock,
@@ -253,6 +276,19 @@ fn rename_key(
     name: &str,
 ) {
     if was_key == key {
+        return;
+    }
+    let known = match kind {
+        Kind::Link => lock.knows(kind, was.value) || lock.knows(kind, name),
+        _ => lock.knows(kind, was_key) || lock.knows(kind, key),
+    };
+    if !known && !lock.is_new(kind) {
+        let message = format!(
+            "no {} was ever called \"{}\": a number is only moved from a name that has one",
+            kind.name(),
+            was.value
+        );
+        reader.problem(Some(was.at), &was.field, message, None);
         return;
     }
     if let Err((number_was, number_own)) = lock.rename(kind, was_key, key) {

@@ -32,6 +32,7 @@ fn sample() -> Catalog {
     fs::write(&path, CATALOG).expect("writable");
     let mut catalog = check(&path).expect("good").catalog;
     catalog.version = 7;
+    catalog.lock_id = "00112233445566778899aabbccddeeff".into();
     for advertiser in catalog.advertisers.values_mut() {
         advertiser.secrets = vec![
             SecretRef::File(PathBuf::from("/etc/sluice/northpeak.secret")),

@@ -9,7 +9,6 @@ mod marks;
 use consumer::{Error, Handler, Output, Versions, decode};
 use domain::event::{Class, Click, Decision, FraudSignal, Kind, Reason, Unmatched};
 use domain::{ClickKey, Day, time::bucket};
-use jiff::tz::TimeZone;
 use store::{Change, Cube, MarkGroup, RollupKey, Source};
 use stream::Record;
 
@@ -108,7 +107,7 @@ impl Clicks {
         affiliate: u32,
     ) -> Result<MarkGroup, Error> {
         let catalog = self.versions.get(version)?;
-        let zone = TimeZone::get(&catalog.network.timezone).map_err(|error| {
+        let zone = catalog.network.zone().map_err(|error| {
             Error::Event(format!("time zone of catalog version {version}: {error}"))
         })?;
         Ok(MarkGroup {

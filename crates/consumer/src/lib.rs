@@ -5,7 +5,6 @@
 
 use catalog::{Catalog, Folder};
 use domain::Topic;
-use std::collections::HashMap;
 use std::sync::Arc;
 use stream::consumer::{Accepted, Fold};
 use stream::receipts::{High, Receipt};
@@ -264,32 +263,21 @@ pub fn decode<M: prost::Message + Default>(record: &Record) -> Result<M, Error> 
 /// The catalog versions events name.
 pub struct Versions {
     folder: Folder,
-    // Versions live as long as events name them; an installation has few at once.
-    cached: HashMap<u32, Arc<Catalog>>,
 }
 
 impl Versions {
     /// Over the folder snapshots are kept in.
     pub fn new(folder: Folder) -> Self {
-        Self {
-            folder,
-            cached: HashMap::new(),
-        }
+        Self { folder }
     }
 
     /// The catalog of a version.
     ///
     /// # Errors
     /// It is not there or cannot be read.
-    pub fn get(&mut self, version: u32) -> Result<Arc<Catalog>, Error> {
-        if let Some(catalog) = self.cached.get(&version) {
-            return Ok(Arc::clone(catalog));
-        }
-        let catalog = self
-            .folder
+    pub fn get(&self, version: u32) -> Result<Arc<Catalog>, Error> {
+        self.folder
             .version(version)
-            .map_err(|error| Error::Event(format!("catalog version {version}: {error}")))?;
-        self.cached.insert(version, Arc::clone(&catalog));
-        Ok(catalog)
+            .map_err(|error| Error::Event(format!("catalog version {version}: {error}")))
     }
 }

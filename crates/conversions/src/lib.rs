@@ -49,8 +49,9 @@ impl Conversions {
                 .map_err(|error| Error::Event(format!("a kept postback: {error}")))?;
             postbacks.push((*at, postback));
         }
-        let basis = settle::basis(&postbacks);
-        let Some(basis) = basis else { return Ok(()) };
+        let Some(basis) = settle::basis(&postbacks) else {
+            return Ok(());
+        };
         let token = Token::from_bytes(&basis.1.token);
         let facts = match token {
             Some(token) => out.batch.clicks(&[token.click])?.pop().flatten(),
@@ -122,8 +123,13 @@ impl Handler for Conversions {
             order: order(&postback),
             goal: postback.goal,
         };
-        out.batch
-            .put_postback(&order, at, postback.trust() == Trust::Server, &record.value)?;
+        let trusted = postback.trust() == Trust::Server;
+        let new = out
+            .batch
+            .put_postback(&order, at, trusted, content(&postback), &record.value)?;
+        if !new {
+            return Ok(());
+        }
         self.resettle(out, &order, out.partition)
     }
 
@@ -139,8 +145,25 @@ impl Handler for Conversions {
     }
 }
 
-/// The order's id; where the shop gave none, the token stands in for it.
+/// What a postback says, whenever and from wherever it was said.
+fn content(postback: &Postback) -> [u8; 16] {
+    let said = Postback {
+        key: None,
+        shard: 0,
+        network: String::new(),
+        ..postback.clone()
+    };
+    xxhash_rust::xxh3::xxh3_128(&said.encode_to_vec()).to_be_bytes()
+}
+
+/// The order's id; where the shop gave none, the token stands in for it. An order that reads like a stand-in is told apart.
 fn order(postback: &Postback) -> String {
+    if ["token:", "order:"]
+        .iter()
+        .any(|prefix| postback.order.starts_with(prefix))
+    {
+        return format!("order:{}", postback.order);
+    }
     if !postback.order.is_empty() {
         return postback.order.clone();
     }

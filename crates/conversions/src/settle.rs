@@ -1,22 +1,35 @@
 //! What an order is worth and to whom, from everything said of it. Pure.
 //!
-//! Among what the advertiser's server said, the first postback with a token that verifies gives token and amount (a
-//! repeat is ignored), the last one gives the status. Without any such word the order stays pending and pays nothing.
+//! What counts is what the advertiser's server said and the edge understood whole: the first such postback gives the token,
+//! the first that names an amount the amount (a repeat is ignored), the last one the status. One that was answered with an
+//! error changes nothing that a good one said, before or after. Without any good word the order pays nothing and says why.
 
 use catalog::Catalog;
 use domain::event::{Candidate, Click, Conversion, Postback, Reason, Status, Trust};
 use domain::{ClickKey, Currency, Goal, Micros, Offer, Target, Token};
 use store::OrderKey;
 
-/// The postback that gives token and amount: the first trusted one with a good token, the first trusted one, the first.
+/// The postback that gives the token: the first good one, the first trusted one, the first.
 pub(crate) fn basis(postbacks: &[(ClickKey, Postback)]) -> Option<&(ClickKey, Postback)> {
-    let trusted = |said: &&(ClickKey, Postback)| said.1.trust() == Trust::Server;
-    let good = |said: &&(ClickKey, Postback)| trusted(said) && said.1.offer != 0;
-    postbacks
-        .iter()
-        .find(good)
-        .or_else(|| postbacks.iter().find(trusted))
+    let first = |wanted: fn(&Postback) -> bool| postbacks.iter().find(|said| wanted(&said.1));
+    first(is_good)
+        .or_else(|| first(is_trusted))
         .or_else(|| postbacks.first())
+}
+
+fn is_trusted(said: &Postback) -> bool {
+    said.trust() == Trust::Server
+}
+
+fn is_good(said: &Postback) -> bool {
+    is_trusted(said) && said.reason() == Reason::None
+}
+
+/// The postback that gives the amount.
+fn amount(postbacks: &[(ClickKey, Postback)]) -> Option<(Micros, Currency)> {
+    let mut named = postbacks.iter().map(|said| &said.1);
+    let said = named.find(|said| is_good(said) && said.has_amount)?;
+    Some((Micros(said.amount_micros), Currency::parse(&said.currency)?))
 }
 
 /// Works the conversion out. `postbacks` in key order, at least one; `facts` is the click of the basis' token, once known.
@@ -30,11 +43,9 @@ pub fn settle(
     facts: Option<&Click>,
 ) -> Conversion {
     let (at, said) = basis(postbacks).expect("an order exists because a postback named it");
-    let trusted = said.trust() == Trust::Server;
-    let last = postbacks
-        .iter()
-        .rev()
-        .find(|said| said.1.trust() == Trust::Server);
+    let trusted = is_trusted(said);
+    let last = postbacks.iter().rev().find(|said| is_good(&said.1));
+    let amount = amount(postbacks);
     let token = Token::from_bytes(&said.token);
     let mut conversion = Conversion {
         advertiser: order.advertiser,
@@ -50,12 +61,12 @@ pub fn settle(
         facts_pending: token.is_some() && facts.is_none(),
         ..Conversion::default()
     };
-    if said.has_amount {
-        conversion.currency.clone_from(&said.currency);
-        conversion.amount_micros = said.amount_micros;
+    if let Some((amount, currency)) = amount {
+        conversion.currency = currency.code().to_owned();
+        conversion.amount_micros = amount.0;
     }
 
-    let reason = judge(catalog, &mut conversion, said, *at, token);
+    let reason = judge(catalog, &mut conversion, said, *at, token, amount);
     conversion.reason = reason.into();
     conversion.candidates = candidates(catalog, &conversion, token, facts, reason);
     match reason {
@@ -77,8 +88,9 @@ fn judge(
     said: &Postback,
     at: ClickKey,
     token: Option<Token>,
+    amount: Option<(Micros, Currency)>,
 ) -> Reason {
-    if said.trust() != Trust::Server {
+    if !is_trusted(said) {
         // What the edge found wrong says more than that nobody vouched for it.
         return if said.reason() == Reason::None {
             Reason::Unauthenticated
@@ -101,9 +113,6 @@ fn judge(
     if at.time_ms.saturating_sub(token.click.time_ms) > offer.window_ms {
         return Reason::OutsideWindow;
     }
-    let amount = Currency::parse(&said.currency)
-        .filter(|_| said.has_amount)
-        .map(|currency| (Micros(said.amount_micros), currency));
     let (Some(revenue), Some(payout)) = (goal.revenue.apply(amount), goal.payout.apply(amount))
     else {
         return Reason::AmountMissing;
@@ -173,7 +182,7 @@ fn explain(conversion: &Conversion, postbacks: usize, trusted: bool) -> String {
     let said = match (postbacks, trusted) {
         (1, true) => "one postback, sent with the advertiser's secret".to_owned(),
         (n, true) => format!(
-            "{n} postbacks; the first trusted one gives token and amount, the last one the status"
+            "{n} postbacks; the first good one gives the token, the first with an amount the amount, the last the status"
         ),
         (n, false) => {
             format!("{n} postback(s), none sent with the advertiser's secret: it pays nothing")

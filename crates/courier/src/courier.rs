@@ -108,6 +108,8 @@ pub struct Courier {
     /// Stream records this sender took and acknowledged; tombstones count.
     sender_sent: u64,
     corrupt_bytes: u64,
+    /// When the oldest record that is not acknowledged was made; kept while senders fail.
+    waiting_since_ms: Option<u64>,
     deleted_at_ms: Option<u64>,
 }
 
@@ -171,6 +173,7 @@ impl Courier {
             under_way: VecDeque::new(),
             sender_sent: 0,
             corrupt_bytes: 0,
+            waiting_since_ms: None,
             deleted_at_ms: None,
         })
     }
@@ -222,6 +225,7 @@ impl Courier {
                 Err(error) if error.is_sender() => {
                     tracing::warn!(%error, "courier's sender failed, sending again after a pause");
                     sender = None;
+                    self.show(clock.now_ms());
                     let pause = sender_pause;
                     sender_pause = (sender_pause * 2).min(SENDER_PAUSE_MAX);
                     pause
@@ -253,14 +257,23 @@ impl Courier {
                 waiting: (self.under_way.len() + self.read.len()) as u64,
             })
         });
+        match self.under_way.front() {
+            Some(first) => self.waiting_since_ms = Some(first.time_ms),
+            None if done.is_ok() => self.waiting_since_ms = None,
+            None => {}
+        }
         if done.is_err() {
             self.rewind()?;
         }
-        let oldest_ms = self.under_way.front().map_or(now_ms, |first| first.time_ms);
-        let lag_seconds = now_ms.saturating_sub(oldest_ms) as f64 / 1000.0;
-        self.metrics.show(&self.acknowledged.totals, lag_seconds);
+        self.show(now_ms);
         self.delete_acknowledged(now_ms);
         done
+    }
+
+    fn show(&self, now_ms: u64) {
+        let since_ms = self.waiting_since_ms.unwrap_or(now_ms);
+        let lag_seconds = now_ms.saturating_sub(since_ms) as f64 / 1000.0;
+        self.metrics.show(&self.acknowledged.totals, lag_seconds);
     }
 
     /// Forgets what was sent and goes back to the cursor; the next step needs a new sender.

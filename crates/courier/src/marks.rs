@@ -91,12 +91,13 @@ impl Marks {
             Outcome::Record { topic, lane, n } => {
                 let last = &mut self.last[topic][usize::from(lane)];
                 let holes = n.saturating_sub(*last + 1);
+                // After a power cut the journal may hold again what was acknowledged before it.
+                self.totals.delivered += u64::from(n > *last);
                 *last = n.max(*last);
                 // A dead record is counted once: its number, when it shows as a hole, is not lost as well.
                 let placed = holes.min(self.unplaced);
                 self.unplaced -= placed;
                 self.totals.lost += holes - placed;
-                self.totals.delivered += 1;
             }
             Outcome::Dead(reason) => {
                 self.totals.dead[reason.index()] += 1;

@@ -34,21 +34,21 @@ impl Micros {
             .map(Self)
             .filter(|m| *m <= Self::MAX)
     }
+}
 
-    /// As a decimal number of units.
-    pub fn to_decimal(self) -> Decimal {
-        Decimal::from_i128_with_scale(i128::from(self.0), 6)
+/// A sum of millionths in units, as [`Micros`] prints: at least two decimals, more only where they say something.
+pub fn text(millionths: i128) -> String {
+    let mut value = Decimal::from_i128_with_scale(millionths, 6).normalize();
+    if value.scale() < 2 {
+        value.rescale(2);
     }
+    value.to_string()
 }
 
 impl std::fmt::Display for Micros {
     /// At least two decimals, more only where they say something: `12.50`, `0.0035`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut value = self.to_decimal().normalize();
-        if value.scale() < 2 {
-            value.rescale(2);
-        }
-        f.pad(&value.to_string())
+        f.pad(&text(self.0.into()))
     }
 }
 

@@ -67,13 +67,21 @@ impl Classifier {
         }
     }
 
+    fn is_bot(&self, agent: &[u8]) -> bool {
+        self.bots.find_iter(agent).any(|found| {
+            let before = &agent[..found.end()];
+            let phone = before.len().checked_sub(PHONE.len());
+            !phone.is_some_and(|at| before[at..].eq_ignore_ascii_case(PHONE))
+        })
+    }
+
     /// The class of a request. Speculation is told first: a prefetch is no click, whoever makes it.
     pub(crate) fn classify(&self, method: &Method, headers: &HeaderMap) -> Class {
         if is_speculative(headers) {
             return Class::Speculative;
         }
         let agent = user_agent(headers);
-        if self.bots.is_match(agent) {
+        if self.is_bot(agent) {
             Class::Bot
         } else if method == Method::HEAD {
             Class::Head
@@ -84,6 +92,9 @@ impl Classifier {
         }
     }
 }
+
+/// A brand of telephones whose name ends like a crawler's.
+const PHONE: &[u8] = b"cubot";
 
 /// The user agent's bytes, cut to the bound.
 pub(crate) fn user_agent(headers: &HeaderMap) -> &[u8] {
@@ -131,6 +142,13 @@ mod tests {
                 "Mozilla/5.0 (compatible; Googlebot/2.1)",
                 Class::Bot,
             ),
+            (
+                Method::GET,
+                "user-agent",
+                "Mozilla/5.0 (Linux; Android 10; CUBOT_X30) AppleWebKit/537.36 Chrome/120.0 Mobile Safari/537.36",
+                Class::Browser,
+            ),
+            (Method::GET, "user-agent", "cubot and bingbot", Class::Bot),
             (Method::GET, "user-agent", "", Class::NonBrowser),
             (
                 Method::GET,

@@ -11,6 +11,7 @@ use routing::{Decision, Params, Path, Route};
 use crate::answer::{self, Answer};
 use crate::cookie::History;
 use crate::live::Live;
+use crate::request::Said;
 use crate::settings::WhenFull;
 use crate::worker::Worker;
 use crate::{classify, request};
@@ -32,14 +33,13 @@ pub(crate) fn serve(
     domain: Domain,
     secure: bool,
 ) -> Answer {
-    let (params, labels, consent) =
-        request::parameters(asked.parts.uri.query().unwrap_or_default());
+    let (params, labels, said) = request::parameters(asked.parts.uri.query().unwrap_or_default());
     let slug;
     let path = if asked.parts.uri.path() == "/c" {
         Path::Click
     } else {
         let Some(found) = request::slug(asked.parts.uri.path()) else {
-            unmatched(worker, asked, Reason::BadSlug);
+            unmatched(worker, asked, Reason::BadSlug, event::Decision::Refuse);
             return answer::text(
                 StatusCode::BAD_REQUEST,
                 "the path holds control characters or is not UTF-8",
@@ -48,7 +48,7 @@ pub(crate) fn serve(
         slug = found;
         Path::Slug(&slug)
     };
-    let consent = consented(consent.as_deref(), &asked.parts.headers);
+    let consent = consented(&said, &asked.parts.headers);
     match routing::decide(&live.table, domain, path, &params) {
         Decision::Redirect(route) => redirect(
             worker,
@@ -69,8 +69,14 @@ pub(crate) fn serve(
             affiliate,
             link,
         } => {
+            let fallback = live.table.fallback(domain);
+            let decision = match fallback {
+                _ if asked.class == Class::Speculative => event::Decision::Speculative,
+                Some(_) => event::Decision::Fallback,
+                None => event::Decision::Refuse,
+            };
             if offer.is_none() && link.is_none() {
-                unmatched(worker, asked, reason);
+                unmatched(worker, asked, reason, decision);
             } else {
                 let mut click = described(worker, asked, &params, labels, consent);
                 click.catalog_version = live.table.catalog().version;
@@ -79,15 +85,10 @@ pub(crate) fn serve(
                 click.offer = offer.map_or(0, domain::Offer::get);
                 click.affiliate = affiliate.map_or(0, domain::Affiliate::get);
                 click.link = link.map_or(0, domain::Link::get);
-                click.decision = match live.table.fallback(domain) {
-                    _ if asked.class == Class::Speculative => event::Decision::Speculative,
-                    Some(_) => event::Decision::Fallback,
-                    None => event::Decision::Refuse,
-                }
-                .into();
+                click.decision = decision.into();
                 record(worker, asked, click, consent.0);
             }
-            match live.table.fallback(domain) {
+            match fallback {
                 _ if asked.class == Class::Speculative => answer::not_yet(),
                 Some(fallback) => answer::redirect(fallback, None),
                 None => answer::not_found(),
@@ -115,22 +116,13 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
         secure,
     } = clicked;
     let mut location = String::with_capacity(512);
+    let speculative = asked.class == Class::Speculative;
     let mut recorder = worker.recorder.borrow_mut();
     let Some(key) = recorder.next() else {
-        worker.metrics.unrecorded.inc();
-        return match worker.settings.when_full {
-            WhenFull::Redirect => {
-                routing::render(route, params, None, &mut location);
-                answer::redirect(&location, None)
-            }
-            WhenFull::Refuse => answer::text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "clicks cannot be recorded at the moment",
-            ),
-        };
+        worker.metrics.recorded(false);
+        return unrecorded(worker, speculative, clicked);
     };
     let shard = shard(recorder.seed, asked.client);
-    let speculative = asked.class == Class::Speculative;
     let headers = &asked.parts.headers;
 
     let token = (!speculative && consent.0 != Consent::None).then(|| {
@@ -187,8 +179,7 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
 
     if !record(worker, asked, click, consent.0) {
         // The disk failed between the look at the journal and the append: the token must not leave.
-        routing::render(route, params, None, &mut location);
-        return answer::redirect(&location, None);
+        return unrecorded(worker, speculative, clicked);
     }
     if speculative {
         return answer::not_yet();
@@ -200,8 +191,29 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
     answer::redirect(&location, cookie.as_deref())
 }
 
+/// What a click gets that the journal does not take: never a token, never a cookie.
+fn unrecorded(worker: &Worker, speculative: bool, clicked: &Clicked<'_>) -> Answer {
+    match worker.settings.when_full {
+        _ if speculative => answer::not_yet(),
+        WhenFull::Redirect => {
+            let mut location = String::with_capacity(512);
+            routing::render(&clicked.route, clicked.params, None, &mut location);
+            answer::redirect(&location, None)
+        }
+        WhenFull::Refuse => answer::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "clicks cannot be recorded at the moment",
+        ),
+    }
+}
+
 /// A request that names nothing known: kept whole or counted.
-pub(crate) fn unmatched(worker: &Worker, asked: &Asked<'_>, reason: Reason) {
+pub(crate) fn unmatched(
+    worker: &Worker,
+    asked: &Asked<'_>,
+    reason: Reason,
+    decision: event::Decision,
+) {
     let domain = asked.domain.map(|(domain, _)| domain);
     if !worker
         .unmatched
@@ -210,13 +222,12 @@ pub(crate) fn unmatched(worker: &Worker, asked: &Asked<'_>, reason: Reason) {
     {
         return;
     }
-    let (params, labels, consent) =
-        request::parameters(asked.parts.uri.query().unwrap_or_default());
-    let consent = consented(consent.as_deref(), &asked.parts.headers);
+    let (params, labels, said) = request::parameters(asked.parts.uri.query().unwrap_or_default());
+    let consent = consented(&said, &asked.parts.headers);
     let mut click = described(worker, asked, &params, labels, consent);
     click.domain = domain.map_or(0, Domain::get);
     click.reason = reason.into();
-    click.decision = event::Decision::Refuse.into();
+    click.decision = decision.into();
     click.slug = request::cut(asked.parts.uri.path(), 255).to_owned();
     record(worker, asked, click, consent.0);
 }
@@ -259,11 +270,12 @@ fn described(
     click
 }
 
-/// Appends a click; gives it a key where it has none yet. Whether it is recorded.
+/// Appends a click; gives it a key where it has none yet. A key that a token was sealed with stays as it is: time, stream
+/// and sequence are what the sale finds the click by. Whether it is recorded.
 fn record(worker: &Worker, asked: &Asked<'_>, mut click: event::Click, consent: Consent) -> bool {
     let mut recorder = worker.recorder.borrow_mut();
     let appended = recorder.next().and_then(|key| {
-        click.key = Some(key.into());
+        click.key.get_or_insert(key.into());
         let shard = shard(recorder.seed, asked.client);
         let address = address_bytes(asked.client, consent == Consent::None);
         recorder.append(Topic::Clicks, shard, address, Event::Click(click))
@@ -292,12 +304,14 @@ pub(crate) fn address_bytes(client: IpAddr, truncate: bool) -> Vec<u8> {
     bytes
 }
 
-/// `cons=` speaks first, then `Sec-GPC` (Global Privacy Control), then the default.
-fn consented(parameter: Option<&str>, headers: &HeaderMap) -> (Consent, ConsentSource) {
-    match parameter {
+/// `cons=` speaks first, then a TCF signal, then `Sec-GPC` (Global Privacy Control), then the default. Where somebody spoke
+/// and was not understood (a TCF string is not read yet), no cookie is set: doubt never widens consent.
+fn consented(said: &Said<'_>, headers: &HeaderMap) -> (Consent, ConsentSource) {
+    match said.cons.as_deref() {
         Some("all") => (Consent::All, ConsentSource::Parameter),
-        Some("token") => (Consent::Token, ConsentSource::Parameter),
         Some("none") => (Consent::None, ConsentSource::Parameter),
+        Some(text) if !text.is_empty() => (Consent::Token, ConsentSource::Parameter),
+        _ if said.gdpr.as_deref() == Some("1") => (Consent::Token, ConsentSource::Tcf),
         _ if headers.get("sec-gpc").is_some_and(|value| value == "1") => {
             (Consent::Token, ConsentSource::Gpc)
         }

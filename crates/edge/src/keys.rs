@@ -4,6 +4,9 @@ use std::path::Path;
 
 use service::secret;
 
+const TOKENS: &str = "tokens.key";
+const VISITOR: &str = "visitor.key";
+
 /// What the keys folder holds.
 pub struct Keys {
     /// The token key file's text.
@@ -13,23 +16,37 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Reads the keys, making them at the first start.
+    /// Makes the keys that are missing. Only for an installation that has recorded nothing: under new keys every token
+    /// issued before is a forgery.
     ///
     /// # Errors
-    /// A key cannot be read, made or understood, or others may read it; the text names the file.
-    pub fn open(folder: &Path) -> Result<Self, String> {
+    /// A key cannot be made; the text names the file.
+    pub fn make(folder: &Path) -> Result<(), String> {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("{}: {error}", folder.display()))?;
-        let tokens = read_or_make(&folder.join("tokens.key"), |key| format!("1 {key}\n"))?;
-        let visitor = read_or_make(&folder.join("visitor.key"), |key| format!("{key}\n"))?;
+        for (name, text) in [
+            (TOKENS, format!("1 {}\n", random_hex())),
+            (VISITOR, format!("{}\n", random_hex())),
+        ] {
+            let path = folder.join(name);
+            if !path.exists() {
+                secret::write_private(&path, text.as_bytes()).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// A key is missing, cannot be understood, or others may read it; the text names the file.
+    pub fn read(folder: &Path) -> Result<Self, String> {
+        let (tokens_path, visitor_path) = (folder.join(TOKENS), folder.join(VISITOR));
+        let tokens = read(&tokens_path)?;
         domain::Keyring::parse(&tokens)
-            .map_err(|error| format!("{}: {error}", folder.join("tokens.key").display()))?;
-        let visitor = domain::token::from_hex(visitor.trim()).ok_or_else(|| {
-            format!(
-                "{}: expected 64 hexadecimal digits",
-                folder.join("visitor.key").display()
-            )
-        })?;
+            .map_err(|error| format!("{}: {error}", tokens_path.display()))?;
+        let visitor = domain::token::from_hex(read(&visitor_path)?.trim())
+            .ok_or_else(|| format!("{}: expected 64 hexadecimal digits", visitor_path.display()))?;
         Ok(Self { tokens, visitor })
     }
 
@@ -39,10 +56,12 @@ impl Keys {
     }
 }
 
-fn read_or_make(path: &Path, text: impl FnOnce(&str) -> String) -> Result<String, String> {
+fn read(path: &Path) -> Result<String, String> {
     if !path.exists() {
-        secret::write_private(path, text(&random_hex()).as_bytes())
-            .map_err(|error| error.to_string())?;
+        return Err(format!(
+            "{}: missing: copy the keys folder of the installation here, or restore it from backup",
+            path.display()
+        ));
     }
     let bytes = secret::read_private(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|_| format!("{}: is not text", path.display()))

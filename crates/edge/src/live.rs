@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use catalog::Catalog;
+use catalog::{Catalog, SecretRef};
 use domain::Advertiser;
 use routing::Table;
 use sha2::{Digest, Sha256};
@@ -12,11 +13,17 @@ use sha2::{Digest, Sha256};
 pub(crate) struct Live {
     pub(crate) table: Table,
     secrets: HashMap<Advertiser, Vec<[u8; 32]>>,
+    /// Of the files the secrets came from, as they were before they were read.
+    stamps: Vec<Stamp>,
 }
+
+/// What tells a changed file without reading it.
+type Stamp = Option<(SystemTime, u64)>;
 
 impl Live {
     /// Builds the table and reads the secrets; the error names the secret that cannot be read.
     pub(crate) fn new(catalog: Arc<Catalog>) -> Result<Self, String> {
+        let stamps = stamps(&catalog);
         let mut secrets = HashMap::new();
         for (number, advertiser) in &catalog.advertisers {
             let mut digests = Vec::new();
@@ -31,7 +38,13 @@ impl Live {
         Ok(Self {
             table: Table::new(catalog),
             secrets,
+            stamps,
         })
+    }
+
+    /// Whether a secret's file is another one than was read.
+    pub(crate) fn secrets_changed(&self) -> bool {
+        self.stamps != stamps(self.table.catalog())
     }
 
     /// Whether this is a secret of the advertiser. Digests are compared, so the time taken says nothing of the secret.
@@ -41,4 +54,21 @@ impl Live {
             .get(&advertiser)
             .is_some_and(|known| known.contains(&digest))
     }
+}
+
+fn stamps(catalog: &Catalog) -> Vec<Stamp> {
+    let secrets = catalog
+        .advertisers
+        .values()
+        .flat_map(|advertiser| &advertiser.secrets);
+    secrets
+        .map(|secret| match secret {
+            SecretRef::File(path) => {
+                let found = std::fs::metadata(path).ok()?;
+                Some((found.modified().ok()?, found.len()))
+            }
+            // A process's environment does not change.
+            SecretRef::Env(_) => None,
+        })
+        .collect()
 }

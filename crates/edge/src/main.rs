@@ -91,7 +91,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let admin_listener = listen::bind(settings.admin.listen, "admin")?;
     let address = listener.local_addr().map_err(refuse)?;
     let admin_address = admin_listener.local_addr().map_err(refuse)?;
-    let keys = Keys::open(&data.path().join("keys")).map_err(refuse)?;
+    let keys = Keys::read(&data.path().join("keys")).map_err(refuse)?;
 
     let (shutdown, metrics, health) = (Shutdown::new(), Metrics::new(), Health::new());
     service::shutdown::on_signals(shutdown.clone()).map_err(refuse)?;

@@ -26,16 +26,18 @@ const KNOWN: [&str; 8] = [
     "token", "order", "goal", "amount", "currency", "status", "adv", "secret",
 ];
 
-/// Records a postback: the sequence to wait for and the answer to give then, or the answer to give at once.
+/// Records a postback: the sequence to wait for and the answer to give then, or the answer to give at once. Without the
+/// body that was announced, what the query says is kept as malformed.
 pub(crate) fn record(
     worker: &Worker,
     live: &Live,
     asked: &Asked<'_>,
-    body: &[u8],
+    body: Option<&[u8]>,
 ) -> Result<(u64, Answer), Box<Answer>> {
     let query = asked.parts.uri.query().unwrap_or_default();
     let mut given: BTreeMap<Cow<'_, str>, Cow<'_, str>> = BTreeMap::new();
-    let pairs = form_urlencoded::parse(query.as_bytes()).chain(form_urlencoded::parse(body));
+    let pairs = form_urlencoded::parse(query.as_bytes())
+        .chain(form_urlencoded::parse(body.unwrap_or_default()));
     for (name, value) in pairs.take(PARAMETERS_MAX) {
         // The first of a repeated parameter wins.
         given.entry(name).or_insert(value);
@@ -64,7 +66,7 @@ pub(crate) fn record(
                 Refused::Forged => Reason::TokenForged,
             }),
     };
-    let mut postback = understood(live, &given, secret, token);
+    let mut postback = understood(live, &given, secret, token, body.is_some());
     postback.key = Some(key.into());
     let shard = shard(recorder.seed, &postback);
     postback.shard = shard.get().into();
@@ -95,6 +97,7 @@ fn understood(
     given: &BTreeMap<Cow<'_, str>, Cow<'_, str>>,
     secret: Option<&[u8]>,
     token: Result<domain::Token, Reason>,
+    whole: bool,
 ) -> event::Postback {
     let catalog = live.table.catalog();
     let said = |name: &str| given.get(name).map_or("", |value| &**value);
@@ -113,9 +116,10 @@ fn understood(
         }
     };
     let hostile = |text: &str| text.contains(['\r', '\n', '\0']);
-    if given
-        .iter()
-        .any(|(name, value)| hostile(name) || hostile(value))
+    if !whole
+        || given
+            .iter()
+            .any(|(name, value)| hostile(name) || hostile(value))
         || said("order").len() > ORDER_BYTES_MAX
     {
         wrong(Reason::Malformed);
@@ -140,13 +144,14 @@ fn understood(
             let (offer, affiliate) = catalog.target(token.target).unzip();
             postback.offer = offer.map_or(0, domain::Offer::get);
             postback.affiliate = affiliate.map_or(0, domain::Affiliate::get);
-            owner = offer
-                .and_then(|offer| catalog.offers.get(&offer))
-                .map(|offer| offer.advertiser);
+            owner = offer.and_then(|offer| catalog.offer_advertiser(offer));
             if owner.is_none() {
                 wrong(Reason::UnknownOffer);
             }
-            if named.is_some_and(|named| named.is_none() || (owner.is_some() && named != owner)) {
+            if named
+                .flatten()
+                .is_some_and(|named| owner.is_some_and(|owner| owner != named))
+            {
                 wrong(Reason::TokenForeign);
             }
         }
@@ -158,10 +163,10 @@ fn understood(
             wrong(why);
         }
     }
-    let advertiser = owner.or(named.flatten());
     if named == Some(None) {
         wrong(Reason::UnknownAdvertiser);
     }
+    let advertiser = owner.or(named.flatten());
     postback.advertiser = advertiser.map_or(0, domain::Advertiser::get);
 
     // Who speaks.
@@ -183,10 +188,12 @@ fn understood(
         _ => wrong(Reason::Unauthenticated),
     }
 
-    // What is reported.
-    if let Some(offer) =
-        domain::Offer::new(postback.offer).and_then(|offer| catalog.offers.get(&offer))
-    {
+    // What is reported. The goals of an offer that is gone are known by name only, and pay nothing.
+    let offer = domain::Offer::new(postback.offer);
+    if offer.is_some_and(|offer| !catalog.offers.contains_key(&offer)) {
+        wrong(Reason::UnknownOffer);
+    }
+    if let Some(offer) = offer.and_then(|offer| catalog.offers.get(&offer)) {
         let found = match said("goal") {
             "" if offer.goals.len() == 1 => offer.goals.keys().next(),
             "" => None,
@@ -209,8 +216,11 @@ fn understood(
         "" => advertiser
             .and_then(|advertiser| catalog.advertisers.get(&advertiser))
             .map(|advertiser| advertiser.currency),
-        code => Currency::parse(code),
+        code => Currency::parse(&code.to_ascii_uppercase()),
     };
+    if currency.is_none() && !said("currency").is_empty() {
+        wrong(Reason::UnknownCurrency);
+    }
     postback.currency = currency
         .map(|currency| currency.code().to_owned())
         .unwrap_or_default();
@@ -265,6 +275,7 @@ fn answered(
         | Reason::UnknownGoal
         | Reason::GoalMissing
         | Reason::AmountMalformed
+        | Reason::UnknownCurrency
         | Reason::UnknownStatus => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_REQUEST,
     };

@@ -6,7 +6,7 @@ use prost::Message;
 use service::Clock;
 
 /// Most bytes of a record: ten sub ids and a dozen other values of 255 bytes, a user agent, eight tokens, and room.
-const RECORD_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const RECORD_BYTES_MAX: usize = 16 * 1024;
 
 /// What belongs to one worker's stream.
 pub(crate) struct Recorder {
@@ -38,6 +38,17 @@ impl Recorder {
     pub(crate) fn now_ms(&mut self) -> u64 {
         self.last_ms = self.last_ms.max(self.clock.now_ms());
         self.last_ms
+    }
+
+    /// Whether the journal takes records; if not, why.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        if self.writer.poisoned() {
+            return Err("the journal could not be written twice in a row: see the log".to_owned());
+        }
+        if !self.writer.has_room(RECORD_BYTES_MAX) {
+            return Err("the journal is full: the disk is stalled or full".to_owned());
+        }
+        Ok(())
     }
 
     /// The key of the record that is appended next; `None` when the journal cannot take one. Nothing can come between

@@ -64,8 +64,12 @@ pub(crate) fn host(parts: &Parts) -> Result<Host, Refusal> {
 
 /// The methods a path takes.
 pub(crate) fn method(parts: &Parts) -> Result<(), Refusal> {
-    let post = parts.method == Method::POST && parts.uri.path() == "/postback";
-    if parts.method == Method::GET || parts.method == Method::HEAD || post {
+    // A postback changes what is owed, so that HEAD, which promises to change nothing, is none.
+    let taken = match parts.uri.path() {
+        "/postback" => [Method::GET, Method::POST],
+        _ => [Method::GET, Method::HEAD],
+    };
+    if taken.contains(&parts.method) {
         Ok(())
     } else {
         Err((
@@ -125,13 +129,21 @@ pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Ip
     client
 }
 
-/// The parameters of a tracking URL, and what is to be said of them.
-pub(crate) fn parameters(query: &str) -> (Params<'_>, Vec<Label>, Option<Cow<'_, str>>) {
+/// What a tracking URL says of the visitor's consent.
+#[derive(Debug, Default)]
+pub(crate) struct Said<'q> {
+    pub(crate) cons: Option<Cow<'q, str>>,
+    /// `1` where a TCF signal stands for the visitor.
+    pub(crate) gdpr: Option<Cow<'q, str>>,
+}
+
+/// The parameters of a tracking URL, what is to be said of them, and what they say of consent.
+pub(crate) fn parameters(query: &str) -> (Params<'_>, Vec<Label>, Said<'_>) {
     let mut params = Params::default();
     let mut labels = Vec::new();
-    let mut consent = None;
+    let mut said = Said::default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()).take(PARAMETERS_MAX) {
-        let value = clean(value, &mut labels);
+        let mut is_sub = false;
         let slot = match &*name {
             "offer" => &mut params.offer,
             "aff" => &mut params.aff,
@@ -142,7 +154,8 @@ pub(crate) fn parameters(query: &str) -> (Params<'_>, Vec<Label>, Option<Cow<'_,
             "ext" => &mut params.ext,
             "coupon" => &mut params.coupon,
             "cost" => &mut params.cost,
-            "cons" => &mut consent,
+            "cons" => &mut said.cons,
+            "gdpr" => &mut said.gdpr,
             "group" => {
                 params.group = true;
                 continue;
@@ -156,18 +169,21 @@ pub(crate) fn parameters(query: &str) -> (Params<'_>, Vec<Label>, Option<Cow<'_,
                 .and_then(|n| n.parse::<usize>().ok())
             {
                 Some(n @ 1..=10) => {
-                    if is_unreplaced(&value) {
-                        label(&mut labels, Label::UnreplacedMacro);
-                    }
+                    is_sub = true;
                     &mut params.sub[n - 1]
                 }
                 _ => continue,
             },
         };
         // The first of a repeated parameter wins.
-        slot.get_or_insert(value);
+        if slot.is_none() {
+            if is_sub && is_unreplaced(&value) {
+                label(&mut labels, Label::UnreplacedMacro);
+            }
+            *slot = Some(clean(value, &mut labels));
+        }
     }
-    (params, labels, consent)
+    (params, labels, said)
 }
 
 fn label(labels: &mut Vec<Label>, label: Label) {
@@ -300,5 +316,9 @@ mod tests {
         assert_eq!(params.sub[0].as_deref(), Some("Set-Cookie:x"));
         assert_eq!(params.ext.as_ref().map(|ext| ext.len()), Some(254));
         assert_eq!(labels, [Label::Cleaned, Label::UnreplacedMacro, Label::Cut]);
+        let query = format!("gdpr=1&gdpr_consent={}&sub1=a&sub1=%00", "x".repeat(900));
+        let (_, labels, said) = parameters(&query);
+        assert_eq!(labels, [], "nothing that is kept was changed");
+        assert_eq!(said.gdpr.as_deref(), Some("1"));
     }
 }

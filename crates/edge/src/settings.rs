@@ -42,6 +42,33 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// What no edge can work with, in words.
+    ///
+    /// # Errors
+    /// The first setting outside of its bounds, with the bounds.
+    pub fn check(&self) -> Result<(), String> {
+        let connections = u64::try_from(self.connections_max).unwrap_or(u64::MAX);
+        for (name, value, bounds) in [
+            ("workers", self.workers as u64, 0..=1024),
+            // Several of the longest records at least, and what a start can still write through.
+            ("ring_bytes", self.ring_bytes, 1 << 20..=1 << 34),
+            ("sync_ms", self.sync_ms, 1..=10_000),
+            ("head_timeout_s", self.head_timeout_s, 1..=600),
+            ("connections_max", connections, 1..=1_000_000),
+        ] {
+            if !bounds.contains(&value) {
+                return Err(format!(
+                    "edge.{name} is {value}: choose {} to {}",
+                    bounds.start(),
+                    bounds.end()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What a click gets when the journal cannot take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -76,6 +76,7 @@ pub struct Edge {
 impl Edge {
     /// Opens the journals and starts the workers.
     pub fn start(settings: Settings, parts: Parts) -> Result<Self, StartError> {
+        settings.check().map_err(StartError)?;
         let mut catalogs =
             catalog::Folder::open(&parts.catalog).map_err(|error| because("catalog")(&error))?;
         let current = catalogs
@@ -87,7 +88,7 @@ impl Edge {
                 parts.catalog.display()
             ))
         })?;
-        let live = Live::new(current).map_err(|error| because("catalog")(&error))?;
+        let live = Live::new(Arc::clone(&current)).map_err(|error| because("catalog")(&error))?;
         let live = Arc::new(ArcSwap::from_pointee(live));
         let metrics =
             Metrics::new(parts.metrics.registry()).map_err(|error| because("metrics")(&error))?;
@@ -170,7 +171,11 @@ impl Edge {
                 local.block_on(&runtime, async {
                     let listener = tokio::net::TcpListener::from_std(listener)
                         .expect("the listener does not block");
-                    worker.run(listener, shutdown, || health.beat(&name)).await;
+                    let beat = |ready| {
+                        health.beat(&name);
+                        health.set_ready(&name, ready);
+                    };
+                    worker.run(listener, shutdown, beat).await;
                 });
                 health.ended(&name);
             };
@@ -183,28 +188,12 @@ impl Edge {
         parts.health.set_ready("edge", Ok(()));
 
         let (shutdown, health) = (parts.shutdown, parts.health);
-        let follow = move || {
-            while !shutdown.wait_timeout(CATALOG_POLL) {
-                match catalogs
-                    .changed()
-                    .map_err(|error| error.to_string())
-                    .and_then(|newer| newer.map(Live::new).transpose())
-                {
-                    Ok(Some(newer)) => {
-                        tracing::info!(version = newer.table.catalog().version, "catalog changed");
-                        live.store(Arc::new(newer));
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        tracing::error!(%error, "newer catalog refused, the old one goes on");
-                    }
-                }
-            }
-            health.set_ready("edge", Err("draining".into()));
-        };
         let catalog = std::thread::Builder::new()
             .name("edge-catalog".into())
-            .spawn(follow);
+            .spawn(move || {
+                follow(&mut catalogs, current, &live, &shutdown);
+                health.set_ready("edge", Err("draining".into()));
+            });
         let catalog = catalog.map_err(|error| because("edge")(&error))?;
         Ok(Self {
             workers,
@@ -229,5 +218,43 @@ impl Edge {
         self.syncer
             .stop()
             .map_err(|error| because("journal")(&error))
+    }
+}
+
+/// Puts newer catalog versions and changed secrets in force until the shutdown. What cannot be put in force is tried again
+/// at every look and told once.
+fn follow(
+    catalogs: &mut catalog::Folder,
+    mut wanted: Arc<catalog::Catalog>,
+    live: &ArcSwap<Live>,
+    shutdown: &Shutdown,
+) {
+    let mut told = None;
+    while !shutdown.wait_timeout(CATALOG_POLL) {
+        let newer = catalogs.changed().map_err(|error| error.to_string());
+        let made = newer.and_then(|newer| {
+            wanted = newer.unwrap_or(Arc::clone(&wanted));
+            let current = live.load();
+            let same = current.table.catalog().version == wanted.version;
+            if same && !current.secrets_changed() {
+                return Ok(None);
+            }
+            Live::new(Arc::clone(&wanted)).map(Some)
+        });
+        let failure = match made {
+            Ok(Some(newer)) => {
+                tracing::info!(version = wanted.version, "catalog in force");
+                live.store(Arc::new(newer));
+                None
+            }
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        if failure != told
+            && let Some(error) = &failure
+        {
+            tracing::error!(%error, "newer catalog or secret refused, the old one goes on");
+        }
+        told = failure;
     }
 }

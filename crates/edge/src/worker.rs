@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use domain::event::{Class, Reason, edge_record::Event};
 use domain::{Shard, Topic};
 use http_body_util::{BodyExt, Limited};
@@ -58,7 +59,7 @@ impl Worker {
         self: Rc<Self>,
         listener: TcpListener,
         shutdown: Shutdown,
-        mut beat: impl FnMut(),
+        mut beat: impl FnMut(Result<(), String>),
     ) {
         let places = Arc::new(Semaphore::new(self.settings.connections_max));
         let mut tick = tokio::time::interval(TICK);
@@ -75,7 +76,7 @@ impl Worker {
             tokio::select! {
                 () = &mut drain => break,
                 _ = tick.tick() => {
-                    beat();
+                    beat(self.recorder.borrow().ready());
                     self.record_unmatched(false);
                 }
                 (accepted, place) = accept => match accepted {
@@ -176,7 +177,12 @@ impl Worker {
                 };
                 let answer = match (domain, kind) {
                     (None, _) => {
-                        click::unmatched(self, &asked, Reason::UnknownHost);
+                        click::unmatched(
+                            self,
+                            &asked,
+                            Reason::UnknownHost,
+                            domain::event::Decision::Refuse,
+                        );
                         answer::text(
                             StatusCode::MISDIRECTED_REQUEST,
                             "no domain of this name is served here",
@@ -200,47 +206,41 @@ impl Worker {
     }
 
     async fn postback(&self, live: &Live, asked: &Asked<'_>, body: Incoming) -> Answer {
-        let body = if asked.parts.method == Method::POST {
-            match tokio::time::timeout(
-                BODY_TIMEOUT,
-                Limited::new(body, postback::BODY_BYTES_MAX).collect(),
-            )
-            .await
-            {
-                Ok(Ok(body)) => body.to_bytes(),
-                Ok(Err(_)) => {
-                    return answer::text(
+        let (body, broken) = if asked.parts.method == Method::POST {
+            let body = Limited::new(body, postback::BODY_BYTES_MAX).collect();
+            match tokio::time::timeout(BODY_TIMEOUT, body).await {
+                Ok(Ok(body)) => (Some(body.to_bytes()), None),
+                Ok(Err(_)) => (
+                    None,
+                    Some((
                         StatusCode::PAYLOAD_TOO_LARGE,
                         "the body broke off or is longer than 16384 bytes",
-                    );
-                }
-                Err(_) => {
-                    return answer::text(
+                    )),
+                ),
+                Err(_) => (
+                    None,
+                    Some((
                         StatusCode::REQUEST_TIMEOUT,
                         "the body did not arrive within 10 seconds",
-                    );
-                }
+                    )),
+                ),
             }
         } else {
-            bytes::Bytes::new()
+            (Some(Bytes::new()), None)
         };
-        match postback::record(self, live, asked, &body) {
-            Err(answer) => *answer,
-            Ok((sequence, answer)) => {
-                let mut synced = self.synced.clone();
-                match tokio::time::timeout(
-                    DURABLE_TIMEOUT,
-                    synced.wait_for(|synced| *synced >= sequence),
-                )
-                .await
-                {
-                    Ok(Ok(_)) => answer,
-                    _ => answer::text(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "the disk does not keep up: send the postback again",
-                    ),
-                }
-            }
+        let (sequence, answer) = match postback::record(self, live, asked, body.as_deref()) {
+            Ok(recorded) => recorded,
+            Err(answer) => return *answer,
+        };
+        let mut synced = self.synced.clone();
+        let durable = synced.wait_for(|synced| *synced >= sequence);
+        match (tokio::time::timeout(DURABLE_TIMEOUT, durable).await, broken) {
+            (Ok(Ok(_)), None) => answer,
+            (Ok(Ok(_)), Some((status, line))) => answer::text(status, line),
+            _ => answer::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the disk does not keep up: send the postback again",
+            ),
         }
     }
 

@@ -54,26 +54,19 @@ impl Handler for Fraud {
             key,
             &kept.encode_to_vec(),
         )?;
-        let from = ClickKey {
-            time_ms: key.time_ms.saturating_sub(REPEAT_MS),
-            stream: 0,
-            sequence: 0,
-        };
-        let to = ClickKey {
-            time_ms: key.time_ms + REPEAT_MS,
-            stream: u32::MAX,
-            sequence: u32::MAX,
-        };
-        let around =
-            out.batch
-                .fraud_between(click.visitor, click.offer, click.affiliate, from, to)?;
-        if around.iter().any(|(other, _)| *other < key) {
+        // The neighbours suffice: whatever follows the next one closely was labelled because of that one.
+        let (visitor, offer, affiliate) = (click.visitor, click.offer, click.affiliate);
+        let before = out.batch.fraud_before(visitor, offer, affiliate, key)?;
+        if before.is_some_and(|(earlier, _)| key.time_ms - earlier.time_ms <= REPEAT_MS) {
             say(out, key, &kept)?;
         }
-        for (later, kept) in around.iter().filter(|(other, _)| *other > key) {
-            let kept = FraudSignal::decode(&**kept)
+        let after = out.batch.fraud_after(visitor, offer, affiliate, key)?;
+        if let Some((later, kept)) = after
+            && later.time_ms - key.time_ms <= REPEAT_MS
+        {
+            let kept = FraudSignal::decode(&*kept)
                 .map_err(|error| Error::Event(format!("a kept click: {error}")))?;
-            say(out, *later, &kept)?;
+            say(out, later, &kept)?;
         }
         Ok(())
     }

@@ -138,9 +138,11 @@ impl Appender {
 
     fn next_file(&mut self) -> Result<(), Error> {
         let first_sequence = self.synced_sequence + 1;
+        // Counted up also when making the file fails: it may have its name by then, and a reader may have it open.
+        self.header.index += 1;
         let header = Header {
             stream: self.header.stream,
-            index: self.header.index + 1,
+            index: self.header.index,
             first_sequence,
             ordinal: self.header.ordinal_of(first_sequence),
         };

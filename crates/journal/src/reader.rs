@@ -113,6 +113,21 @@ impl Reader {
         })
     }
 
+    /// The ordinal of the oldest record kept, or of the next one where there is none; `None` in an empty folder.
+    ///
+    /// # Errors
+    /// When a file cannot be read or has a newer format.
+    pub fn earliest_ordinal(folder: &Path) -> Result<Option<u64>, Error> {
+        for &index in &file::list(folder)? {
+            let path = file::path_of(folder, index);
+            let file = File::open(&path).map_err(Error::io("open", &path))?;
+            if let Some(header) = Header::read(&file, &path)? {
+                return Ok(Some(header.ordinal));
+            }
+        }
+        Ok(None)
+    }
+
     /// Where the next record will be looked for.
     pub fn position(&self) -> Position {
         self.position

@@ -10,12 +10,7 @@ pub struct Error {
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    Parameter {
-        name: &'static str,
-        message: String,
-    },
-    /// A sum over rows leaves 64 bits.
-    TooLarge,
+    Parameter { name: &'static str, message: String },
     Timezone(String),
     Store(store::Error),
     Event(prost::DecodeError),
@@ -46,7 +41,6 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Parameter { name, message } => write!(f, "{name}: {message}"),
-            Kind::TooLarge => f.write_str("a sum is too large: choose a shorter time"),
             Kind::Timezone(name) => {
                 write!(
                     f,

@@ -1,7 +1,6 @@
 //! A report as text: an aligned table, CSV, JSON. All three have the same lines: one a group and currency, where the lines
 //! after a group's first leave its counts empty, so that a column can be summed.
 
-use domain::Micros;
 use serde_json::{Map, Value};
 use store::Money;
 
@@ -212,11 +211,10 @@ fn cells(group: &Group, at: usize, money: &Money) -> [String; COLUMNS.len()] {
         count(counts.conversions),
         decimal(group.cvr().filter(|_| at == 0)),
         money.currency.clone(),
-        Micros(money.amount).to_string(),
-        Micros(money.revenue).to_string(),
-        Micros(money.payout).to_string(),
-        // Both are sums of amounts far below the bound.
-        Micros(money.revenue.saturating_sub(money.payout)).to_string(),
+        domain::money::text(money.amount),
+        domain::money::text(money.revenue),
+        domain::money::text(money.payout),
+        domain::money::text(money.revenue - money.payout),
         decimal(group.epc(money)),
     ]
 }

@@ -39,11 +39,11 @@ pub(crate) fn offer(catalog: &Catalog, number: u32) -> String {
     )
 }
 
-/// The number of the advertiser of an offer; 0 where the offer is gone from the catalog.
+/// The number of the advertiser of an offer; 0 for a number never handed out.
 pub(crate) fn advertiser_of(catalog: &Catalog, offer: u32) -> u32 {
     Offer::new(offer)
-        .and_then(|number| catalog.offers.get(&number))
-        .map_or(0, |offer| offer.advertiser.get())
+        .and_then(|number| catalog.offer_advertiser(number))
+        .map_or(0, Advertiser::get)
 }
 
 pub(crate) fn reason(code: u32) -> String {

@@ -109,7 +109,9 @@ impl ReportQuery {
         to: Option<&str>,
         catalog: &Catalog,
     ) -> Result<Self> {
-        let zone = TimeZone::get(&catalog.network.timezone)
+        let zone = catalog
+            .network
+            .zone()
             .map_err(|_| Error::new(Kind::Timezone(catalog.network.timezone.clone())))?;
         Self::parse_in(by, from, to, zone)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use catalog::{Catalog, GoalName, LinkName, Names, Network};
+use catalog::{Catalog, GoalName, LinkName, Names, Network, OfferName};
 use domain::event::{Candidate, ClickKey, Conversion, Reason, Status};
 use domain::{Advertiser, Affiliate, Currency, Goal, Link, Offer};
 use prost::Message;
@@ -25,6 +25,7 @@ fn names() -> Catalog {
     let advertiser = Advertiser::new(1).expect("a number");
     Catalog {
         version: 1,
+        lock_id: "1".into(),
         network: Network {
             timezone: "Europe/Berlin".into(),
             currency: Currency::parse("EUR").expect("a code"),
@@ -37,7 +38,13 @@ fn names() -> Catalog {
         names: Names {
             domains: BTreeMap::new(),
             advertisers: BTreeMap::from([(advertiser, "northpeak".into())]),
-            offers: BTreeMap::from([(offer, "boots".into())]),
+            offers: BTreeMap::from([(
+                offer,
+                OfferName {
+                    name: "boots".into(),
+                    advertiser,
+                },
+            )]),
             goals: BTreeMap::from([(
                 Goal::new(1).expect("a number"),
                 GoalName {
@@ -202,7 +209,7 @@ total                          13      12      10          2        1           
         ("day", "2026-11-20 "),
         ("hour", "2026-11-20T13:00+01:00 "),
         ("affiliate", "#9 "),
-        ("advertiser", "(none) "),
+        ("advertiser", "northpeak "),
     ] {
         let table = table(by, None);
         let line = table.lines().nth(1).unwrap();

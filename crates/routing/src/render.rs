@@ -33,9 +33,15 @@ const RAW: &AsciiSet = &CONTROLS
 /// Appends the location of a route to `out`; `token` is `None` where none may be issued.
 pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&str>, out: &mut String) {
     let start = out.len();
+    // Only the destination's own text can say that the query waits for its next pair: a raw value may end with anything.
+    let mut open = false;
     for part in &route.offer_entry.destination.parts {
+        let joint_open = std::mem::replace(&mut open, false);
         match part {
-            Part::Text(text) => out.push_str(text),
+            Part::Text(text) => {
+                out.push_str(text);
+                open = text.ends_with(['?', '&']);
+            }
             Part::Macro { name, raw } => {
                 let value = value(route, params, token, *name);
                 let written = &out[start..];
@@ -50,13 +56,11 @@ pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&str>, out: 
             }
             Part::Param(name) => {
                 if let Some(token) = token {
-                    let written = &out[start..];
-                    let joint = match (written.contains('?'), written.ends_with(['?', '&'])) {
-                        (false, _) => "?",
-                        (true, true) => "",
-                        (true, false) => "&",
-                    };
-                    out.push_str(joint);
+                    out.push_str(match (joint_open, out[start..].contains('?')) {
+                        (true, _) => "",
+                        (false, true) => "&",
+                        (false, false) => "?",
+                    });
                     out.push_str(name);
                     out.push('=');
                     extend(out, token, VALUE);

@@ -35,27 +35,8 @@ impl DataFolder {
             kind,
         };
         let unwritable = |source| about(Kind::Unwritable(source));
-
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(unwritable)?;
-
         // The version comes first: in a newer layout even the lock may mean something else.
-        let version_path = path.join("VERSION");
-        let known = match File::open(&version_path).and_then(|mut file| short_text(&mut file)) {
-            Ok(text) => {
-                match text.parse::<u32>() {
-                    Ok(found) if found > VERSION => return Err(about(Kind::Newer(found))),
-                    Ok(found) if found > 0 => {}
-                    _ => return Err(about(Kind::Foreign)),
-                }
-                true
-            }
-            Err(source) if source.kind() == io::ErrorKind::NotFound => false,
-            Err(source) => return Err(unwritable(source)),
-        };
+        make(path)?;
 
         let mut lock = OpenOptions::new()
             .read(true)
@@ -79,9 +60,6 @@ impl DataFolder {
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(unwritable)?;
 
-        if !known {
-            write_version(path).map_err(unwritable)?;
-        }
         Ok(DataFolder {
             path: path.to_path_buf(),
             _lock: lock,
@@ -91,6 +69,35 @@ impl DataFolder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Makes the folder (mode 0700) and marks it with its version, for a command that adds to it beside a running process.
+///
+/// # Errors
+///
+/// When it cannot be written or is of a newer version.
+pub fn make(path: &Path) -> Result<(), FolderError> {
+    let about = |kind| FolderError {
+        path: path.to_path_buf(),
+        kind,
+    };
+    let unwritable = |source| about(Kind::Unwritable(source));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(unwritable)?;
+    match File::open(path.join("VERSION")).and_then(|mut file| short_text(&mut file)) {
+        Ok(text) => match text.parse::<u32>() {
+            Ok(found) if found > VERSION => Err(about(Kind::Newer(found))),
+            Ok(found) if found > 0 => Ok(()),
+            _ => Err(about(Kind::Foreign)),
+        },
+        Err(source) if source.kind() == io::ErrorKind::NotFound => {
+            write_version(path).map_err(unwritable)
+        }
+        Err(source) => Err(unwritable(source)),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Commands that read: a catalog, or the data folder of a running or stopped system.
 #![allow(
-    clippy::print_stdout,
     clippy::print_stderr,
-    reason = "what a command prints is its answer"
+    reason = "what is wrong goes to standard error, an answer to standard output"
 )]
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -81,6 +81,14 @@ pub(crate) fn complain(refusal: &Refusal) {
     eprintln!("sluice: {refusal}");
 }
 
+/// Prints an answer. Whoever closes the pipe has read enough.
+fn print(text: &str) -> Result<(), Refusal> {
+    match writeln!(io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(refuse(error)),
+        _ => Ok(()),
+    }
+}
+
 fn refuse(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(error.to_string())
 }
@@ -92,7 +100,9 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
             catalog::check(path).map(|checked| ("good", checked.catalog.into())),
         ),
         Catalog::Apply { path, data } => {
-            let applied = catalog::apply(path, &data.join("catalog"));
+            service::folder::make(data)?;
+            let id = journal::StreamId::random().to_string();
+            let applied = catalog::apply(path, &data.join("catalog"), &id);
             (path, applied.map(|catalog| ("in force", catalog)))
         }
     };
@@ -101,7 +111,7 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
         0 => String::new(),
         version => format!(" as version {version}"),
     };
-    println!(
+    print(&format!(
         "{}: {what}{version}: {} domains, {} advertisers, {} offers, {} affiliates, {} links",
         path.display(),
         catalog.domains.len(),
@@ -109,17 +119,18 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
         catalog.offers.len(),
         catalog.affiliates.len(),
         catalog.links.len()
-    );
-    Ok(())
+    ))
 }
 
-/// Prints every mistake of a catalog, a line each, and counts them.
+/// Prints the mistakes of a catalog, a line each, and counts them; a single one says it all.
 pub(crate) fn mistakes(path: &std::path::Path, problems: &catalog::Problems) -> Refusal {
-    eprintln!("{problems}");
     let count = problems.0.len();
-    let plural = if count == 1 { "" } else { "s" };
+    if count == 1 {
+        return refuse(problems);
+    }
+    eprintln!("{problems}");
     Refusal::new(format!(
-        "{}: {count} mistake{plural}, listed above",
+        "{}: {count} mistakes, listed above",
         path.display()
     ))
 }
@@ -156,8 +167,7 @@ pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
         Format::Json => report.json(),
         Format::Csv => report.csv(),
     };
-    println!("{}", text.trim_end());
-    Ok(())
+    print(&text)
 }
 
 pub(crate) fn explain_conversion(arguments: &ExplainConversion) -> Result<(), Refusal> {
@@ -168,12 +178,10 @@ pub(crate) fn explain_conversion(arguments: &ExplainConversion) -> Result<(), Re
             arguments.order
         )));
     };
-    println!("{}", text.trim_end());
-    Ok(())
+    print(&text)
 }
 
 pub(crate) fn dump_store(arguments: &DumpStore) -> Result<(), Refusal> {
     let (view, _) = open(&arguments.data).map_err(refuse)?;
-    print!("{}", view.dump().map_err(refuse)?);
-    Ok(())
+    print(&view.dump().map_err(refuse)?)
 }

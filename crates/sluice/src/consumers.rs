@@ -1,39 +1,59 @@
 //! The consumers' threads.
 
+use std::cell::Cell;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use consumer::{Handler, Stored};
-use prometheus::{IntCounterVec, Opts};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use service::{Health, Shutdown};
 use stream::Embedded;
 use stream::consumer::{Options, Progress};
+
+/// The pause after a failure; doubles up to the maximum while nothing is folded in between.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What every consumer thread needs.
 #[derive(Clone)]
 pub(crate) struct Around {
     pub(crate) stream: Embedded,
-    pub(crate) events: IntCounterVec,
+    pub(crate) metrics: Metrics,
     pub(crate) health: Health,
-    /// The whole process, stopped when a consumer cannot go on.
-    pub(crate) process: Shutdown,
     pub(crate) records_max: usize,
 }
 
-/// Counts of every consumer, by outcome.
-pub(crate) fn events(registry: &prometheus::Registry) -> Result<IntCounterVec, prometheus::Error> {
-    let events = IntCounterVec::new(
-        Opts::new(
-            "sluice_consumer_events_total",
-            "Records read by a consumer, by what became of them.",
-        ),
-        &["consumer", "outcome"],
-    )?;
-    registry.register(Box::new(events.clone()))?;
-    Ok(events)
+/// What consumers count.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    events: IntCounterVec,
+    failing: IntGaugeVec,
 }
 
-/// Starts one consumer on one topic. It ends when `stop` is requested and what is there is folded.
+impl Metrics {
+    pub(crate) fn register(registry: &prometheus::Registry) -> Result<Self, prometheus::Error> {
+        let events = IntCounterVec::new(
+            Opts::new(
+                "sluice_consumer_events_total",
+                "Records read by a consumer, by what became of them.",
+            ),
+            &["consumer", "outcome"],
+        )?;
+        let failing = IntGaugeVec::new(
+            Opts::new(
+                "sluice_consumer_failing",
+                "1 while a consumer cannot fold and tries again; the log says why.",
+            ),
+            &["consumer"],
+        )?;
+        registry.register(Box::new(events.clone()))?;
+        registry.register(Box::new(failing.clone()))?;
+        Ok(Self { events, failing })
+    }
+}
+
+/// Starts one consumer on one topic. It ends when `stop` is requested and what is there is folded. One that cannot go on
+/// (a full disk, a damaged topic) stands still and tries again: nothing is lost, and visitors are redirected meanwhile.
 pub(crate) fn start<H: Handler + Send + 'static>(
     around: &Around,
     name: &'static str,
@@ -47,9 +67,8 @@ pub(crate) fn start<H: Handler + Send + 'static>(
         .map_err(|error| error.to_string())?;
     let Around {
         stream,
-        events,
+        metrics,
         health,
-        process,
         records_max,
     } = around.clone();
     let run = move || {
@@ -59,7 +78,16 @@ pub(crate) fn start<H: Handler + Send + 'static>(
             idle_wait: Duration::from_millis(20),
             ..Options::default()
         };
-        let count = |outcome: &str, by: u64| events.with_label_values(&[name, outcome]).inc_by(by);
+        let failing = metrics.failing.with_label_values(&[name]);
+        let [
+            folds,
+            tombstones_seen,
+            repeats_seen,
+            conflicts_seen,
+            earlies,
+        ] = ["folded", "tombstone", "repeat", "conflict", "early"]
+            .map(|outcome| metrics.events.with_label_values(&[name, outcome]));
+        let pause = Cell::new(RETRY_PAUSE);
         let mut observe = |progress: &Progress| {
             health.beat(name);
             if let Progress::Folded {
@@ -71,31 +99,38 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                 ..
             } = progress
             {
-                for (outcome, by) in [
-                    ("folded", folded),
-                    ("tombstone", tombstones),
-                    ("repeat", repeats),
-                    ("conflict", conflicts),
-                    ("early", early),
-                ] {
-                    count(outcome, *by);
-                }
+                folds.inc_by(*folded);
+                tombstones_seen.inc_by(*tombstones);
+                repeats_seen.inc_by(*repeats);
+                conflicts_seen.inc_by(*conflicts);
+                earlies.inc_by(*early);
+                failing.set(0);
+                pause.set(RETRY_PAUSE);
             }
         };
-        let done = stream::consumer::run(
-            &mut *receiver,
-            Some(&mut senders),
-            &mut stored,
-            &options,
-            &|| stop.requested(),
-            &mut observe,
-        );
-        health.ended(name);
-        done.map_err(|error| {
-            tracing::error!(consumer = name, %error, "consumer stopped: nothing is lost, it goes on where it stopped");
-            process.request();
-            format!("{name}: {error}")
-        })
+        loop {
+            let done = stream::consumer::run(
+                &mut *receiver,
+                Some(&mut senders),
+                &mut stored,
+                &options,
+                &|| stop.requested(),
+                &mut observe,
+            );
+            let Err(error) = done else {
+                health.ended(name);
+                return Ok(());
+            };
+            failing.set(1);
+            tracing::error!(consumer = name, %error, "consumer stands still and tries again, nothing is lost");
+            if stop.wait_timeout(pause.get()) {
+                health.ended(name);
+                return Err(format!("{name}: {error}"));
+            }
+            pause.set((pause.get() * 2).min(RETRY_PAUSE_MAX));
+            // It is not stuck: starting the process anew would not help it.
+            health.beat(name);
+        }
     };
     std::thread::Builder::new()
         .name(name.into())

@@ -2,6 +2,7 @@
 
 mod commands;
 mod consumers;
+mod couriers;
 mod demo;
 mod follow;
 mod live_line;

@@ -4,13 +4,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use clicks::Clicks;
 use consumer::{Stored, Versions};
 use conversions::Conversions;
-use courier::Courier;
 use domain::Topic;
 use edge::{Edge, Keys};
 use fraud::Fraud;
@@ -21,7 +19,7 @@ use stream::Embedded;
 
 use crate::consumers::{self, Around};
 use crate::settings::Settings;
-use crate::{commands, demo, follow, live_line};
+use crate::{commands, couriers, demo, follow, live_line};
 
 /// Flags; each wins over the settings file.
 #[derive(Args)]
@@ -76,13 +74,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let (edge_address, admin_address, reports_address) =
         (edge_address?, admin_address?, reports_address?);
 
-    let keys = Keys::open(&data.join("keys")).map_err(refuse)?;
+    let keys = data.join("keys");
+    if !data.join("journal").exists() {
+        Keys::make(&keys).map_err(refuse)?;
+    }
+    let keys = Keys::read(&keys).map_err(refuse)?;
     let (catalog_path, is_demo) = match &settings.catalog {
         Some(path) => (path.clone(), false),
         None => (demo::write(data).map_err(refuse)?, true),
     };
     let versions = data.join("catalog");
-    let catalog = catalog::apply(&catalog_path, &versions)
+    let catalog_seen = follow::look(&catalog_path);
+    let catalog = catalog::apply(&catalog_path, &versions, &StreamId::random().to_string())
         .map_err(|problems| commands::mistakes(&catalog_path, &problems))?;
 
     let (shutdown, clock, metrics, health) = (
@@ -104,9 +107,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     // From the end of the line to its beginning, so that nothing waits for who reads it.
     let around = Around {
         stream: stream.clone(),
-        events: consumers::events(metrics.registry()).map_err(refuse)?,
+        metrics: consumers::Metrics::register(metrics.registry()).map_err(refuse)?,
         health: health.clone(),
-        process: shutdown.clone(),
         records_max: settings.stream.batch_records_max,
     };
     let catalogs = || {
@@ -114,9 +116,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
             .map(Versions::new)
             .map_err(refuse)
     };
-    let (courier_stop, fraud_stop, fold_stop) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
+    let (courier_stop, fraud_stop) = (Shutdown::new(), Shutdown::new());
+    let (clicks_stop, conversions_stop) = (Shutdown::new(), Shutdown::new());
     let prefix = settings.stream.prefix.as_str();
-    let mut folds = Vec::new();
+    let mut clicks = Vec::new();
     for (thread, topic) in [
         ("clicks", Topic::Clicks),
         ("clicks-signals", Topic::FraudSignals),
@@ -129,8 +132,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
             StreamId::random(),
         )
         .map_err(refuse)?;
-        folds.push(
-            consumers::start(&around, thread, &name(topic), stored, fold_stop.clone())
+        clicks.push(
+            consumers::start(&around, thread, &name(topic), stored, clicks_stop.clone())
                 .map_err(refuse)?,
         );
     }
@@ -143,16 +146,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
         StreamId::random(),
     )
     .map_err(refuse)?;
-    folds.push(
-        consumers::start(
-            &around,
-            "conversions",
-            &name(Topic::Postbacks),
-            stored,
-            fold_stop.clone(),
-        )
-        .map_err(refuse)?,
-    );
+    let conversions = consumers::start(
+        &around,
+        "conversions",
+        &name(Topic::Postbacks),
+        stored,
+        conversions_stop.clone(),
+    )
+    .map_err(refuse)?;
     let stored = Stored::new(
         store.clone(),
         Fraud,
@@ -187,16 +188,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     )
     .map_err(refuse)?;
 
-    let couriers = Couriers {
-        stream: &stream,
-        settings: &settings,
-        visitor: keys.visitor,
-        clock: &clock,
-        metrics: &metrics,
-        process: &shutdown,
-        stop: &courier_stop,
-    };
-    let couriers = couriers.start(&data.join("journal"), &data.join("cursors"))?;
+    let couriers = couriers::start(
+        &couriers::Around {
+            stream: stream.clone(),
+            settings: settings.courier.clone(),
+            prefix: prefix.to_owned(),
+            visitor_key: keys.visitor,
+            clock: clock.clone(),
+            metrics: couriers::Metrics::register(metrics.registry()).map_err(refuse)?,
+            health: health.clone(),
+            stop: courier_stop.clone(),
+        },
+        &data.join("journal"),
+        &data.join("cursors"),
+    )
+    .map_err(refuse)?;
 
     println!(
         "sluice {} is up: catalog version {}, data in {}",
@@ -212,7 +218,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     }
 
     std::thread::scope(|scope| {
-        scope.spawn(|| follow::follow(&catalog_path, &versions, &shutdown));
+        scope.spawn(|| follow::follow(&catalog_path, &versions, catalog_seen, &shutdown));
         scope.spawn(|| live_line::show(&metrics, &shutdown));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -255,12 +261,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     );
     fraud_stop.request();
     failures.extend(ended("fraud", fraud));
-    fold_stop.request();
+    clicks_stop.request();
     failures.extend(
-        folds
+        clicks
             .into_iter()
-            .filter_map(|thread| ended("consumer", thread)),
+            .filter_map(|thread| ended("clicks", thread)),
     );
+    // Last: orders wait for clicks.
+    conversions_stop.request();
+    failures.extend(ended("conversions", conversions));
     if failures.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -278,78 +287,4 @@ fn ended(what: &str, thread: Thread) -> Option<String> {
         .join()
         .unwrap_or_else(|_| Err(format!("{what} panicked")))
         .err()
-}
-
-struct Couriers<'a> {
-    stream: &'a Embedded,
-    settings: &'a Settings,
-    visitor: [u8; 32],
-    clock: &'a Clock,
-    metrics: &'a Metrics,
-    process: &'a Shutdown,
-    stop: &'a Shutdown,
-}
-
-impl Couriers<'_> {
-    /// One courier a journal folder, also of workers that no longer exist.
-    fn start(
-        &self,
-        journals: &std::path::Path,
-        cursors: &std::path::Path,
-    ) -> Result<Vec<Thread>, Refusal> {
-        std::fs::create_dir_all(cursors)
-            .map_err(|error| refuse(format!("{}: {error}", cursors.display())))?;
-        let counters = courier::Metrics::register(self.metrics.registry()).map_err(refuse)?;
-        let mut threads = Vec::new();
-        for entry in std::fs::read_dir(journals)
-            .map_err(|error| refuse(format!("{}: {error}", journals.display())))?
-        {
-            let folder = entry.map_err(refuse)?.path();
-            let name = folder
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default();
-            // A worker that is gone left its last records in its ring; where one lives, its lock is held.
-            journal::seal(&folder).map_err(refuse)?;
-            let options = courier::Options {
-                journal: name
-                    .parse()
-                    .map_err(|_| refuse(format!("{}: not a journal folder", folder.display())))?,
-                topic_prefix: self.settings.stream.prefix.clone(),
-                retain_acked: Duration::from_secs(self.settings.courier.retain_acked_s),
-                ..courier::Options::default()
-            };
-            let enrich = courier::Enrich {
-                visitor_key: self.visitor,
-                truncate: self.settings.courier.truncated_address,
-            };
-            let cursor = cursors.join(format!("{name}.cursor"));
-            let mut courier =
-                Courier::open(&folder, &cursor, enrich, options, &counters).map_err(refuse)?;
-            let (stream, stop, process, clock) = (
-                self.stream.clone(),
-                self.stop.clone(),
-                self.process.clone(),
-                self.clock.clone(),
-            );
-            let run = move || {
-                let done = courier.run(
-                    &mut || Ok(stream.sender()),
-                    &clock,
-                    &|| stop.requested(),
-                    &mut |_| {},
-                );
-                done.map_err(|error| {
-                    tracing::error!(%error, "courier stopped: nothing is lost, it goes on where it stopped");
-                    process.request();
-                    format!("courier: {error}")
-                })
-            };
-            let thread = std::thread::Builder::new()
-                .name(format!("courier-{name}"))
-                .spawn(run);
-            threads.push(thread.map_err(refuse)?);
-        }
-        Ok(threads)
-    }
 }

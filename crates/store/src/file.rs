@@ -41,7 +41,9 @@ CREATE TABLE rollups (
     consumer INTEGER NOT NULL, partition INTEGER NOT NULL,
     clicks INTEGER NOT NULL, uniques INTEGER NOT NULL, duplicates INTEGER NOT NULL, invalid INTEGER NOT NULL,
     speculative INTEGER NOT NULL, unmatched INTEGER NOT NULL, conversions INTEGER NOT NULL,
-    amount INTEGER NOT NULL, revenue INTEGER NOT NULL, payout INTEGER NOT NULL,
+    amount_units INTEGER NOT NULL, amount_millionths INTEGER NOT NULL,
+    revenue_units INTEGER NOT NULL, revenue_millionths INTEGER NOT NULL,
+    payout_units INTEGER NOT NULL, payout_millionths INTEGER NOT NULL,
     PRIMARY KEY (cube, bucket_ms, offer, affiliate, link, reason, currency, consumer, partition)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE marks (
@@ -49,11 +51,14 @@ CREATE TABLE marks (
     click BLOB NOT NULL, seen INTEGER NOT NULL, reasons INTEGER NOT NULL, link INTEGER NOT NULL,
     PRIMARY KEY (day, visitor, offer, affiliate, click)
 ) STRICT, WITHOUT ROWID;
+-- A group of a thousand labelled clicks must not be walked to find its first valid one.
+CREATE INDEX marks_valid ON marks (day, visitor, offer, affiliate, click) WHERE seen = 1 AND reasons = 0;
 CREATE TABLE postbacks (
     advertiser INTEGER NOT NULL, order_id TEXT NOT NULL, goal INTEGER NOT NULL, at BLOB NOT NULL,
-    trusted INTEGER NOT NULL, bytes BLOB NOT NULL,
+    trusted INTEGER NOT NULL, content BLOB NOT NULL, bytes BLOB NOT NULL,
     PRIMARY KEY (advertiser, order_id, goal, at)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX postbacks_by_content ON postbacks (advertiser, order_id, goal, content, at);
 CREATE TABLE orders (
     advertiser INTEGER NOT NULL, order_id TEXT NOT NULL, goal INTEGER NOT NULL, bytes BLOB NOT NULL,
     waits_for BLOB, partition INTEGER NOT NULL,

@@ -33,37 +33,6 @@ impl Batch<'_> {
         Ok(inserted > 0)
     }
 
-    /// The clicks remembered from one key through another (both included), earliest first.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub fn fraud_between(
-        &self,
-        visitor: u64,
-        offer: u32,
-        affiliate: u32,
-        from: ClickKey,
-        to: ClickKey,
-    ) -> Result<Vec<(ClickKey, Vec<u8>)>> {
-        let mut select = self.connection().prepare_cached(
-            "SELECT click, bytes FROM fraud_clicks
-             WHERE visitor = ?1 AND offer = ?2 AND affiliate = ?3 AND click BETWEEN ?4 AND ?5 ORDER BY click",
-        )?;
-        let mut rows = select.query((
-            visitor.cast_signed(),
-            offer,
-            affiliate,
-            &from.to_bytes()[..],
-            &to.to_bytes()[..],
-        ))?;
-        let mut clicks = Vec::new();
-        while let Some(row) = rows.next()? {
-            clicks.push((click_key(row.get(0)?)?, row.get(1)?));
-        }
-        Ok(clicks)
-    }
-
     /// The click right before a key, however many the visitor made.
     ///
     /// # Errors
@@ -175,8 +144,6 @@ mod tests {
                 }
                 assert!(!batch.put_fraud_click(u64::MAX, 1, 2, at(10), b"c")?);
                 batch.put_fraud_click(u64::MAX, 1, 3, at(15), b"d")?;
-                let found = batch.fraud_between(u64::MAX, 1, 2, at(10), at(20))?;
-                assert_eq!(found, [(at(10), b"b".to_vec()), (at(20), b"b".to_vec())]);
                 let key = |found: Option<(ClickKey, Vec<u8>)>| found.map(|(key, _)| key.time_ms);
                 assert_eq!(key(batch.fraud_before(u64::MAX, 1, 2, at(20))?), Some(10));
                 assert_eq!(key(batch.fraud_after(u64::MAX, 1, 2, at(20))?), Some(30));

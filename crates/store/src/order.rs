@@ -21,8 +21,10 @@ pub struct OrderKey {
 }
 
 impl Batch<'_> {
-    /// Keeps a postback of an order under the key of its own record. Of the untrusted ones the [`UNTRUSTED_MAX`] earliest
-    /// stay, in whatever order they come. False when nothing is new: it was kept before, or is an untrusted one too many.
+    /// Keeps a postback of an order under the key of its own record. `content` tells what it says: of trusted ones that say the
+    /// same, the earliest and the latest stay, because only the first and the last word count and a sender may repeat itself
+    /// for days. Of the untrusted ones the [`UNTRUSTED_MAX`] earliest stay. Both in whatever order they come. False when
+    /// nothing is new: it was kept before, or is one too many.
     ///
     /// # Errors
     ///
@@ -32,15 +34,43 @@ impl Batch<'_> {
         key: &OrderKey,
         at: ClickKey,
         trusted: bool,
+        content: [u8; 16],
         bytes: &[u8],
     ) -> Result<bool> {
         let at = &at.to_bytes()[..];
         let inserted = self
             .connection()
-            .prepare_cached("INSERT OR IGNORE INTO postbacks VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute((key.advertiser, &key.order, key.goal, at, trusted, bytes))?;
-        if inserted == 0 || trusted {
-            return Ok(inserted > 0);
+            .prepare_cached("INSERT OR IGNORE INTO postbacks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .execute((
+                key.advertiser,
+                &key.order,
+                key.goal,
+                at,
+                trusted,
+                &content[..],
+                bytes,
+            ))?;
+        if inserted == 0 {
+            return Ok(false);
+        }
+        if trusted {
+            let between: Option<Vec<u8>> = self
+                .connection()
+                .prepare_cached(
+                    "SELECT at FROM postbacks
+                     WHERE advertiser = ?1 AND order_id = ?2 AND goal = ?3 AND content = ?4 AND trusted = 1
+                     AND at > (SELECT min(at) FROM postbacks
+                         WHERE advertiser = ?1 AND order_id = ?2 AND goal = ?3 AND content = ?4 AND trusted = 1)
+                     AND at < (SELECT max(at) FROM postbacks
+                         WHERE advertiser = ?1 AND order_id = ?2 AND goal = ?3 AND content = ?4 AND trusted = 1)",
+                )?
+                .query_row((key.advertiser, &key.order, key.goal, &content[..]), |row| row.get(0))
+                .optional()?;
+            let Some(between) = between else {
+                return Ok(true);
+            };
+            self.delete_postback(key, &between)?;
+            return Ok(between != at);
         }
         let beyond: Option<Vec<u8>> = self
             .connection()
@@ -53,12 +83,17 @@ impl Batch<'_> {
         let Some(beyond) = beyond else {
             return Ok(true);
         };
+        self.delete_postback(key, &beyond)?;
+        Ok(beyond != at)
+    }
+
+    fn delete_postback(&mut self, key: &OrderKey, at: &[u8]) -> Result<()> {
         self.connection()
             .prepare_cached(
                 "DELETE FROM postbacks WHERE advertiser = ?1 AND order_id = ?2 AND goal = ?3 AND at = ?4",
             )?
-            .execute((key.advertiser, &key.order, key.goal, &beyond))?;
-        Ok(beyond != at)
+            .execute((key.advertiser, &key.order, key.goal, at))?;
+        Ok(())
     }
 
     /// The postbacks of an order by the keys of their records, earliest first.
@@ -215,7 +250,7 @@ mod tests {
             let store = Store::open(&folder.path().join("store.db")).unwrap();
             let kept = store.batch(|batch| {
                 for n in order.into_iter().chain(again) {
-                    batch.put_postback(&key(), at(n), n % 10 == 9, &[])?;
+                    batch.put_postback(&key(), at(n), n % 10 == 9, [n as u8; 16], &[])?;
                 }
                 batch.postbacks(&key())
             }).unwrap();
@@ -227,19 +262,40 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn of_what_is_said_again_the_first_and_the_last_stay(
+            order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(&folder.path().join("store.db")).unwrap();
+            let kept = store.batch(|batch| {
+                for n in order {
+                    batch.put_postback(&key(), at(n), true, [(n % 3) as u8; 16], &[])?;
+                }
+                batch.postbacks(&key())
+            }).unwrap();
+            let kept: Vec<u32> = kept.into_iter().map(|(at, _)| at.sequence).collect();
+            prop_assert_eq!(kept, [0, 1, 2, 17, 18, 19]);
+        }
+    }
+
     #[test]
     fn an_untrusted_one_too_many_is_nothing_new() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store.db")).unwrap();
         store
             .batch(|batch| {
+                let mut put =
+                    |n, trusted| batch.put_postback(&key(), at(n), trusted, [1; 16], b"x");
                 for n in 1..=UNTRUSTED_MAX {
-                    assert!(batch.put_postback(&key(), at(n), false, b"x")?);
+                    assert!(put(n, false)?);
                 }
-                assert!(!batch.put_postback(&key(), at(99), false, b"x")?);
-                assert!(batch.put_postback(&key(), at(99), true, b"x")?);
-                assert!(!batch.put_postback(&key(), at(99), true, b"x")?);
-                assert!(batch.put_postback(&key(), at(0), false, b"x")?);
+                assert!(!put(99, false)?);
+                assert!(put(99, true)?);
+                assert!(!put(99, true)?);
+                assert!(put(0, false)?);
                 Ok(())
             })
             .unwrap();

@@ -1,6 +1,7 @@
 //! Sums of the rollups by some of their dimensions.
 
 use crate::error::{Error, Kind};
+use crate::rollup::MILLION;
 use crate::{Cube, Result, View};
 
 /// What a report can group by.
@@ -65,11 +66,11 @@ pub struct Money {
     /// ISO 4217.
     pub currency: String,
     /// Value of the orders.
-    pub amount: i64,
+    pub amount: i128,
     /// Owed by advertisers.
-    pub revenue: i64,
+    pub revenue: i128,
     /// Owed to affiliates.
-    pub payout: i64,
+    pub payout: i128,
 }
 
 impl Counts {
@@ -105,7 +106,8 @@ impl View {
         let width = query.by.len();
         let sql = format!(
             "SELECT {by}currency, sum(clicks), sum(uniques), sum(duplicates), sum(invalid), sum(speculative),
-                    sum(unmatched), sum(conversions), sum(amount), sum(revenue), sum(payout)
+                    sum(unmatched), sum(conversions), sum(amount_units), sum(amount_millionths),
+                    sum(revenue_units), sum(revenue_millionths), sum(payout_units), sum(payout_millionths)
              FROM rollups WHERE cube = ?1 AND bucket_ms >= ?2 AND bucket_ms < ?3
              GROUP BY {by}currency ORDER BY {by}currency"
         );
@@ -123,7 +125,7 @@ impl View {
                 group.push(row.get::<_, i64>(column)?.cast_unsigned());
             }
             let currency: String = row.get(width)?;
-            let mut sums = [0; 10];
+            let mut sums = [0_i64; 13];
             for (column, sum) in sums.iter_mut().enumerate() {
                 *sum = row.get(width + 1 + column)?;
             }
@@ -135,10 +137,21 @@ impl View {
                 speculative,
                 unmatched,
                 conversions,
-                amount,
-                revenue,
-                payout,
+                amount_units,
+                amount_millionths,
+                revenue_units,
+                revenue_millionths,
+                payout_units,
+                payout_millionths,
             ] = sums;
+            let money = |units: i64, millionths: i64| {
+                i128::from(units) * i128::from(MILLION) + i128::from(millionths)
+            };
+            let (amount, revenue, payout) = (
+                money(amount_units, amount_millionths),
+                money(revenue_units, revenue_millionths),
+                money(payout_units, payout_millionths),
+            );
             let counts = Counts {
                 clicks,
                 unique,

@@ -2,6 +2,9 @@
 
 use crate::{Batch, Result};
 
+/// Millionths of a unit.
+pub(crate) const MILLION: i64 = 1_000_000;
+
 /// A list of dimensions that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -40,7 +43,8 @@ pub struct RollupKey {
     pub source: Source,
 }
 
-/// A signed change of a row's sums. Money is millionths of the key's currency.
+/// A signed change of a row's sums. Money is millionths of the key's currency; rows keep whole units and millionths apart, so
+/// that no sum of amounts within their bound leaves 64 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Valid clicks: unique + duplicate.
@@ -81,15 +85,21 @@ impl Batch<'_> {
             .connection()
             .prepare_cached(
                 "INSERT INTO rollups VALUES
-                     (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+                     (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)
                  ON CONFLICT DO UPDATE SET
                      clicks = clicks + excluded.clicks, uniques = uniques + excluded.uniques,
                      duplicates = duplicates + excluded.duplicates, invalid = invalid + excluded.invalid,
                      speculative = speculative + excluded.speculative, unmatched = unmatched + excluded.unmatched,
-                     conversions = conversions + excluded.conversions, amount = amount + excluded.amount,
-                     revenue = revenue + excluded.revenue, payout = payout + excluded.payout
+                     conversions = conversions + excluded.conversions,
+                     amount_units = amount_units + excluded.amount_units,
+                     amount_millionths = amount_millionths + excluded.amount_millionths,
+                     revenue_units = revenue_units + excluded.revenue_units,
+                     revenue_millionths = revenue_millionths + excluded.revenue_millionths,
+                     payout_units = payout_units + excluded.payout_units,
+                     payout_millionths = payout_millionths + excluded.payout_millionths
                  RETURNING clicks = 0 AND uniques = 0 AND duplicates = 0 AND invalid = 0 AND speculative = 0
-                     AND unmatched = 0 AND conversions = 0 AND amount = 0 AND revenue = 0 AND payout = 0",
+                     AND unmatched = 0 AND conversions = 0 AND amount_units = 0 AND amount_millionths = 0
+                     AND revenue_units = 0 AND revenue_millionths = 0 AND payout_units = 0 AND payout_millionths = 0",
             )?
             .query_row(
                 rusqlite::params![
@@ -109,9 +119,12 @@ impl Batch<'_> {
                     change.speculative,
                     change.unmatched,
                     change.conversions,
-                    change.amount,
-                    change.revenue,
-                    change.payout,
+                    change.amount / MILLION,
+                    change.amount % MILLION,
+                    change.revenue / MILLION,
+                    change.revenue % MILLION,
+                    change.payout / MILLION,
+                    change.payout % MILLION,
                 ],
                 |row| row.get(0),
             )?;

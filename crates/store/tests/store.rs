@@ -69,7 +69,7 @@ fn apply(store: &Store, actions: &[Action], batch_max: usize) {
                                 order: "A 1\n".into(),
                                 goal: *goal,
                             };
-                            batch.put_postback(&key, *at, *trusted, b"said")?;
+                            batch.put_postback(&key, *at, *trusted, [3; 16], b"said")?;
                         }
                         Action::FraudClick(visitor, click) => {
                             batch.put_fraud_click(*visitor, 1, 2, *click, b"link")?;

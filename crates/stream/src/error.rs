@@ -36,6 +36,12 @@ enum Kind {
         offset: u64,
         earliest: u64,
     },
+    Damaged {
+        topic: String,
+        partition: u16,
+        offset: u64,
+        next: u64,
+    },
     OffsetAhead {
         topic: String,
         partition: u16,
@@ -132,6 +138,15 @@ impl Error {
         })
     }
 
+    pub(crate) fn damaged(topic: &str, partition: u16, offset: u64, next: u64) -> Self {
+        Self::bare(Kind::Damaged {
+            topic: topic.to_owned(),
+            partition,
+            offset,
+            next,
+        })
+    }
+
     pub(crate) fn offset_ahead(topic: &str, partition: u16, offset: u64, end: u64) -> Self {
         Self::bare(Kind::OffsetAhead {
             topic: topic.to_owned(),
@@ -190,6 +205,16 @@ impl std::fmt::Display for Error {
             Kind::NotAssigned(partition) => {
                 write!(f, "partition {partition} is not assigned to this receiver")?;
             }
+            Kind::Damaged {
+                topic,
+                partition,
+                offset,
+                next,
+            } => write!(
+                f,
+                "topic {topic}, partition {partition} is damaged: offsets {offset} to {} cannot be read: restore them from backup",
+                next.saturating_sub(1)
+            )?,
             Kind::OffsetGone {
                 topic,
                 partition,

@@ -149,6 +149,33 @@ fn a_log_that_failed_ends_the_senders_that_had_records_in_it() {
 }
 
 #[test]
+fn a_damaged_record_is_an_error_and_not_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = open(folder.path(), 1).unwrap();
+    let mut sender = stream.sender();
+    for n in 1..=5 {
+        sender.send("things", &record(0, n)).unwrap();
+    }
+    sender.acknowledged(Duration::ZERO).unwrap();
+    drop((sender, stream));
+    let path = folder.path().join("things-0/0000000000000001.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let value = bytes.windows(3).position(|part| part == b"0/3").unwrap();
+    bytes[value] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let stream = open(folder.path(), 1).unwrap();
+    let mut receiver = stream.receiver("things").unwrap();
+    let error = receiver.poll(10, Duration::ZERO).unwrap_err().to_string();
+    assert!(
+        error.contains("topic things, partition 0 is damaged: offsets 2 to 2 cannot be read"),
+        "{error}"
+    );
+    receiver.seek(0, 3).unwrap();
+    assert_eq!(drain(&mut *receiver, 10), [(0, 3, 0, 4), (0, 4, 0, 5)]);
+}
+
+#[test]
 fn a_full_sender_goes_on_after_the_acknowledgement() {
     let folder = tempfile::tempdir().unwrap();
     let stream = open(folder.path(), 1).unwrap();
