@@ -1,0 +1,285 @@
+//! Hostile and broken requests: each gets its status, nothing is lost, and the process goes on.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use testkit::{System, http};
+
+use crate::{BOUND, CHROME, demo_secret, token, until_report};
+
+#[test]
+fn every_broken_request_has_its_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = System::start(&folder.path().join("data"), &[]);
+    let edge = system.edge;
+    let long_target = format!("/fall-boots?sub1={}", "x".repeat(9000));
+    let many_headers = format!("X-Padding: {}\r\n", "y".repeat(1000)).repeat(64);
+    for (head, status) in [
+        (format!("GET /fall-boots HTTP/1.1\r\nHost: {edge}\r\n"), 302),
+        ("GET /fall-boots HTTP/1.1\r\n".to_owned(), 400),
+        (
+            format!("GET /fall-boots HTTP/1.1\r\nHost: {edge}\r\nHost: {edge}\r\n"),
+            400,
+        ),
+        ("GET /fall-boots HTTP/1.1\r\nHost: a b\r\n".to_owned(), 400),
+        (
+            "GET /fall-boots HTTP/1.1\r\nHost: user@go.northpeak.example\r\n".to_owned(),
+            400,
+        ),
+        (
+            "GET /fall-boots HTTP/1.1\r\nHost: go.northpeak.example.\r\n".to_owned(),
+            302,
+        ),
+        (
+            "GET /fall-boots HTTP/1.1\r\nHost: GO.NORTHPEAK.EXAMPLE:443\r\n".to_owned(),
+            302,
+        ),
+        (
+            "GET http://go.northpeak.example/fall-boots HTTP/1.1\r\nHost: other.example\r\n"
+                .to_owned(),
+            302,
+        ),
+        (
+            format!("DELETE /fall-boots HTTP/1.1\r\nHost: {edge}\r\n"),
+            405,
+        ),
+        (
+            format!("POST /fall-boots HTTP/1.1\r\nHost: {edge}\r\nContent-Length: 0\r\n"),
+            405,
+        ),
+        (
+            format!("BREW /fall-boots HTTP/1.1\r\nHost: {edge}\r\n"),
+            405,
+        ),
+        (format!("OPTIONS * HTTP/1.1\r\nHost: {edge}\r\n"), 405),
+        (
+            format!("GET {long_target} HTTP/1.1\r\nHost: {edge}\r\n"),
+            414,
+        ),
+        (
+            format!("GET /fall-boots HTTP/1.1\r\nHost: {edge}\r\n{many_headers}"),
+            431,
+        ),
+        (format!("GET /a%00b HTTP/1.1\r\nHost: {edge}\r\n"), 400),
+        (
+            format!("GET /a%0d%0aSet-Cookie:x=y HTTP/1.1\r\nHost: {edge}\r\n"),
+            400,
+        ),
+        (format!("GET /%ff%fe HTTP/1.1\r\nHost: {edge}\r\n"), 400),
+        (format!("GET /caf\u{e9} HTTP/1.1\r\nHost: {edge}\r\n"), 404),
+        ("GET\r\n".to_owned(), 400),
+        ("\u{1}\u{2}\u{3}\r\n".to_owned(), 400),
+        (format!("GET /fall-boots HTTP/9.9\r\nHost: {edge}\r\n"), 400),
+        (
+            format!("GET /c?offer=nothing&aff=trailblog HTTP/1.1\r\nHost: {edge}\r\n"),
+            404,
+        ),
+        (
+            format!("GET /c?offer=boots&aff=nobody HTTP/1.1\r\nHost: {edge}\r\n"),
+            404,
+        ),
+        (format!("GET /c HTTP/1.1\r\nHost: {edge}\r\n"), 404),
+        (
+            format!("GET /.well-known/x HTTP/1.1\r\nHost: {edge}\r\n"),
+            404,
+        ),
+        (format!("GET /robots.txt HTTP/1.1\r\nHost: {edge}\r\n"), 200),
+    ] {
+        let request = format!("{head}Connection: close\r\n\r\n");
+        let answer = http::raw(edge, request.as_bytes());
+        let answer = answer.unwrap_or_else(|error| panic!("{head}: {error}"));
+        assert_eq!(
+            answer.status,
+            status,
+            "{}: {answer:?}",
+            &head[..head.len().min(200)]
+        );
+        if status != 302 {
+            assert_eq!(answer.header("location"), None, "{head}");
+        }
+    }
+    let allowed = http::request(edge, "PUT", "/fall-boots", &[], b"").unwrap();
+    assert_eq!(allowed.header("allow"), Some("GET, HEAD"));
+    system.stop();
+}
+
+#[test]
+fn control_bytes_in_a_parameter_reach_neither_header_nor_destination() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = System::start(&folder.path().join("data"), &[]);
+    let target = "/fall-boots?sub1=%0d%0aSet-Cookie:%20evil%3d1%00&sub2=%0a&ext=%00";
+    let answer = system.get(target, &[("User-Agent", CHROME)]);
+    assert_eq!(answer.status, 302);
+    let cookies = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "set-cookie");
+    assert_eq!(cookies.count(), 1);
+    let location = answer.header("location").unwrap();
+    assert!(
+        location.starts_with(
+            "https://shop.northpeak.example/boots?aff=trailblog&s=Set-Cookie%3A%20evil%3D1&npk="
+        ),
+        "{location}"
+    );
+    system.stop();
+}
+
+#[test]
+fn a_postback_is_believed_only_from_the_advertiser_that_owns_the_offer() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let catalog = folder.path().join("catalog.toml");
+    let other = "\n[advertiser.other]\npostback = { secret = \"file:other.secret\" }\n\
+                 [offer.socks]\nadvertiser = \"other\"\nto = \"https://socks.example/\"\n\
+                 goal.sale = { revenue = \"1.00 USD\", payout = \"0.50 USD\" }\n";
+    std::fs::write(&catalog, format!("{}{other}", catalog::DEMO)).unwrap();
+    std::fs::write(
+        folder.path().join("northpeak.secret"),
+        "northpeak's own secret\n",
+    )
+    .unwrap();
+    std::fs::write(
+        folder.path().join("other.secret"),
+        "the other one's secret\n",
+    )
+    .unwrap();
+    let system = System::start(&data, &["--catalog", catalog.to_str().unwrap()]);
+    let token = token(&system.get("/fall-boots", &[("User-Agent", CHROME)]), "npk");
+    let mut forged = token.clone();
+    forged.replace_range(20..21, if &token[20..21] == "A" { "B" } else { "A" });
+    let own = "secret=northpeak%27s%20own%20secret";
+    let foreign = "secret=the%20other%20one%27s%20secret";
+    let lower = token.to_ascii_lowercase();
+
+    for (query, status, reason) in [
+        (
+            format!("token={forged}&order=1&goal=sale&amount=1&{own}"),
+            400,
+            "token_forged",
+        ),
+        (
+            format!("token={lower}&order=1&goal=sale&amount=1&{own}"),
+            400,
+            "token_lowercased",
+        ),
+        (
+            format!("token=abc&order=1&goal=sale&amount=1&{own}"),
+            400,
+            "token_malformed",
+        ),
+        (
+            format!("order=1&goal=sale&amount=1&adv=northpeak&{own}"),
+            400,
+            "token_missing",
+        ),
+        (
+            format!("token={token}&order=1&goal=sale&amount=1"),
+            202,
+            "unauthenticated",
+        ),
+        (
+            format!("token={token}&order=1&goal=sale&amount=1&secret=wrong"),
+            202,
+            "unauthenticated",
+        ),
+        (
+            format!("token={token}&order=1&goal=sale&amount=1&{foreign}"),
+            403,
+            "token_foreign",
+        ),
+        (
+            format!("token={token}&order=1&goal=sale&amount=1&adv=other&{foreign}"),
+            403,
+            "token_foreign",
+        ),
+        (
+            format!("token={token}&order=1&goal=nothing&amount=1&{own}"),
+            422,
+            "unknown_goal",
+        ),
+        (
+            format!("token={token}&order=1&amount=1&{own}"),
+            422,
+            "goal_missing",
+        ),
+        (
+            format!("token={token}&order=1&goal=sale&amount=1e9&{own}"),
+            422,
+            "amount_malformed",
+        ),
+        (
+            format!("token={token}&order=1&goal=sale&amount=-5&{own}"),
+            422,
+            "amount_malformed",
+        ),
+        (
+            format!("token={token}&order=1&goal=sale&amount=1&status=done&{own}"),
+            422,
+            "unknown_status",
+        ),
+        (
+            format!("token={token}&order=1%0d%0aX:y&goal=sale&amount=1&{own}"),
+            400,
+            "malformed",
+        ),
+        (
+            format!(
+                "token={token}&order={}&goal=sale&amount=1&{own}",
+                "9".repeat(129)
+            ),
+            400,
+            "malformed",
+        ),
+    ] {
+        let answer = system.get(&format!("/postback?{query}"), &[]);
+        assert_eq!(answer.status, status, "{query}: {}", answer.text());
+        let said = format!("\"reason\":\"{reason}\"");
+        assert!(answer.text().contains(&said), "{query}: {}", answer.text());
+        assert!(!answer.text().contains("secret="), "{}", answer.text());
+    }
+    // By POST and with the secret in a header it is the same.
+    let body = format!("token={token}&order=2&goal=signup");
+    let headers = [
+        ("Authorization", "Bearer northpeak's own secret"),
+        ("Content-Type", "application/x-www-form-urlencoded"),
+    ];
+    let answer = http::request(system.edge, "POST", "/postback", &headers, body.as_bytes());
+    assert_eq!(answer.unwrap().status, 200);
+    let big = vec![b'x'; 17 * 1024];
+    let answer = http::request(system.edge, "POST", "/postback", &headers, &big);
+    assert_eq!(answer.unwrap().status, 413);
+
+    until_report(
+        &system,
+        "",
+        "gross,clicks,unique,duplicate,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\n\
+         1,1,1,0,0,1,100.00,USD,0.00,4.00,3.00,1.00,3.0000\n",
+    );
+    system.stop();
+}
+
+#[test]
+fn a_half_sent_request_is_let_go_and_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("sluice.toml");
+    std::fs::write(&settings, "[edge]\nworkers = 1\nhead_timeout_s = 1\n").unwrap();
+    let system = System::start(
+        &folder.path().join("data"),
+        &["--settings", settings.to_str().unwrap()],
+    );
+    let mut silent = TcpStream::connect(system.edge).unwrap();
+    let mut half = TcpStream::connect(system.edge).unwrap();
+    half.write_all(b"GET /fall-boots HTTP/1.1\r\nHos").unwrap();
+    assert_eq!(system.get("/fall-boots", &[]).status, 302);
+    for connection in [&mut silent, &mut half] {
+        connection.set_read_timeout(Some(BOUND)).unwrap();
+        let mut rest = Vec::new();
+        // A reset says the same as an end.
+        let _ = connection.read_to_end(&mut rest);
+        assert!(!rest.starts_with(b"HTTP/1.1 302"), "{rest:?}");
+    }
+    assert_eq!(system.get("/fall-boots", &[]).status, 302);
+    assert_eq!(demo_secret(&folder.path().join("data")).len(), 64);
+    system.stop();
+}

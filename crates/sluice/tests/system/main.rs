@@ -1,0 +1,54 @@
+//! The whole system, as a real process: started, driven over HTTP, killed, started again, asked for its report.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
+
+mod first_click;
+
+mod bad_requests;
+mod refused_starts;
+
+mod catalog_changes;
+mod edge_alone;
+mod folded_again;
+mod killed;
+mod replayed;
+
+use std::path::Path;
+
+use testkit::http::Response;
+use testkit::{System, wait};
+
+/// How long something may take that takes milliseconds on a machine that does nothing else.
+const BOUND: std::time::Duration = std::time::Duration::from_secs(60);
+
+const CHROME: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+
+/// The click token of a redirect.
+#[track_caller]
+fn token(response: &Response, click_param: &str) -> String {
+    let location = response.header("location").expect("a redirect");
+    let (_, token) = location
+        .split_once(&format!("{click_param}="))
+        .unwrap_or_else(|| panic!("no {click_param} in {location}"));
+    token.to_owned()
+}
+
+/// The demo advertiser's secret.
+fn demo_secret(data: &Path) -> String {
+    let secret = std::fs::read_to_string(data.join("demo/northpeak.secret"));
+    secret.expect("the demo is there").trim().to_owned()
+}
+
+/// Waits until the report says so.
+#[track_caller]
+fn until_report(system: &System, by: &str, expected: &str) {
+    let mut last = String::new();
+    let found = wait::holds_within(BOUND, || {
+        last = system.report(by);
+        last == expected
+    });
+    assert!(found, "expected\n{expected}\nin the end it was\n{last}");
+}
