@@ -1,1 +1,1 @@
-//! Criterion benchmarks of the parts on the hot path; see `benches/`.
+//! Criterion benchmarks of the parts on the hot path; see `benches/hot_path.rs`.

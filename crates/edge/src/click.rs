@@ -78,6 +78,7 @@ pub(crate) fn serve(
             if offer.is_none() && link.is_none() {
                 unmatched(worker, asked, reason, decision);
             } else {
+                worker.metrics.decided(decision, reason);
                 let mut click = described(worker, asked, &params, labels, consent);
                 click.catalog_version = live.table.catalog().version;
                 click.domain = domain.get();
@@ -159,6 +160,7 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
     for (slot, sub) in subs_mut(&mut click).into_iter().zip(route.subs) {
         *slot = sub.to_owned();
     }
+    worker.metrics.decided(click.decision(), click.reason());
     click.token_issued = token.is_some();
     if history.bad {
         click.labels.push(Label::BadCookie.into());
@@ -214,6 +216,7 @@ pub(crate) fn unmatched(
     reason: Reason,
     decision: event::Decision,
 ) {
+    worker.metrics.decided(decision, reason);
     let domain = asked.domain.map(|(domain, _)| domain);
     if !worker
         .unmatched

@@ -1,8 +1,8 @@
 //! The edge's metrics. Labels are enums; every handle is resolved at start.
 
+use domain::event::{Class, Decision, Reason};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use domain::event::Class;
 use hyper::StatusCode;
 
 /// What a path is, for a label.
@@ -27,10 +27,16 @@ const CLASSES: [&str; 6] = [
     "speculative",
 ];
 
+const DECISIONS: [&str; 5] = ["none", "redirect", "fallback", "refuse", "speculative"];
+/// Codes of reasons a click is decided for lie below this.
+const REASONS: usize = 32;
+
 /// One set for all workers of a process.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: Vec<IntCounter>,
+    decisions: Vec<Option<IntCounter>>,
+    pub(crate) catalog_version: IntGauge,
     recorded: IntCounter,
     pub(crate) unrecorded: IntCounter,
     pub(crate) seconds: Histogram,
@@ -61,6 +67,30 @@ impl Metrics {
             .buckets(prometheus::exponential_buckets(1e-6, 2.0, 18)?),
         )?;
         let connections = IntGauge::new("sluice_edge_connections", "Connections that are open.")?;
+        let decided = IntCounterVec::new(
+            Opts::new(
+                "sluice_edge_decisions_total",
+                "Clicks by what was decided and why; requests that name nothing known included.",
+            ),
+            &["decision", "reason"],
+        )?;
+        let catalog_version = IntGauge::new(
+            "sluice_catalog_version",
+            "The catalog version that clicks are decided by.",
+        )?;
+        registry.register(Box::new(decided.clone()))?;
+        registry.register(Box::new(catalog_version.clone()))?;
+        let mut decisions = Vec::new();
+        for decision in DECISIONS {
+            for code in 0..REASONS {
+                let reason = i32::try_from(code)
+                    .ok()
+                    .and_then(|code| Reason::try_from(code).ok());
+                decisions.push(
+                    reason.map(|reason| decided.with_label_values(&[decision, &reason.name()])),
+                );
+            }
+        }
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(answered.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
@@ -75,6 +105,8 @@ impl Metrics {
         }
         Ok(Self {
             requests: handles,
+            decisions,
+            catalog_version,
             recorded: answered.with_label_values(&["recorded"]),
             unrecorded: answered.with_label_values(&["unrecorded"]),
             seconds,
@@ -89,6 +121,13 @@ impl Metrics {
             .expect("every answer's status is listed");
         let class = usize::try_from(class as i32).unwrap_or(0);
         self.requests[(path as usize * STATUSES.len() + status) * CLASSES.len() + class].inc();
+    }
+
+    pub(crate) fn decided(&self, decision: Decision, reason: Reason) {
+        let at = decision as usize * REASONS + reason as usize;
+        if let Some(Some(counter)) = self.decisions.get(at) {
+            counter.inc();
+        }
     }
 
     pub(crate) fn recorded(&self, taken: bool) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use domain::Keyring;
 use journal::{Options, StreamId, Syncer};
+use prometheus::IntGauge;
 use service::{Clock, Health, Shutdown};
 use tokio::sync::watch;
 
@@ -188,10 +189,12 @@ impl Edge {
         parts.health.set_ready("edge", Ok(()));
 
         let (shutdown, health) = (parts.shutdown, parts.health);
+        let version = metrics.catalog_version.clone();
+        version.set(current.version.into());
         let catalog = std::thread::Builder::new()
             .name("edge-catalog".into())
             .spawn(move || {
-                follow(&mut catalogs, current, &live, &shutdown);
+                follow(&mut catalogs, current, &live, &version, &shutdown);
                 health.set_ready("edge", Err("draining".into()));
             });
         let catalog = catalog.map_err(|error| because("edge")(&error))?;
@@ -227,6 +230,7 @@ fn follow(
     catalogs: &mut catalog::Folder,
     mut wanted: Arc<catalog::Catalog>,
     live: &ArcSwap<Live>,
+    version: &IntGauge,
     shutdown: &Shutdown,
 ) {
     let mut told = None;
@@ -245,6 +249,7 @@ fn follow(
             Ok(Some(newer)) => {
                 tracing::info!(version = wanted.version, "catalog in force");
                 live.store(Arc::new(newer));
+                version.set(wanted.version.into());
                 None
             }
             Ok(None) => None,

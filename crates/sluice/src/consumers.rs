@@ -5,8 +5,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use consumer::{Handler, Stored};
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
-use service::{Health, Shutdown};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
+use service::{Clock, Health, Shutdown};
 use stream::Embedded;
 use stream::consumer::{Options, Progress};
 
@@ -20,6 +20,7 @@ pub(crate) struct Around {
     pub(crate) stream: Embedded,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
+    pub(crate) clock: Clock,
     pub(crate) records_max: usize,
 }
 
@@ -28,6 +29,7 @@ pub(crate) struct Around {
 pub(crate) struct Metrics {
     events: IntCounterVec,
     failing: IntGaugeVec,
+    lag_seconds: GaugeVec,
 }
 
 impl Metrics {
@@ -46,9 +48,21 @@ impl Metrics {
             ),
             &["consumer"],
         )?;
+        let lag_seconds = GaugeVec::new(
+            Opts::new(
+                "sluice_consumer_lag_seconds",
+                "Age of the newest record folded when it was folded; 0 when there is nothing to read.",
+            ),
+            &["consumer"],
+        )?;
         registry.register(Box::new(events.clone()))?;
         registry.register(Box::new(failing.clone()))?;
-        Ok(Self { events, failing })
+        registry.register(Box::new(lag_seconds.clone()))?;
+        Ok(Self {
+            events,
+            failing,
+            lag_seconds,
+        })
     }
 }
 
@@ -69,6 +83,7 @@ pub(crate) fn start<H: Handler + Send + 'static>(
         stream,
         metrics,
         health,
+        clock,
         records_max,
     } = around.clone();
     let run = move || {
@@ -79,6 +94,7 @@ pub(crate) fn start<H: Handler + Send + 'static>(
             ..Options::default()
         };
         let failing = metrics.failing.with_label_values(&[name]);
+        let lag_seconds = metrics.lag_seconds.with_label_values(&[name]);
         let [
             folds,
             tombstones_seen,
@@ -96,9 +112,12 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                 repeats,
                 conflicts,
                 early,
+                newest_ms,
                 ..
             } = progress
             {
+                let lag_ms = clock.now_ms().saturating_sub(*newest_ms);
+                lag_seconds.set(lag_ms as f64 / 1000.0);
                 folds.inc_by(*folded);
                 tombstones_seen.inc_by(*tombstones);
                 repeats_seen.inc_by(*repeats);
@@ -106,6 +125,8 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                 earlies.inc_by(*early);
                 failing.set(0);
                 pause.set(RETRY_PAUSE);
+            } else if *progress == Progress::Idle {
+                lag_seconds.set(0.0);
             }
         };
         loop {

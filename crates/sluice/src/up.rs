@@ -109,6 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
         stream: stream.clone(),
         metrics: consumers::Metrics::register(metrics.registry()).map_err(refuse)?,
         health: health.clone(),
+        clock: clock.clone(),
         records_max: settings.stream.batch_records_max,
     };
     let catalogs = || {
