@@ -5,6 +5,7 @@
     unreachable_pub,
     unused_qualifications,
     clippy::all,
+    rustdoc::all,
     reason = "generated from the schema, which carries the words"
 )]
 mod generated {

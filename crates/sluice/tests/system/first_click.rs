@@ -3,7 +3,7 @@
 use testkit::http::{self, Response};
 use testkit::{System, system};
 
-use crate::{CHROME, demo_secret, token, until_report};
+use crate::{BOUND, CHROME, demo_secret, token, until_report};
 
 const CHROME_MOBILE: &str = "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36";
 
@@ -149,8 +149,9 @@ fn a_click_and_its_sale_become_a_row_of_the_report() {
     system.stop();
 
     // A second start goes on where the first stopped.
-    let system = System::start(&data, &[]);
+    let mut system = System::start(&data, &[]);
     assert_eq!(system.report(""), all);
-    system.stop();
+    let ended = system.running.interrupt(BOUND);
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
     assert!(system::command(&data, &["report"]).contains("trailblog"));
 }
