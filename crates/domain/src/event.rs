@@ -34,17 +34,33 @@ pub enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 5] = [
+        Self::Click,
+        Self::Unmatched,
+        Self::Postback,
+        Self::Conversion,
+        Self::FraudSignal,
+    ];
+
     /// The kind of a number; `None` for one this version does not know.
     pub fn from_number(number: u16) -> Option<Self> {
-        [
-            Self::Click,
-            Self::Unmatched,
-            Self::Postback,
-            Self::Conversion,
-            Self::FraudSignal,
-        ]
-        .into_iter()
-        .find(|kind| *kind as u16 == number)
+        Self::ALL.into_iter().find(|kind| *kind as u16 == number)
+    }
+
+    /// The name of its message in the schema.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Click => "Click",
+            Self::Unmatched => "Unmatched",
+            Self::Postback => "Postback",
+            Self::Conversion => "Conversion",
+            Self::FraudSignal => "FraudSignal",
+        }
+    }
+
+    /// The kind of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 

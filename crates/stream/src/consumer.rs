@@ -99,6 +99,8 @@ pub struct Options {
     pub idle_wait: Duration,
     /// How long to go on reading and sending after a stop is asked for.
     pub drain_max: Duration,
+    /// How long a topic must be silent then before it counts as read to its end.
+    pub silence: Duration,
 }
 
 impl Default for Options {
@@ -107,6 +109,7 @@ impl Default for Options {
             records_max: 4096,
             idle_wait: Duration::from_millis(50),
             drain_max: Duration::from_secs(10),
+            silence: Duration::ZERO,
         }
     }
 }
@@ -186,11 +189,7 @@ pub fn run<F: Fold>(
     observe: &mut dyn FnMut(&Progress),
 ) -> Result<(), Error<F::Error>> {
     let mut partitions = HashMap::new();
-    for partition in receiver.partitions() {
-        let (position, highs) = fold.position(partition).map_err(Error::Fold)?;
-        receiver.seek(partition, position).map_err(Error::Stream)?;
-        partitions.insert(partition, (position, Receipts::new(highs)));
-    }
+    receiver.restart();
     let mut outbox = senders.map(Outbox::new);
     let mut stopping: Option<Instant> = None;
     let mut batches_since_tick = 0;
@@ -198,10 +197,18 @@ pub fn run<F: Fold>(
         if stopping.is_none() && stop() {
             stopping = Some(Instant::now());
         }
+        if let Some(assigned) = receiver.assigned() {
+            partitions.clear();
+            for partition in assigned {
+                let (position, highs) = fold.position(partition).map_err(Error::Fold)?;
+                receiver.seek(partition, position).map_err(Error::Stream)?;
+                partitions.insert(partition, (position, Receipts::new(highs)));
+            }
+        }
         let wait = if outbox.as_ref().is_some_and(|outbox| !outbox.is_empty()) {
             ACKNOWLEDGEMENT_WAIT.min(options.idle_wait)
         } else if stopping.is_some() {
-            Duration::ZERO
+            options.silence
         } else {
             options.idle_wait
         };
@@ -213,7 +220,7 @@ pub fn run<F: Fold>(
         if let Some(batch) = batch {
             let (position, receipts) = partitions
                 .get_mut(&batch.partition)
-                .expect("a receiver reads the partitions it listed");
+                .expect("a receiver reads the partitions it was assigned");
             let progress = fold_batch(fold, &batch, *position, receipts).map_err(Error::Fold)?;
             *position = batch.next;
             observe(&progress);

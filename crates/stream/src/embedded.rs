@@ -145,6 +145,7 @@ impl Embedded {
             inner: Arc::clone(&self.inner),
             topic: Arc::clone(topic),
             tails,
+            untold: true,
             turn: 0,
         }))
     }
@@ -305,6 +306,8 @@ struct EmbeddedReceiver {
     inner: Arc<Inner>,
     topic: Arc<Topic>,
     tails: Vec<Tail>,
+    /// Nobody was told of the assignment yet, which never changes.
+    untold: bool,
     /// The partition asked next, so that a busy one does not keep the others waiting.
     turn: usize,
 }
@@ -370,8 +373,12 @@ impl EmbeddedReceiver {
 }
 
 impl Receiver for EmbeddedReceiver {
-    fn partitions(&self) -> Vec<u16> {
-        (0..).take(self.tails.len()).collect()
+    fn assigned(&mut self) -> Option<Vec<u16>> {
+        std::mem::take(&mut self.untold).then(|| (0..).take(self.tails.len()).collect())
+    }
+
+    fn restart(&mut self) {
+        self.untold = true;
     }
 
     fn seek(&mut self, partition: u16, offset: u64) -> Result<()> {

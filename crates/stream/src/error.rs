@@ -17,6 +17,8 @@ enum Kind {
     Io(PathBuf),
     Journal(String),
     TopicsFile(PathBuf),
+    Kafka(&'static str),
+    TopicsDiffer(String),
     NewerFormat(PathBuf, i64),
     PartitionCount {
         topic: String,
@@ -86,6 +88,17 @@ impl Error {
             kind: Kind::Journal(what.into()),
             source: Some(source.into()),
         }
+    }
+
+    pub(crate) fn kafka(tried: &'static str, source: rdkafka::error::KafkaError) -> Self {
+        Self {
+            kind: Kind::Kafka(tried),
+            source: Some(source.into()),
+        }
+    }
+
+    pub(crate) fn topics_differ(text: String) -> Self {
+        Self::bare(Kind::TopicsDiffer(text))
     }
 
     pub(crate) fn topics_file(
@@ -176,6 +189,8 @@ impl Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.kind {
+            Kind::Kafka(tried) => write!(f, "kafka: cannot {tried}")?,
+            Kind::TopicsDiffer(text) => f.write_str(text)?,
             Kind::Io(path) => write!(f, "cannot use {}", path.display())?,
             Kind::Journal(what) => write!(f, "cannot use the log of {what}")?,
             Kind::TopicsFile(path) => write!(f, "{} is not a list of topics", path.display())?,

@@ -4,11 +4,12 @@
 //! one lane stay in order. A sender promises that what it acknowledged is kept, nothing about order when it fails; the
 //! receiver's rule ([`receipts`]) makes of that each record once and in order. Nothing here knows what a record means.
 //!
-//! Backends: [`Embedded`], for one process, on the `journal` crate.
+//! Backends: [`Embedded`], for one process, on the `journal` crate, and [`Kafka`].
 
 pub mod consumer;
 pub mod embedded;
 pub mod error;
+pub mod kafka;
 pub mod receipts;
 pub mod record;
 
@@ -16,8 +17,52 @@ use std::time::Duration;
 
 pub use embedded::Embedded;
 pub use error::{Error, Result, SendError};
+pub use kafka::Kafka;
 pub use receipts::{High, Receipts, Verdict};
 pub use record::{Record, StreamId, TOMBSTONE};
+
+/// One of the backends.
+#[derive(Clone, Debug)]
+pub enum Stream {
+    /// Files of this process.
+    Embedded(Embedded),
+    /// A cluster.
+    Kafka(Kafka),
+}
+
+impl Stream {
+    /// A new sender.
+    ///
+    /// # Errors
+    /// The backend gives none.
+    pub fn sender(&self) -> Result<Box<dyn Sender>> {
+        match self {
+            Self::Embedded(stream) => Ok(stream.sender()),
+            Self::Kafka(stream) => stream.sender(),
+        }
+    }
+
+    /// A receiver of a topic. Where partitions are shared out, members of a group get different ones; a member keeps its
+    /// name, and so its partitions, over restarts.
+    ///
+    /// # Errors
+    /// There is no such topic, or it cannot be read.
+    pub fn receiver(&self, topic: &str, group: &str, member: &str) -> Result<Box<dyn Receiver>> {
+        match self {
+            Self::Embedded(stream) => stream.receiver(topic),
+            Self::Kafka(stream) => stream.receiver(topic, group, member),
+        }
+    }
+
+    /// How long a topic must be silent before it counts as read to its end.
+    pub fn silence(&self) -> Duration {
+        match self {
+            Self::Embedded(_) => Duration::ZERO,
+            // Some fetches over a network.
+            Self::Kafka(_) => Duration::from_secs(1),
+        }
+    }
+}
 
 /// Puts records into topics.
 ///
@@ -43,8 +88,12 @@ pub type MakeSender<'a> = dyn FnMut() -> Result<Box<dyn Sender>> + 'a;
 
 /// Reads the partitions of one topic that are assigned to it.
 pub trait Receiver: Send {
-    /// The partitions assigned to this receiver, ascending.
-    fn partitions(&self) -> Vec<u16>;
+    /// The partitions assigned to this receiver, ascending, when that has changed since the last call (the first assignment
+    /// included); each then waits for a [`Receiver::seek`].
+    fn assigned(&mut self) -> Option<Vec<u16>>;
+
+    /// Lets the whole assignment be told and sought anew, after whoever reads has lost its place.
+    fn restart(&mut self);
 
     /// Goes on at an offset; 0 is the beginning.
     ///

@@ -131,6 +131,16 @@ impl Running {
         self.wait(bound)
     }
 
+    /// Lets it stand still (SIGSTOP), as a machine that swaps or a paused container does.
+    pub fn pause(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&mut self, signal: Signal) {
         // Only while it has not been waited for is the id still this process's.
         if self.ended().is_some() {

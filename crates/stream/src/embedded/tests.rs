@@ -38,7 +38,8 @@ fn records_are_seen_once_synced_and_keep_their_offsets_over_a_reopen() {
     let stream = open(folder.path(), 2).unwrap();
     let mut sender = stream.sender();
     let mut receiver = stream.receiver("things").unwrap();
-    assert_eq!(receiver.partitions(), [0, 1]);
+    assert_eq!(receiver.assigned(), Some(vec![0, 1]));
+    assert_eq!(receiver.assigned(), None);
     for (lane, n) in [(0, 1), (1, 1), (2, 1), (0, 2)] {
         sender.send("things", &record(lane, n)).unwrap();
     }

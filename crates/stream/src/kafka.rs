@@ -1,0 +1,210 @@
+//! The Kafka backend.
+//!
+//! A record is a Kafka message: key and value as they are, the rest of the envelope in headers (`headers.rs`), the
+//! partition chosen by us from the lane. Topics must exist as they are described ([`Topic`]) before anything is sent or
+//! read; nothing is ever made by accident.
+//!
+//! librdkafka is known for a few things that this module is built around: a success report's offset may be missing, some
+//! reports never come once a producer has failed, and messages that expire are overtaken by younger ones. So senders never
+//! let messages expire, trust reports alone, and end at the first failure; whoever sends makes a new one.
+
+mod headers;
+mod receiver;
+mod sender;
+mod topics;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use serde::Deserialize;
+
+use crate::{Error, Receiver, Result, Sender};
+
+pub use headers::KindNames;
+pub use topics::{Cleanup, Difference, Topic};
+
+/// How long a broker may take to answer a question of ours at start.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// How to reach a cluster: the `[kafka]` table of the settings file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// `HOST:PORT` of some brokers, comma separated; empty for the embedded stream.
+    pub brokers: String,
+    /// How the connection is protected.
+    pub security: Security,
+    /// A file of certificates (PEM) to check the brokers by; the system's own where it is empty.
+    pub ca: String,
+    /// Who we are, where the brokers ask.
+    pub user: String,
+    /// The file that holds the password.
+    pub password_file: String,
+    /// How the password is proven: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+    pub mechanism: String,
+}
+
+/// How a connection is protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Security {
+    /// Not at all: for a network of one's own.
+    #[default]
+    Plaintext,
+    /// TLS.
+    Tls,
+    /// A password, in the clear: for tests.
+    Sasl,
+    /// A password inside TLS.
+    SaslTls,
+}
+
+/// A cluster with the topics a process needs, checked.
+#[derive(Clone)]
+pub struct Kafka {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ClientConfig,
+    topics: BTreeMap<String, Topic>,
+    kinds: KindNames,
+}
+
+impl Kafka {
+    /// Connects, and checks that every topic is as it is described.
+    ///
+    /// # Errors
+    /// The settings are incomplete, no broker answers, or topics differ: the text says how and what to do.
+    pub fn connect(settings: &Settings, topics: &[Topic], kinds: KindNames) -> Result<Self> {
+        let config = config(settings)?;
+        let differences = topics::check(&config, topics)?;
+        let serious: Vec<String> = differences
+            .iter()
+            .filter(|difference| difference.stops)
+            .map(ToString::to_string)
+            .collect();
+        for difference in differences.iter().filter(|difference| !difference.stops) {
+            tracing::warn!(%difference, "topic differs");
+        }
+        if !serious.is_empty() {
+            return Err(Error::topics_differ(serious.join("; ")));
+        }
+        let topics = topics.iter();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                topics: topics
+                    .map(|topic| (topic.name.clone(), topic.clone()))
+                    .collect(),
+                kinds,
+            }),
+        })
+    }
+
+    /// A new sender.
+    ///
+    /// # Errors
+    /// librdkafka refuses the settings.
+    pub fn sender(&self) -> Result<Box<dyn Sender>> {
+        sender::open(&self.inner)
+    }
+
+    /// A receiver of a topic in a consumer group, under a name of its own that it keeps over restarts (static membership).
+    ///
+    /// # Errors
+    /// librdkafka refuses the settings, or there is no such topic.
+    pub fn receiver(&self, topic: &str, group: &str, member: &str) -> Result<Box<dyn Receiver>> {
+        receiver::open(&self.inner, topic, group, member)
+    }
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka")
+            .field("topics", &self.inner.topics.keys())
+            .finish()
+    }
+}
+
+/// What differs between the cluster's topics and how they are described, in the order of the topics.
+///
+/// # Errors
+/// The settings are incomplete or no broker answers.
+pub fn check_topics(settings: &Settings, topics: &[Topic]) -> Result<Vec<Difference>> {
+    topics::check(&config(settings)?, topics)
+}
+
+/// Makes the topics that are missing, and says which; those that are there are left as they are.
+///
+/// # Errors
+/// The settings are incomplete, no broker answers, or a topic cannot be made.
+pub fn create_topics(
+    settings: &Settings,
+    topics: &[Topic],
+    replication: u16,
+) -> Result<Vec<String>> {
+    topics::create(&config(settings)?, topics, replication)
+}
+
+/// What every client has in common.
+fn config(settings: &Settings) -> Result<ClientConfig> {
+    let missing = |what: &str| {
+        Err(Error::other(format!(
+            "kafka.{what} is missing in the settings"
+        )))
+    };
+    if settings.brokers.is_empty() {
+        return missing("brokers");
+    }
+    let (tls, sasl) = match settings.security {
+        Security::Plaintext => (false, false),
+        Security::Tls => (true, false),
+        Security::Sasl => (false, true),
+        Security::SaslTls => (true, true),
+    };
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        .set("client.id", "sluice")
+        // A broker that is away is asked again soon after it is back, not minutes later.
+        .set("reconnect.backoff.max.ms", "2000")
+        .set("socket.keepalive.enable", "true")
+        .set(
+            "security.protocol",
+            match (tls, sasl) {
+                (false, false) => "plaintext",
+                (true, false) => "ssl",
+                (false, true) => "sasl_plaintext",
+                (true, true) => "sasl_ssl",
+            },
+        );
+    if tls && !settings.ca.is_empty() {
+        config.set("ssl.ca.location", &settings.ca);
+    }
+    if sasl {
+        const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+        if !MECHANISMS.contains(&settings.mechanism.as_str()) {
+            return Err(Error::other(format!(
+                "kafka.mechanism is {:?}: choose one of {}",
+                settings.mechanism,
+                MECHANISMS.join(", ")
+            )));
+        }
+        if settings.user.is_empty() {
+            return missing("user");
+        }
+        if settings.password_file.is_empty() {
+            return missing("password_file");
+        }
+        let path = std::path::Path::new(&settings.password_file);
+        let password = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
+        config
+            .set("sasl.mechanism", &settings.mechanism)
+            .set("sasl.username", &settings.user)
+            .set("sasl.password", password.trim_end_matches(['\r', '\n']));
+    }
+    Ok(config)
+}

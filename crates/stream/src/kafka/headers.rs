@@ -1,0 +1,105 @@
+//! The envelope of a record in a Kafka message's headers: text, so that any reader understands it.
+//!
+//! | header | is |
+//! |---|---|
+//! | `type` | the message type of the value, e.g. `Click`; `Tombstone` takes the number of a lost record and has no value |
+//! | `version` | of the value's schema |
+//! | `stream` | 32 hexadecimal digits: where the record was first recorded |
+//! | `lane` | 0 to 255 |
+//! | `n` | 1, 2, 3 … without holes per (stream, topic, lane) |
+//! | `time` | when it happened, Unix milliseconds |
+
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+
+use crate::{Record, StreamId, TOMBSTONE};
+
+const TYPE: &str = "type";
+const VERSION: &str = "version";
+const STREAM: &str = "stream";
+const LANE: &str = "lane";
+const N: &str = "n";
+const TIME: &str = "time";
+const TOMBSTONE_NAME: &str = "Tombstone";
+
+/// What the kinds of records are called.
+#[derive(Clone, Copy)]
+pub struct KindNames {
+    /// The name of a number.
+    pub name: fn(u16) -> Option<&'static str>,
+    /// The number of a name.
+    pub number: fn(&str) -> Option<u16>,
+}
+
+/// `None` when the record is of a kind without a name.
+pub(super) fn encode(record: &Record, kinds: &KindNames) -> Option<OwnedHeaders> {
+    let name = match record.kind {
+        TOMBSTONE => TOMBSTONE_NAME,
+        kind => (kinds.name)(kind)?,
+    };
+    let mut stream = [0; 32];
+    for (digits, byte) in stream.chunks_exact_mut(2).zip(record.origin.0) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 15)];
+    }
+    let headers = OwnedHeaders::new_with_capacity(6)
+        .insert(Header {
+            key: TYPE,
+            value: Some(name),
+        })
+        .insert(Header {
+            key: STREAM,
+            value: Some(&stream[..]),
+        });
+    let numbers = [
+        (VERSION, u64::from(record.version)),
+        (LANE, u64::from(record.lane)),
+        (N, record.n),
+        (TIME, record.time_ms),
+    ];
+    Some(numbers.into_iter().fold(headers, |headers, (key, number)| {
+        let mut digits = [0; 20];
+        let value = decimal(number, &mut digits);
+        headers.insert(Header {
+            key,
+            value: Some(value),
+        })
+    }))
+}
+
+/// The digits of a number, at the end of the buffer.
+fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
+    let mut at = buffer.len();
+    loop {
+        at -= 1;
+        buffer[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &buffer[at..];
+        }
+    }
+}
+
+/// The record of a message; `None` when it is not one of ours.
+pub(super) fn decode(message: &BorrowedMessage<'_>, kinds: &KindNames) -> Option<Record> {
+    let headers = message.headers()?;
+    let text = |name: &str| {
+        let header = headers.iter().find(|header| header.key == name)?;
+        std::str::from_utf8(header.value?).ok()
+    };
+    let kind = match text(TYPE)? {
+        TOMBSTONE_NAME => TOMBSTONE,
+        name => (kinds.number)(name)?,
+    };
+    let origin: StreamId = text(STREAM)?.parse().ok()?;
+    Some(Record {
+        key: message.key().unwrap_or_default().to_vec(),
+        kind,
+        version: text(VERSION)?.parse().ok()?,
+        origin,
+        lane: text(LANE)?.parse().ok()?,
+        n: text(N)?.parse().ok()?,
+        time_ms: text(TIME)?.parse().ok()?,
+        value: message.payload().unwrap_or_default().to_vec(),
+    })
+}

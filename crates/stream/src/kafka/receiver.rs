@@ -1,0 +1,256 @@
+//! The receiver: a member of a consumer group whose places are kept by the store alone.
+//!
+//! When the group gives it partitions, nothing is read until each has been sought; when the group takes them away, what was
+//! read of them is dropped. A place that the topic no longer has is an error, never a guess.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::{Inner, headers};
+use crate::{Batch, Error, Receiver, Record, Result};
+
+/// Kibibytes fetched ahead of a partition: a few batches.
+const AHEAD_KIB_MAX: usize = 16 << 10;
+
+/// How long the group waits for a member that is silent before its partitions go to others. A member that restarts within
+/// it keeps them.
+const SESSION_TIMEOUT_MS: u32 = 30_000;
+
+/// Partitions the group gave us, when that has changed.
+#[derive(Default)]
+struct Assignment {
+    partitions: BTreeSet<u16>,
+    changed: bool,
+}
+
+#[derive(Clone, Default)]
+struct Context {
+    assignment: Arc<Mutex<Assignment>>,
+}
+
+impl Context {
+    fn lock(&self) -> MutexGuard<'_, Assignment> {
+        self.assignment
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka consumer");
+    }
+}
+
+impl ConsumerContext for Context {
+    /// Takes a note instead of starting to read: places are sought first. The group waits for the assignment meanwhile.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        what: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let mut assignment = self.lock();
+        assignment.changed = true;
+        assignment.partitions.clear();
+        if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let elements = list.elements();
+            let numbers = elements
+                .iter()
+                .filter_map(|element| u16::try_from(element.partition()).ok());
+            assignment.partitions.extend(numbers);
+        } else if let Err(error) = consumer.unassign() {
+            tracing::warn!(%error, "kafka consumer could not give its partitions back");
+        }
+    }
+}
+
+struct KafkaReceiver {
+    inner: Arc<Inner>,
+    topic: String,
+    consumer: BaseConsumer<Context>,
+    context: Context,
+    /// Partitions told and not sought yet.
+    waiting: BTreeSet<u16>,
+    sought: BTreeMap<u16, u64>,
+    /// Read and not yet asked for, by partition, each with its offset.
+    read: BTreeMap<u16, VecDeque<(u64, Record)>>,
+    turn: u16,
+}
+
+pub(super) fn open(
+    inner: &Arc<Inner>,
+    topic: &str,
+    group: &str,
+    member: &str,
+) -> Result<Box<dyn Receiver>> {
+    if !inner.topics.contains_key(topic) {
+        return Err(Error::unknown_topic(topic));
+    }
+    let context = Context::default();
+    let consumer: BaseConsumer<Context> = inner
+        .config
+        .clone()
+        .set("group.id", group)
+        .set("group.instance.id", member)
+        .set("partition.assignment.strategy", "range")
+        .set("session.timeout.ms", SESSION_TIMEOUT_MS.to_string())
+        // Places are the store's.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("allow.auto.create.topics", "false")
+        .set("queued.max.messages.kbytes", AHEAD_KIB_MAX.to_string())
+        .create_with_context(context.clone())
+        .map_err(|error| Error::kafka("make a consumer", error))?;
+    consumer
+        .subscribe(&[topic])
+        .map_err(|error| Error::kafka("subscribe", error))?;
+    Ok(Box::new(KafkaReceiver {
+        inner: Arc::clone(inner),
+        topic: topic.to_owned(),
+        consumer,
+        context,
+        waiting: BTreeSet::new(),
+        sought: BTreeMap::new(),
+        read: BTreeMap::new(),
+        turn: 0,
+    }))
+}
+
+impl KafkaReceiver {
+    /// Takes what the client has, at most `records_max`; waits for the first.
+    fn fetch(&mut self, records_max: usize, wait: Duration) -> Result<()> {
+        let until = Instant::now() + wait;
+        let mut taken = 0;
+        while taken < records_max {
+            let rest = if taken > 0 {
+                Duration::ZERO
+            } else {
+                until.saturating_duration_since(Instant::now())
+            };
+            let Some(polled) = self.consumer.poll(rest) else {
+                break;
+            };
+            let message = match polled {
+                Ok(message) => message,
+                Err(error) if is_weather(&error) => continue,
+                Err(error) => return Err(Error::kafka("read", error)),
+            };
+            let (Ok(partition), Ok(offset)) = (
+                u16::try_from(message.partition()),
+                u64::try_from(message.offset()),
+            ) else {
+                continue;
+            };
+            let record = headers::decode(&message, &self.inner.kinds)
+                .ok_or_else(|| Error::undecodable(&self.topic, partition, offset))?;
+            self.read
+                .entry(partition)
+                .or_default()
+                .push_back((offset, record));
+            taken += 1;
+        }
+        Ok(())
+    }
+
+    fn is_current(&self) -> bool {
+        !self.context.lock().changed
+    }
+}
+
+/// A broker that is away comes back; librdkafka goes on by itself.
+fn is_weather(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::AllBrokersDown
+                | Code::BrokerTransportFailure
+                | Code::Resolve
+                | Code::OperationTimedOut
+                | Code::RequestTimedOut
+                | Code::NetworkException
+                | Code::NotLeaderForPartition
+                | Code::LeaderNotAvailable
+                | Code::CoordinatorNotAvailable
+                | Code::CoordinatorLoadInProgress
+                | Code::NotCoordinator
+                | Code::RebalanceInProgress
+        )
+    )
+}
+
+impl Receiver for KafkaReceiver {
+    fn assigned(&mut self) -> Option<Vec<u16>> {
+        let mut assignment = self.context.lock();
+        if !std::mem::take(&mut assignment.changed) {
+            return None;
+        }
+        self.waiting.clone_from(&assignment.partitions);
+        self.sought.clear();
+        self.read.clear();
+        Some(self.waiting.iter().copied().collect())
+    }
+
+    fn restart(&mut self) {
+        let mut assignment = self.context.lock();
+        assignment.changed = !assignment.partitions.is_empty();
+    }
+
+    fn seek(&mut self, partition: u16, offset: u64) -> Result<()> {
+        if !self.waiting.remove(&partition) && !self.sought.contains_key(&partition) {
+            return Err(Error::not_assigned(partition));
+        }
+        self.sought.insert(partition, offset);
+        self.read.remove(&partition);
+        if !self.waiting.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in &self.sought {
+            let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
+            list.add_partition_offset(&self.topic, i32::from(*partition), offset)
+                .map_err(|error| Error::kafka("seek", error))?;
+        }
+        self.consumer
+            .assign(&list)
+            .map_err(|error| Error::kafka("seek", error))
+    }
+
+    fn poll(&mut self, records_max: usize, wait: Duration) -> Result<Option<Batch>> {
+        if self.read.values().all(VecDeque::is_empty) {
+            self.fetch(records_max, wait)?;
+        }
+        // What was read before the group took the partition away is not ours any more.
+        if !self.is_current() {
+            return Ok(None);
+        }
+        let next = |from: u16| {
+            let mut ready = self
+                .read
+                .range(from..)
+                .filter(|(_, records)| !records.is_empty());
+            ready.next().map(|(partition, _)| *partition)
+        };
+        let Some(partition) = next(self.turn).or_else(|| next(0)) else {
+            return Ok(None);
+        };
+        self.turn = partition.wrapping_add(1);
+        let read = self.read.get_mut(&partition).expect("just found");
+        let records: Vec<(u64, Record)> = read.drain(..read.len().min(records_max)).collect();
+        Ok(Some(Batch {
+            partition,
+            first: records.first().expect("not empty").0,
+            next: records.last().expect("not empty").0 + 1,
+            records,
+        }))
+    }
+}

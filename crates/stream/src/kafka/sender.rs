@@ -1,0 +1,183 @@
+//! The sender: one idempotent producer, whose reports move a contiguous watermark.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::{ClientContext, Statistics};
+
+use super::{Inner, headers};
+use crate::{Error, Record, Result, SendError, Sender};
+
+/// Messages under way at once: seconds at full rate, and what a failure sends again.
+const UNDER_WAY_MAX: usize = 1 << 16;
+/// Kibibytes under way at once: as many messages of a kilobyte.
+const UNDER_WAY_KIB_MAX: usize = 1 << 16;
+/// How long a message waits for company. The visitor has been answered already.
+const LINGER_MS: u32 = 20;
+
+/// What the producer's reports say.
+#[derive(Default)]
+struct Reports {
+    /// Of the messages after the watermark, in the order of sending: which are acknowledged.
+    acknowledged: VecDeque<bool>,
+    /// All messages before it are acknowledged.
+    watermark: u64,
+    failed: Option<KafkaError>,
+}
+
+#[derive(Clone, Default)]
+struct Context {
+    reports: Arc<Mutex<Reports>>,
+}
+
+impl Context {
+    fn lock(&self) -> MutexGuard<'_, Reports> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Context {
+    fn stats(&self, _statistics: Statistics) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka producer");
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, report: &DeliveryResult<'_>, place: usize) {
+        let mut reports = self.lock();
+        match report {
+            Ok(_) => {
+                // A report may come twice for nothing and never below the watermark by more than that.
+                let Some(at) = (place as u64).checked_sub(reports.watermark) else {
+                    return;
+                };
+                if let Some(acknowledged) = reports.acknowledged.get_mut(at as usize) {
+                    *acknowledged = true;
+                }
+                while reports.acknowledged.front() == Some(&true) {
+                    reports.acknowledged.pop_front();
+                    reports.watermark += 1;
+                }
+            }
+            Err((error, _)) => {
+                reports.failed.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+}
+
+struct KafkaSender {
+    inner: Arc<Inner>,
+    producer: BaseProducer<Context>,
+    context: Context,
+    sent: u64,
+}
+
+pub(super) fn open(inner: &Arc<Inner>) -> Result<Box<dyn Sender>> {
+    let context = Context::default();
+    let producer = inner
+        .config
+        .clone()
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        // No younger message may overtake one that failed.
+        .set("enable.gapless.guarantee", "true")
+        // Nothing expires while brokers are away: the journal keeps it, and so does this queue.
+        .set("message.timeout.ms", "0")
+        .set("linger.ms", LINGER_MS.to_string())
+        .set("compression.type", "lz4")
+        .set("queue.buffering.max.messages", UNDER_WAY_MAX.to_string())
+        .set("queue.buffering.max.kbytes", UNDER_WAY_KIB_MAX.to_string())
+        .create_with_context(context.clone())
+        .map_err(|error| Error::kafka("make a producer", error))?;
+    Ok(Box::new(KafkaSender {
+        inner: Arc::clone(inner),
+        producer,
+        context,
+        sent: 0,
+    }))
+}
+
+impl KafkaSender {
+    fn failure(&self) -> Option<Error> {
+        if let Some(error) = self.context.lock().failed.clone() {
+            return Some(Error::kafka("deliver a message", error));
+        }
+        let (code, reason) = self.producer.client().fatal_error()?;
+        Some(Error::other(format!("kafka producer: {code}: {reason}")))
+    }
+}
+
+impl Sender for KafkaSender {
+    fn send(&mut self, topic: &str, record: &Record) -> std::result::Result<(), SendError> {
+        if let Some(error) = self.failure() {
+            return Err(error.into());
+        }
+        let Some(found) = self.inner.topics.get(topic) else {
+            return Err(Error::unknown_topic(topic).into());
+        };
+        let Some(headers) = headers::encode(record, &self.inner.kinds) else {
+            return Err(
+                Error::other(format!("records of kind {} have no name", record.kind)).into(),
+            );
+        };
+        let place = usize::try_from(self.sent).expect("fewer messages than addresses");
+        let message = BaseRecord::with_opaque_to(topic, place)
+            .partition(i32::from(u16::from(record.lane) % found.partitions))
+            .key(&record.key)
+            .payload(&record.value)
+            .headers(headers);
+        // Before the message is handed over: its report may come at once.
+        self.context.lock().acknowledged.push_back(false);
+        match self.producer.send(message) {
+            Ok(()) => {
+                self.sent += 1;
+                Ok(())
+            }
+            Err((error, _)) => {
+                self.context.lock().acknowledged.pop_back();
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
+                    return Err(SendError::Full);
+                }
+                let error = Error::kafka("send a message", error);
+                self.context
+                    .lock()
+                    .failed
+                    .get_or_insert(KafkaError::Canceled);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, wait: Duration) -> Result<u64> {
+        let before = self.context.lock().watermark;
+        let until = Instant::now() + wait;
+        loop {
+            let rest = until.saturating_duration_since(Instant::now());
+            self.producer.poll(rest);
+            if let Some(error) = self.failure() {
+                return Err(error);
+            }
+            let watermark = self.context.lock().watermark;
+            if watermark > before || rest.is_zero() {
+                return Ok(watermark);
+            }
+        }
+    }
+}
+
+impl Drop for KafkaSender {
+    /// What is under way is somebody else's to send again; waiting for it would only hold that up.
+    fn drop(&mut self) {
+        self.producer
+            .purge(PurgeConfig::default().queue().inflight());
+    }
+}

@@ -1,0 +1,223 @@
+//! The Kafka backend against a real broker.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
+
+use std::time::Duration;
+
+use stream::kafka::{Cleanup, KindNames, Settings, Topic, check_topics, create_topics};
+use stream::{Kafka, Record, SendError, StreamId};
+use testkit::kafka::Broker;
+use testkit::wait;
+
+const BOUND: Duration = Duration::from_secs(60);
+
+const KINDS: KindNames = KindNames {
+    name: |kind| (kind == 1).then_some("Thing"),
+    number: |name| (name == "Thing").then_some(1),
+};
+
+fn settings(broker: &Broker) -> Settings {
+    Settings {
+        brokers: broker.address(),
+        ..Settings::default()
+    }
+}
+
+fn topic(name: &str, partitions: u16) -> Topic {
+    Topic {
+        name: name.to_owned(),
+        partitions,
+        cleanup: Cleanup::Days(100),
+    }
+}
+
+fn record(lane: u8, n: u64) -> Record {
+    Record {
+        key: vec![lane],
+        kind: 1,
+        version: 1,
+        origin: StreamId([7; 16]),
+        lane,
+        n,
+        time_ms: n * 10,
+        value: format!("{lane}/{n}").into_bytes(),
+    }
+}
+
+/// The broker of one test, or none where the test is skipped.
+fn broker(test: &str, folder: &tempfile::TempDir) -> Option<Broker> {
+    let Some(jars) = testkit::kafka::jars() else {
+        testkit::skip(
+            test,
+            "Apache Kafka is not there: cargo xtask test fetches it",
+        );
+        return None;
+    };
+    Some(Broker::start(&jars, &folder.path().join("kafka"), &[]))
+}
+
+/// Reads until so many records came, or in vain.
+fn read(kafka: &Kafka, name: &str, from: &[(u16, u64)], count: usize) -> Vec<(u16, u64, Record)> {
+    let mut receiver = kafka.receiver(name, "group", "member").unwrap();
+    let mut all = Vec::new();
+    wait::until("all records are read", BOUND, || {
+        if let Some(assigned) = receiver.assigned() {
+            for partition in assigned {
+                let place = from.iter().find(|(number, _)| *number == partition);
+                receiver
+                    .seek(partition, place.map_or(0, |(_, offset)| *offset))
+                    .unwrap();
+            }
+        }
+        if let Some(batch) = receiver.poll(7, Duration::from_millis(100)).unwrap() {
+            let partition = batch.partition;
+            let records = batch.records.into_iter();
+            all.extend(records.map(|(offset, record)| (partition, offset, record)));
+        }
+        all.len() >= count
+    });
+    all.sort_by_key(|(partition, offset, _)| (*partition, *offset));
+    all
+}
+
+#[test]
+fn topics_are_made_checked_and_their_differences_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = broker(
+        "topics_are_made_checked_and_their_differences_told",
+        &folder,
+    ) else {
+        return;
+    };
+    let settings = settings(&broker);
+    let topics = [
+        topic("t.clicks", 4),
+        Topic {
+            cleanup: Cleanup::Compact,
+            ..topic("t.controls", 1)
+        },
+    ];
+    let missing = check_topics(&settings, &topics).unwrap();
+    assert_eq!(missing.len(), 2);
+    assert_eq!(
+        missing[0].to_string(),
+        "topic t.clicks: is missing: run sluice topics create"
+    );
+    let error = Kafka::connect(&settings, &topics, KINDS).unwrap_err();
+    assert!(
+        error.to_string().contains("t.controls: is missing"),
+        "{error}"
+    );
+    assert_eq!(
+        create_topics(&settings, &topics, 1).unwrap(),
+        ["t.clicks", "t.controls"]
+    );
+    assert_eq!(create_topics(&settings, &topics, 1).unwrap(), [""; 0]);
+    // A cluster of one cannot keep a record twice: said, and no reason to stop.
+    let left = check_topics(&settings, &topics).unwrap();
+    assert!(left.iter().all(|difference| !difference.stops), "{left:?}");
+    assert!(left[0].text.contains("1 replicas"), "{left:?}");
+    Kafka::connect(&settings, &topics, KINDS).unwrap();
+
+    let other = [topic("t.clicks", 8), topic("t.controls", 1)];
+    let error = Kafka::connect(&settings, &other, KINDS)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("topic t.clicks: has 4 partitions, 8 are set"),
+        "{error}"
+    );
+    assert!(
+        error.contains("topic t.controls: cleanup.policy is \"compact\""),
+        "{error}"
+    );
+}
+
+#[test]
+fn records_keep_their_envelope_and_a_broker_that_is_killed_loses_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let test = "records_keep_their_envelope_and_a_broker_that_is_killed_loses_none";
+    let Some(mut broker) = broker(test, &folder) else {
+        return;
+    };
+    let settings = settings(&broker);
+    create_topics(&settings, &[topic("t.things", 2)], 1).unwrap();
+    let kafka = Kafka::connect(&settings, &[topic("t.things", 2)], KINDS).unwrap();
+    let mut sender = kafka.sender().unwrap();
+    let mut sent = 0;
+    for n in 1..=100 {
+        for lane in [0, 1, 255] {
+            sender.send("t.things", &record(lane, n)).unwrap();
+            sent += 1;
+        }
+        if n == 50 {
+            sender
+                .send("t.things", &Record::tombstone(StreamId([8; 16]), 3, 1, 5))
+                .unwrap();
+            sent += 1;
+            wait::until("half is acknowledged", BOUND, || {
+                sender.acknowledged(Duration::from_millis(50)).unwrap() == sent
+            });
+            broker.kill9();
+        }
+    }
+    assert!(matches!(
+        sender.send("t.nothing", &record(0, 1)),
+        Err(SendError::Failed(_))
+    ));
+    assert!(sender.acknowledged(Duration::from_millis(100)).unwrap() < sent);
+    broker.restart();
+    wait::until("all is acknowledged", BOUND, || {
+        sender.acknowledged(Duration::from_millis(50)).unwrap() == sent
+    });
+
+    let all = read(&kafka, "t.things", &[], sent as usize);
+    let lane = |wanted: u8| -> Vec<&Record> {
+        let records = all.iter().map(|(_, _, record)| record);
+        records.filter(|record| record.lane == wanted).collect()
+    };
+    for wanted in [0, 1, 255] {
+        let expected: Vec<Record> = (1..=100).map(|n| record(wanted, n)).collect();
+        assert_eq!(lane(wanted), expected.iter().collect::<Vec<_>>());
+    }
+    assert_eq!(lane(3), [&Record::tombstone(StreamId([8; 16]), 3, 1, 5)]);
+    for (partition, _, record) in &all {
+        assert_eq!(*partition, u16::from(record.lane) % 2);
+    }
+    // On from the middle of one partition; beyond the end is an error and no guess.
+    let tail = read(&kafka, "t.things", &[(0, 95), (1, 200)], 5);
+    assert_eq!(tail[0].1, 95);
+    let mut receiver = kafka.receiver("t.things", "other", "member").unwrap();
+    let mut failed = None;
+    wait::until("the place is refused", BOUND, || {
+        for partition in receiver.assigned().unwrap_or_default() {
+            receiver.seek(partition, 1_000_000).unwrap();
+        }
+        failed = receiver.poll(7, Duration::from_millis(100)).err();
+        failed.is_some()
+    });
+}
+
+#[test]
+fn a_record_too_large_ends_the_sender() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = broker("a_record_too_large_ends_the_sender", &folder) else {
+        return;
+    };
+    let settings = settings(&broker);
+    create_topics(&settings, &[topic("t.things", 1)], 1).unwrap();
+    let kafka = Kafka::connect(&settings, &[topic("t.things", 1)], KINDS).unwrap();
+    let mut sender = kafka.sender().unwrap();
+    let mut large = record(0, 1);
+    large.value = vec![0; 2 << 20];
+    let refused = sender.send("t.things", &large).is_err();
+    assert!(refused);
+    let mut sender = kafka.sender().unwrap();
+    sender.send("t.things", &record(0, 1)).unwrap();
+    wait::until("a new one goes on", BOUND, || {
+        sender.acknowledged(Duration::from_millis(50)).unwrap() == 1
+    });
+}
