@@ -86,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let data = arguments.data.clone().or(settings.data);
 
     listen::loopback_only(settings.admin.listen, "admin")?;
-    let data = DataFolder::open(data.unwrap_or_else(|| "sluice-data".into()))?;
+    let data = DataFolder::open(data.unwrap_or_else(|| "sluice-data".into()), &["edge"])?;
     let listener = listen::bind(settings.edge.listen, "edge")?;
     let admin_listener = listen::bind(settings.admin.listen, "admin")?;
     let address = listener.local_addr().map_err(refuse)?;

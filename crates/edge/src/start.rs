@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use domain::Keyring;
@@ -25,6 +25,9 @@ use crate::worker::Worker;
 
 /// How often a newer catalog is looked for.
 const CATALOG_POLL: Duration = Duration::from_millis(200);
+
+/// How long a courier may take to seal a journal: a ring of the largest size, read and written once.
+const SEALING_MAX: Duration = Duration::from_secs(30);
 
 /// What the edge is given.
 pub struct Parts {
@@ -119,7 +122,7 @@ impl Edge {
                 ..Options::new(stream)
             };
             let (writer, flusher, recovered) =
-                journal::open(&folder, options).map_err(|error| because("journal")(&error))?;
+                open(&folder, options).map_err(|error| because("journal")(&error))?;
             tracing::info!(journal = index, %stream, recovered = recovered.records, "journal opened");
             let keyring =
                 Keyring::parse(&parts.keys).map_err(|error| because("token keys")(&error))?;
@@ -221,6 +224,22 @@ impl Edge {
         self.syncer
             .stop()
             .map_err(|error| because("journal")(&error))
+    }
+}
+
+/// Opens a journal. A courier may hold its folder for a moment, to save what a dead worker left in the ring.
+fn open(
+    folder: &Path,
+    options: Options,
+) -> Result<(journal::Writer, journal::Flusher, journal::Recovered), journal::Error> {
+    let until = Instant::now() + SEALING_MAX;
+    loop {
+        match journal::open(folder, options) {
+            Err(error) if error.is_in_use() && Instant::now() < until => {
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+            done => return done,
+        }
     }
 }
 

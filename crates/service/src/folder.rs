@@ -1,5 +1,5 @@
-//! The data folder of one process: made at the first start, marked with the version of its layout, and locked, so that two
-//! processes never write the same files.
+//! The data folder of an installation on one machine: made at the first start, marked with the version of its layout, and
+//! locked part by part, so that two processes never write the same files.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -15,20 +15,21 @@ pub const VERSION: u32 = 1;
 /// Long enough for any version number or process id; a longer file is not ours.
 const MARK_BYTES_MAX: u64 = 32;
 
-/// A data folder that this process holds the lock of, until the value is dropped.
+/// A data folder some of whose parts this process holds, until the value is dropped.
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
-    _lock: File,
+    _locks: Vec<File>,
 }
 
 impl DataFolder {
-    /// Opens the folder, making it (mode 0700) where it is missing.
+    /// Opens the folder, making it (mode 0700) where it is missing, and takes `parts` of it.
     ///
     /// # Errors
     ///
-    /// When it cannot be written, is of a newer version or is in use by a running process; each is a reason not to start.
-    pub fn open(path: impl AsRef<Path>) -> Result<DataFolder, FolderError> {
+    /// When it cannot be written, is of a newer version or a part of it is in use by a running process; each is a reason not
+    /// to start.
+    pub fn open(path: impl AsRef<Path>, parts: &[&str]) -> Result<DataFolder, FolderError> {
         let path = path.as_ref();
         let about = |kind| FolderError {
             path: path.to_path_buf(),
@@ -38,31 +39,40 @@ impl DataFolder {
         // The version comes first: in a newer layout even the lock may mean something else.
         make(path)?;
 
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join("lock"))
+        let folder = path.join("locks");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
             .map_err(unwritable)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                // The holder may be between taking the lock and writing its id.
-                let holder = short_text(&mut lock).unwrap_or_default();
-                return Err(about(Kind::InUse(holder.parse().ok())));
+        let mut locks = Vec::new();
+        for part in parts {
+            let mut lock = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(folder.join(part))
+                .map_err(unwritable)?;
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    // The holder may be between taking the lock and writing its id.
+                    let holder = short_text(&mut lock).unwrap_or_default();
+                    return Err(about(Kind::InUse(holder.parse().ok())));
+                }
+                Err(source) => return Err(unwritable(source.into())),
             }
-            Err(source) => return Err(unwritable(source.into())),
+            lock.set_len(0)
+                .and_then(|()| lock.rewind())
+                .and_then(|()| writeln!(lock, "{}", std::process::id()))
+                .map_err(unwritable)?;
+            locks.push(lock);
         }
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .map_err(unwritable)?;
-
         Ok(DataFolder {
             path: path.to_path_buf(),
-            _lock: lock,
+            _locks: locks,
         })
     }
 
@@ -180,20 +190,22 @@ mod tests {
     fn a_folder_is_made_marked_and_opened_again() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/data");
-        let folder = DataFolder::open(&path).unwrap();
+        let folder = DataFolder::open(&path, &["edge"]).unwrap();
         assert_eq!(folder.path(), path);
         assert_eq!(fs::read_to_string(path.join("VERSION")).unwrap(), "1\n");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         drop(folder);
-        DataFolder::open(&path).unwrap();
+        DataFolder::open(&path, &["edge"]).unwrap();
     }
 
     #[test]
     fn a_folder_in_use_names_the_process() {
         let root = tempfile::tempdir().unwrap();
-        let _held = DataFolder::open(root.path()).unwrap();
-        let error = DataFolder::open(root.path()).unwrap_err().to_string();
+        let _held = DataFolder::open(root.path(), &["edge", "courier"]).unwrap();
+        DataFolder::open(root.path(), &["clicks"]).unwrap();
+        let error = DataFolder::open(root.path(), &["clicks", "courier"]).unwrap_err();
+        let error = error.to_string();
         let expected = format!("is in use by process {}", std::process::id());
         assert!(error.contains(&expected), "{error}");
     }
@@ -202,15 +214,19 @@ mod tests {
     fn a_newer_or_foreign_folder_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("VERSION"), "2\n").unwrap();
-        let error = DataFolder::open(root.path()).unwrap_err().to_string();
+        let error = DataFolder::open(root.path(), &["edge"])
+            .unwrap_err()
+            .to_string();
         assert!(
             error.ends_with("is of version 2, this build reads up to 1: use a newer Sluice"),
             "{error}"
         );
         fs::write(root.path().join("VERSION"), "gcc 12").unwrap();
-        let error = DataFolder::open(root.path()).unwrap_err().to_string();
+        let error = DataFolder::open(root.path(), &["edge"])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not a Sluice version"), "{error}");
-        assert!(!root.path().join("lock").exists());
+        assert!(!root.path().join("locks").exists());
     }
 
     #[test]
@@ -218,7 +234,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("file");
         fs::write(&path, "").unwrap();
-        let error = DataFolder::open(&path).unwrap_err().to_string();
+        let error = DataFolder::open(&path, &["edge"]).unwrap_err().to_string();
         assert!(error.contains("cannot be written"), "{error}");
         assert_eq!(error.lines().count(), 1);
     }

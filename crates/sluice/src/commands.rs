@@ -82,14 +82,14 @@ pub(crate) fn complain(refusal: &Refusal) {
 }
 
 /// Prints an answer. Whoever closes the pipe has read enough.
-fn print(text: &str) -> Result<(), Refusal> {
+pub(crate) fn print(text: &str) -> Result<(), Refusal> {
     match writeln!(io::stdout(), "{}", text.trim_end()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(refuse(error)),
         _ => Ok(()),
     }
 }
 
-fn refuse(error: impl std::fmt::Display) -> Refusal {
+pub(crate) fn refuse(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(error.to_string())
 }
 

@@ -5,9 +5,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use consumer::{Handler, Stored};
+use domain::Topic;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 use service::{Clock, Health, Shutdown};
-use stream::Embedded;
+use stream::Stream;
 use stream::consumer::{Options, Progress};
 
 /// The pause after a failure; doubles up to the maximum while nothing is folded in between.
@@ -17,7 +18,11 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What every consumer thread needs.
 #[derive(Clone)]
 pub(crate) struct Around {
-    pub(crate) stream: Embedded,
+    pub(crate) stream: Stream,
+    /// What topics and groups are called by first.
+    pub(crate) prefix: String,
+    /// This machine's name in the groups.
+    pub(crate) member: String,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) clock: Clock,
@@ -71,26 +76,32 @@ impl Metrics {
 pub(crate) fn start<H: Handler + Send + 'static>(
     around: &Around,
     name: &'static str,
-    topic: &str,
+    topic: Topic,
     mut stored: Stored<H>,
     stop: Shutdown,
 ) -> Result<JoinHandle<Result<(), String>>, String> {
-    let mut receiver = around
-        .stream
-        .receiver(topic)
-        .map_err(|error| error.to_string())?;
     let Around {
         stream,
+        prefix,
+        member,
         metrics,
         health,
         clock,
         records_max,
     } = around.clone();
+    let mut receiver = stream
+        .receiver(
+            &format!("{prefix}.{}", topic.name()),
+            &format!("{prefix}.{name}"),
+            &member,
+        )
+        .map_err(|error| error.to_string())?;
     let run = move || {
-        let mut senders = || Ok(stream.sender());
+        let mut senders = || stream.sender();
         let options = Options {
             records_max,
             idle_wait: Duration::from_millis(20),
+            silence: stream.silence(),
             ..Options::default()
         };
         let failing = metrics.failing.with_label_values(&[name]);

@@ -1,14 +1,15 @@
 //! The couriers' threads: one a journal folder, also of workers that no longer exist.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use courier::{Courier, Enrich, Options};
 use prometheus::{IntGaugeVec, Opts};
 use service::{Clock, Health, Shutdown};
-use stream::Embedded;
+use stream::Stream;
 
 use crate::settings;
 
@@ -16,10 +17,13 @@ use crate::settings;
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How often new journal folders and dead workers are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What every courier thread needs.
 #[derive(Clone)]
 pub(crate) struct Around {
-    pub(crate) stream: Embedded,
+    pub(crate) stream: Stream,
     pub(crate) settings: settings::Courier,
     /// What topic names begin with.
     pub(crate) prefix: String,
@@ -54,34 +58,94 @@ impl Metrics {
     }
 }
 
-/// Starts them.
+/// Starts the thread that looks for journal folders and has a courier for each, until the stop; then it ends with the last
+/// of them. A folder of a dead edge is sealed first, so that its ring is shipped too.
 pub(crate) fn start(
-    around: &Around,
+    around: Around,
     journals: &Path,
     cursors: &Path,
-) -> Result<Vec<JoinHandle<Result<(), String>>>, String> {
-    let because =
-        |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    fs::create_dir_all(cursors).map_err(|error| because(cursors, &error))?;
-    let mut threads = Vec::new();
+) -> Result<JoinHandle<Result<(), String>>, String> {
+    for folder in [journals, cursors] {
+        fs::create_dir_all(folder).map_err(|error| because(folder, &error))?;
+    }
+    // What is there is opened once here, so that what will never work is said at the start.
+    for (journal, folder) in folders(journals)? {
+        let cursor = cursors.join(format!("{journal}.cursor"));
+        drop(open(&around, &folder, &cursor, journal).map_err(|error| error.to_string())?);
+    }
+    let (journals, cursors) = (journals.to_path_buf(), cursors.to_path_buf());
+    std::thread::Builder::new()
+        .name("couriers".into())
+        .spawn(move || supervise(&around, &journals, &cursors))
+        .map_err(|error| error.to_string())
+}
+
+fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), String> {
+    let mut threads = BTreeMap::new();
+    let mut told = None;
+    loop {
+        // Asked before the last look, so that what a stopped edge left is seen.
+        let last = around.stop.requested();
+        match folders(journals) {
+            Ok(found) => {
+                for (journal, folder) in found {
+                    // A worker that is gone left its last records in its ring; where one lives, its lock is held.
+                    if folder.join("ring").exists()
+                        && let Err(error) = journal::seal(&folder)
+                    {
+                        tracing::error!(journal, %error, "journal of a dead worker not sealed yet");
+                    }
+                    threads.entry(journal).or_insert_with(|| {
+                        let around = around.clone();
+                        let cursor = cursors.join(format!("{journal}.cursor"));
+                        std::thread::Builder::new()
+                            .name(format!("courier-{journal}"))
+                            .spawn(move || run(&around, &folder, &cursor, journal))
+                            .expect("the system gives a thread a journal")
+                    });
+                }
+                told = None;
+            }
+            Err(error) => {
+                if told.as_ref() != Some(&error) {
+                    tracing::error!(error, "journals cannot be looked for");
+                }
+                told = Some(error);
+            }
+        }
+        if last {
+            break;
+        }
+        around.stop.wait_timeout(LOOK_EVERY);
+    }
+    let ended = threads.into_values().map(|thread| {
+        thread
+            .join()
+            .unwrap_or_else(|_| Err("a courier panicked".to_owned()))
+    });
+    let failures: Vec<String> = ended.filter_map(Result::err).collect();
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(failures.join("; "))
+}
+
+/// The journals' numbers and folders.
+fn folders(journals: &Path) -> Result<Vec<(u16, PathBuf)>, String> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(journals).map_err(|error| because(journals, &error))? {
         let folder = entry.map_err(|error| because(journals, &error))?.path();
         let name = folder.file_name().and_then(|name| name.to_str());
-        let journal: u16 = name
+        let journal = name
             .and_then(|name| name.parse().ok())
             .ok_or_else(|| because(&folder, &"not a journal folder: move it elsewhere"))?;
-        // A worker that is gone left its last records in its ring; where one lives, its lock is held.
-        journal::seal(&folder).map_err(|error| error.to_string())?;
-        let cursor = cursors.join(format!("{journal}.cursor"));
-        // Opened once here, so that what will never work is said at the start.
-        drop(open(around, &folder, &cursor, journal).map_err(|error| error.to_string())?);
-        let around = around.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("courier-{journal}"))
-            .spawn(move || run(&around, &folder, &cursor, journal));
-        threads.push(thread.map_err(|error| error.to_string())?);
+        found.push((journal, folder));
     }
-    Ok(threads)
+    Ok(found)
+}
+
+fn because(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("{}: {error}", path.display())
 }
 
 fn open(
@@ -114,7 +178,7 @@ fn run(around: &Around, folder: &Path, cursor: &Path, journal: u16) -> Result<()
     loop {
         let done = open(around, folder, cursor, journal).and_then(|mut courier| {
             courier.run(
-                &mut || Ok(around.stream.sender()),
+                &mut || around.stream.sender(),
                 &around.clock,
                 &|| around.stop.requested(),
                 &mut |_| {

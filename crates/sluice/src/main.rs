@@ -7,12 +7,14 @@ mod demo;
 mod follow;
 mod live_line;
 mod settings;
+mod topics;
 mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use service::Refusal;
+use up::Part;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +31,19 @@ struct Arguments {
 enum Command {
     /// The whole system in one process: embedded stream, SQLite, no other service needed.
     Up(up::Arguments),
+    /// Ship the journals of this machine to Kafka.
+    Courier(up::Common),
+    /// Fold clicks and labels into rollups.
+    Clicks(up::Common),
+    /// Turn postbacks into conversions.
+    Conversions(up::Common),
+    /// Look for labels over time.
+    Fraud(up::Common),
+    /// Serve reports.
+    Reports(up::Common),
+    /// Make or check the topics on Kafka.
+    #[command(subcommand)]
+    Topics(topics::Command),
     /// Work with a catalog.
     #[command(subcommand)]
     Catalog(commands::Catalog),
@@ -42,7 +57,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Up(arguments) => up::run(&arguments),
+        Command::Up(arguments) => up::up(&arguments),
+        Command::Courier(common) => up::one(Part::Courier, &common),
+        Command::Clicks(common) => up::one(Part::Clicks, &common),
+        Command::Conversions(common) => up::one(Part::Conversions, &common),
+        Command::Fraud(common) => up::one(Part::Fraud, &common),
+        Command::Reports(common) => up::one(Part::Reports, &common),
+        Command::Topics(command) => answered(topics::run(&command)),
         Command::Catalog(command) => answered(commands::catalog(&command)),
         Command::Report(arguments) => answered(commands::report(&arguments)),
         Command::ExplainConversion(arguments) => answered(commands::explain_conversion(&arguments)),

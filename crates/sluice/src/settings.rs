@@ -19,11 +19,13 @@ pub(crate) struct Settings {
     /// The edge.
     pub(crate) edge: edge::Settings,
     /// Metrics and health.
-    pub(crate) admin: Listen,
+    pub(crate) admin: Admin,
     /// The reports.
     pub(crate) reports: Listen,
-    /// The embedded stream.
+    /// Topics.
     pub(crate) stream: Stream,
+    /// The cluster that carries them; without brokers it is the embedded stream.
+    pub(crate) kafka: stream::kafka::Settings,
     /// The courier.
     pub(crate) courier: Courier,
 }
@@ -34,13 +36,12 @@ impl Default for Settings {
             data: DATA.into(),
             catalog: None,
             edge: edge::Settings::default(),
-            admin: Listen {
-                listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
-            },
+            admin: Admin::default(),
             reports: Listen {
                 listen: SocketAddr::from(([127, 0, 0, 1], 8090)),
             },
             stream: Stream::default(),
+            kafka: stream::kafka::Settings::default(),
             courier: Courier::default(),
         }
     }
@@ -53,16 +54,56 @@ pub(crate) struct Listen {
     pub(crate) listen: SocketAddr,
 }
 
-/// The embedded stream.
+/// Where each process serves metrics and health; loopback addresses only.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    /// Of `sluice up`, and of `sluice-edge`.
+    pub(crate) listen: SocketAddr,
+    pub(crate) courier: SocketAddr,
+    pub(crate) clicks: SocketAddr,
+    pub(crate) conversions: SocketAddr,
+    pub(crate) fraud: SocketAddr,
+    pub(crate) reports: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            listen: at(9090),
+            courier: at(9091),
+            clicks: at(9092),
+            conversions: at(9093),
+            fraud: at(9094),
+            reports: at(9095),
+        }
+    }
+}
+
+/// Topics.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Stream {
-    /// Partitions of every topic, 1 to 256; written down when the data folder is made.
+    /// Partitions of every topic, 1 to 256; fixed when the topics are made.
     pub(crate) partitions: u16,
     /// What topic names begin with.
     pub(crate) prefix: String,
     /// Most records a consumer folds in one transaction.
     pub(crate) batch_records_max: usize,
+    /// The name under which this machine's consumers join their groups; that of the machine where it is empty.
+    pub(crate) member: String,
+}
+
+impl Stream {
+    /// The name under which this machine's consumers join their groups.
+    pub(crate) fn member(&self) -> String {
+        if !self.member.is_empty() {
+            return self.member.clone();
+        }
+        let machine = rustix::system::uname();
+        machine.nodename().to_string_lossy().into_owned()
+    }
 }
 
 impl Default for Stream {
@@ -71,6 +112,7 @@ impl Default for Stream {
             partitions: 4,
             prefix: "sluice".into(),
             batch_records_max: 2000,
+            member: String::new(),
         }
     }
 }

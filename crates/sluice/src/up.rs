@@ -1,41 +1,71 @@
-//! `sluice up`: edge, courier, consumers, reports and admin in one process.
+//! The processes: `sluice up` is every part in one, the others are one part each beside others on Kafka.
 #![allow(clippy::print_stdout, reason = "what a command prints is its answer")]
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread::JoinHandle;
 
 use clap::Args;
 use clicks::Clicks;
-use consumer::{Stored, Versions};
+use consumer::{Handler, Stored, Versions};
 use conversions::Conversions;
 use domain::Topic;
 use edge::{Edge, Keys};
 use fraud::Fraud;
 use journal::StreamId;
-use service::{Clock, DataFolder, Health, Metrics, Refusal, Shutdown, admin, listen, settings};
+use service::{Clock, DataFolder, Health, Metrics, Refusal, Shutdown, admin, listen};
 use store::Store;
-use stream::Embedded;
 
-use crate::consumers::{self, Around};
+use crate::commands::{self, refuse};
 use crate::settings::Settings;
-use crate::{commands, couriers, demo, follow, live_line};
+use crate::{consumers, couriers, demo, follow, live_line, topics};
 
-/// Flags; each wins over the settings file.
+/// A part of the system, in the order of the way an event takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Edge,
+    Courier,
+    Fraud,
+    Clicks,
+    Conversions,
+    Reports,
+}
+
+impl Part {
+    const ALL: [Self; 6] = [
+        Self::Edge,
+        Self::Courier,
+        Self::Fraud,
+        Self::Clicks,
+        Self::Conversions,
+        Self::Reports,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Edge => "edge",
+            Self::Courier => "courier",
+            Self::Fraud => "fraud",
+            Self::Clicks => "clicks",
+            Self::Conversions => "conversions",
+            Self::Reports => "reports",
+        }
+    }
+}
+
+/// Flags of every process; each wins over the settings file.
 #[derive(Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Common {
     /// A settings file (TOML).
     #[arg(long)]
     settings: Option<PathBuf>,
     /// The data folder.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// The catalog's file. Without one a small demo catalog is written and used.
+    /// Kafka's brokers, `HOST:PORT`, comma separated. `up` without any carries its own stream.
     #[arg(long)]
-    catalog: Option<PathBuf>,
-    /// Where visitors arrive.
-    #[arg(long)]
-    edge: Option<SocketAddr>,
+    kafka: Option<String>,
     /// Where metrics and health are served; loopback only.
     #[arg(long)]
     admin: Option<SocketAddr>,
@@ -44,49 +74,101 @@ pub(crate) struct Arguments {
     reports: Option<SocketAddr>,
 }
 
-fn refuse(error: impl std::fmt::Display) -> Refusal {
-    Refusal::new(error.to_string())
+/// `sluice up`
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// The catalog's file. Without one a small demo catalog is written and used.
+    #[arg(long)]
+    catalog: Option<PathBuf>,
+    /// Where visitors arrive.
+    #[arg(long)]
+    edge: Option<SocketAddr>,
 }
 
-fn settings(arguments: &Arguments) -> Result<Settings, Refusal> {
-    let mut settings: Settings = settings::load(arguments.settings.as_deref()).map_err(refuse)?;
-    settings.data = arguments.data.clone().unwrap_or(settings.data);
+/// Every part in one process.
+pub(crate) fn up(arguments: &Arguments) -> Result<ExitCode, Refusal> {
+    let mut settings = arguments.common.load()?;
     settings.catalog = arguments.catalog.clone().or(settings.catalog);
     settings.edge.listen = arguments.edge.unwrap_or(settings.edge.listen);
-    settings.admin.listen = arguments.admin.unwrap_or(settings.admin.listen);
-    settings.reports.listen = arguments.reports.unwrap_or(settings.reports.listen);
-    Ok(settings)
+    let admin = arguments.common.admin.unwrap_or(settings.admin.listen);
+    run(&settings, &Part::ALL, admin)
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
+/// One part beside others.
+pub(crate) fn one(part: Part, common: &Common) -> Result<ExitCode, Refusal> {
+    let settings = common.load()?;
+    if settings.kafka.brokers.is_empty() && part != Part::Reports {
+        return Err(refuse(format!(
+            "sluice {} runs beside other processes and needs Kafka: set kafka.brokers, or use sluice up",
+            part.name()
+        )));
+    }
+    let admin = match part {
+        Part::Edge => settings.admin.listen,
+        Part::Courier => settings.admin.courier,
+        Part::Fraud => settings.admin.fraud,
+        Part::Clicks => settings.admin.clicks,
+        Part::Conversions => settings.admin.conversions,
+        Part::Reports => settings.admin.reports,
+    };
+    run(&settings, &[part], common.admin.unwrap_or(admin))
+}
+
+impl Common {
+    fn load(&self) -> Result<Settings, Refusal> {
+        let mut settings: Settings = service::settings::load(self.settings.as_deref())?;
+        settings.data = self.data.clone().unwrap_or(settings.data);
+        settings.reports.listen = self.reports.unwrap_or(settings.reports.listen);
+        if let Some(brokers) = &self.kafka {
+            settings.kafka.brokers.clone_from(brokers);
+        }
+        Ok(settings)
+    }
+}
+
+/// A catalog file that is followed.
+struct Followed {
+    path: PathBuf,
+    seen: follow::Look,
+    version: u32,
+    is_demo: bool,
+}
+
+fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCode, Refusal> {
     service::logs::init();
-    let settings = settings(arguments)?;
-    listen::loopback_only(settings.admin.listen, "admin").map_err(refuse)?;
-    listen::loopback_only(settings.reports.listen, "reports").map_err(refuse)?;
-    let folder = DataFolder::open(&settings.data).map_err(refuse)?;
+    let has = |part: Part| parts.contains(&part);
+    let bind = |address, what| -> Result<(TcpListener, SocketAddr), Refusal> {
+        let listener = listen::bind(address, what)?;
+        let address = listener.local_addr().map_err(refuse)?;
+        Ok((listener, address))
+    };
+    listen::loopback_only(admin, "admin")?;
+    if has(Part::Reports) {
+        listen::loopback_only(settings.reports.listen, "reports")?;
+    }
+    let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
+    let folder = DataFolder::open(&settings.data, &names)?;
     let data = folder.path();
-    let edge_listener = listen::bind(settings.edge.listen, "edge").map_err(refuse)?;
-    let admin_listener = listen::bind(settings.admin.listen, "admin").map_err(refuse)?;
-    let reports_listener = listen::bind(settings.reports.listen, "reports").map_err(refuse)?;
-    let addresses = [&edge_listener, &admin_listener, &reports_listener]
-        .map(|listener| listener.local_addr().map_err(refuse));
-    let [edge_address, admin_address, reports_address] = addresses;
-    let (edge_address, admin_address, reports_address) =
-        (edge_address?, admin_address?, reports_address?);
+    let edge_listener = has(Part::Edge)
+        .then(|| bind(settings.edge.listen, "edge"))
+        .transpose()?;
+    let admin_listener = bind(admin, "admin")?;
+    let reports_listener = has(Part::Reports)
+        .then(|| bind(settings.reports.listen, "reports"))
+        .transpose()?;
 
     let keys = data.join("keys");
-    if !data.join("journal").exists() {
+    if has(Part::Edge) && !data.join("journal").exists() {
         Keys::make(&keys).map_err(refuse)?;
     }
-    let keys = Keys::read(&keys).map_err(refuse)?;
-    let (catalog_path, is_demo) = match &settings.catalog {
-        Some(path) => (path.clone(), false),
-        None => (demo::write(data).map_err(refuse)?, true),
-    };
     let versions = data.join("catalog");
-    let catalog_seen = follow::look(&catalog_path);
-    let catalog = catalog::apply(&catalog_path, &versions, &StreamId::random().to_string())
-        .map_err(|problems| commands::mistakes(&catalog_path, &problems))?;
+    let followed = if has(Part::Edge) {
+        Some(apply(settings, data, &versions)?)
+    } else {
+        None
+    };
 
     let (shutdown, clock, metrics, health) = (
         Shutdown::new(),
@@ -95,182 +177,135 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
         Health::new(),
     );
     service::shutdown::on_signals(shutdown.clone()).map_err(refuse)?;
-    let name = |topic: Topic| format!("{}.{}", settings.stream.prefix, topic.name());
-    let names = Topic::ALL.map(name);
-    let topics: Vec<(&str, u16)> = names
-        .iter()
-        .map(|name| (name.as_str(), settings.stream.partitions))
-        .collect();
-    let stream = Embedded::open(&data.join("stream"), &topics, StreamId::random).map_err(refuse)?;
-    let store = Store::open(&data.join("store.sqlite")).map_err(refuse)?;
+    let mut line = Line::default();
 
     // From the end of the line to its beginning, so that nothing waits for who reads it.
-    let around = Around {
-        stream: stream.clone(),
-        metrics: consumers::Metrics::register(metrics.registry()).map_err(refuse)?,
-        health: health.clone(),
-        clock: clock.clone(),
-        records_max: settings.stream.batch_records_max,
+    let folds = [Part::Clicks, Part::Conversions, Part::Fraud];
+    let stream = if has(Part::Courier) || folds.iter().any(|part| has(*part)) {
+        Some(topics::open(settings).map_err(refuse)?)
+    } else {
+        None
     };
-    let catalogs = || {
-        catalog::Folder::open(&versions)
-            .map(Versions::new)
-            .map_err(refuse)
-    };
-    let (courier_stop, fraud_stop) = (Shutdown::new(), Shutdown::new());
-    let (clicks_stop, conversions_stop) = (Shutdown::new(), Shutdown::new());
-    let prefix = settings.stream.prefix.as_str();
-    let mut clicks = Vec::new();
-    for (thread, topic) in [
-        ("clicks", Topic::Clicks),
-        ("clicks-signals", Topic::FraudSignals),
-    ] {
-        let stored = Stored::new(
-            store.clone(),
-            Clicks::new(catalogs()?),
-            topic,
-            prefix,
-            StreamId::random(),
-        )
-        .map_err(refuse)?;
-        clicks.push(
-            consumers::start(&around, thread, &name(topic), stored, clicks_stop.clone())
-                .map_err(refuse)?,
-        );
+    if let Some(stream) = &stream
+        && folds.iter().any(|part| has(*part))
+    {
+        let around = consumers::Around {
+            stream: stream.clone(),
+            prefix: settings.stream.prefix.clone(),
+            member: settings.stream.member(),
+            metrics: consumers::Metrics::register(metrics.registry()).map_err(refuse)?,
+            health: health.clone(),
+            clock: clock.clone(),
+            records_max: settings.stream.batch_records_max,
+        };
+        let store = Store::open(&data.join("store.sqlite")).map_err(refuse)?;
+        for part in folds.into_iter().filter(|part| has(*part)) {
+            line.start_fold(part, &around, &store, &versions, settings)?;
+        }
     }
-    let handler = Conversions::new(catalogs()?, settings.stream.partitions);
-    let stored = Stored::new(
-        store.clone(),
-        handler,
-        Topic::Postbacks,
-        prefix,
-        StreamId::random(),
-    )
-    .map_err(refuse)?;
-    let conversions = consumers::start(
-        &around,
-        "conversions",
-        &name(Topic::Postbacks),
-        stored,
-        conversions_stop.clone(),
-    )
-    .map_err(refuse)?;
-    let stored = Stored::new(
-        store.clone(),
-        Fraud,
-        Topic::Clicks,
-        prefix,
-        StreamId::random(),
-    )
-    .map_err(refuse)?;
-    let fraud = consumers::start(
-        &around,
-        "fraud",
-        &name(Topic::Clicks),
-        stored,
-        fraud_stop.clone(),
-    )
-    .map_err(refuse)?;
-
-    let edge = Edge::start(
-        settings.edge.clone(),
-        edge::Parts {
-            listener: edge_listener,
+    if let Some((listener, _)) = &edge_listener {
+        let keys = Keys::read(&keys).map_err(refuse)?;
+        let parts = edge::Parts {
+            listener: listener.try_clone().map_err(refuse)?,
             journals: data.join("journal"),
             catalog: versions.clone(),
-            keys: keys.tokens.clone(),
             seed: keys.seed(),
+            keys: keys.tokens,
             serve_own_address: true,
             clock: clock.clone(),
             metrics: metrics.clone(),
             health: health.clone(),
             shutdown: shutdown.clone(),
-        },
-    )
-    .map_err(refuse)?;
-
-    let couriers = couriers::start(
-        &couriers::Around {
-            stream: stream.clone(),
+        };
+        line.edge = Some(Edge::start(settings.edge.clone(), parts).map_err(refuse)?);
+    }
+    // The workers hold it now: who drains lets it go with them.
+    let edge_address = edge_listener.map(|(_, address)| address);
+    if let Some(stream) = stream
+        && has(Part::Courier)
+    {
+        let around = couriers::Around {
+            stream,
             settings: settings.courier.clone(),
-            prefix: prefix.to_owned(),
-            visitor_key: keys.visitor,
-            clock: clock.clone(),
+            prefix: settings.stream.prefix.clone(),
+            visitor_key: Keys::read(&keys).map_err(refuse)?.visitor,
+            clock,
             metrics: couriers::Metrics::register(metrics.registry()).map_err(refuse)?,
             health: health.clone(),
-            stop: courier_stop.clone(),
-        },
-        &data.join("journal"),
-        &data.join("cursors"),
-    )
-    .map_err(refuse)?;
+            stop: line.courier_stop.clone(),
+        };
+        let couriers = couriers::start(around, &data.join("journal"), &data.join("cursors"));
+        line.couriers = Some(couriers.map_err(refuse)?);
+    }
+    if !has(Part::Edge) {
+        health.set_ready(names[0], Ok(()));
+    }
 
-    println!(
-        "sluice {} is up: catalog version {}, data in {}",
-        env!("CARGO_PKG_VERSION"),
-        catalog.version,
-        data.display()
-    );
-    println!(
-        "  edge     http://{edge_address}\n  reports  http://{reports_address}\n  admin    http://{admin_address}\n"
-    );
-    if is_demo {
-        demo::print(&settings, edge_address, reports_address);
+    let version = env!("CARGO_PKG_VERSION");
+    match &followed {
+        Some(followed) => println!(
+            "sluice {version} is up: catalog version {}, data in {}",
+            followed.version,
+            data.display()
+        ),
+        None => println!(
+            "sluice {} {version} is up, data in {}",
+            names[0],
+            data.display()
+        ),
+    }
+    let reports_address = reports_listener.as_ref().map(|(_, address)| *address);
+    for (what, address) in [
+        ("edge", edge_address),
+        ("reports", reports_address),
+        ("admin", Some(admin_listener.1)),
+    ] {
+        if let Some(address) = address {
+            println!("  {what:8} http://{address}");
+        }
+    }
+    println!();
+    if let (Some(followed), Some(edge), Some(reports)) = (&followed, edge_address, reports_address)
+        && followed.is_demo
+    {
+        demo::print(settings, edge, reports);
     }
 
     std::thread::scope(|scope| {
-        scope.spawn(|| follow::follow(&catalog_path, &versions, catalog_seen, &shutdown));
-        scope.spawn(|| live_line::show(&metrics, &shutdown));
+        if let Some(followed) = &followed {
+            scope.spawn(|| follow::follow(&followed.path, &versions, followed.seen, &shutdown));
+            scope.spawn(|| live_line::show(&metrics, &shutdown));
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(refuse)?;
         runtime.block_on(async {
-            let admin_listener =
-                tokio::net::TcpListener::from_std(admin_listener).map_err(refuse)?;
-            let reports_listener =
-                tokio::net::TcpListener::from_std(reports_listener).map_err(refuse)?;
-            let source = {
+            let from_std = |listener| tokio::net::TcpListener::from_std(listener).map_err(refuse);
+            let admin_listener = from_std(admin_listener.0)?;
+            let reports = async {
+                let Some((listener, _)) = reports_listener else {
+                    return Ok(());
+                };
                 let data = data.to_owned();
-                move || commands::open(&data)
+                let source = move || commands::open(&data);
+                reports::serve(from_std(listener)?, source, shutdown.clone()).await;
+                Ok::<_, Refusal>(())
             };
-            tokio::join!(
+            let (_, reports) = tokio::join!(
                 admin::serve(
                     admin_listener,
                     metrics.clone(),
                     health.clone(),
                     shutdown.clone()
                 ),
-                reports::serve(reports_listener, source, shutdown.clone()),
+                reports,
             );
-            Ok::<_, Refusal>(())
+            reports
         })
     })?;
 
-    // Downstream: each stops when what comes before it has ended.
-    let mut failures: Vec<String> = edge
-        .join()
-        .err()
-        .map(|error| error.to_string())
-        .into_iter()
-        .collect();
-    courier_stop.request();
-    failures.extend(
-        couriers
-            .into_iter()
-            .filter_map(|thread| ended("courier", thread)),
-    );
-    fraud_stop.request();
-    failures.extend(ended("fraud", fraud));
-    clicks_stop.request();
-    failures.extend(
-        clicks
-            .into_iter()
-            .filter_map(|thread| ended("clicks", thread)),
-    );
-    // Last: orders wait for clicks.
-    conversions_stop.request();
-    failures.extend(ended("conversions", conversions));
+    let failures = line.end();
     if failures.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -281,7 +316,127 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     Ok(ExitCode::FAILURE)
 }
 
-type Thread = std::thread::JoinHandle<Result<(), String>>;
+/// Puts the catalog's file in force.
+fn apply(settings: &Settings, data: &Path, versions: &Path) -> Result<Followed, Refusal> {
+    let (path, is_demo) = match &settings.catalog {
+        Some(path) => (path.clone(), false),
+        None => (demo::write(data).map_err(refuse)?, true),
+    };
+    let seen = follow::look(&path);
+    let catalog = catalog::apply(&path, versions, &StreamId::random().to_string())
+        .map_err(|problems| commands::mistakes(&path, &problems))?;
+    Ok(Followed {
+        path,
+        seen,
+        version: catalog.version,
+        is_demo,
+    })
+}
+
+type Thread = JoinHandle<Result<(), String>>;
+
+/// What runs, in the order of the way an event takes; each has a stop of its own, because it ends when what comes before it
+/// has ended.
+#[derive(Default)]
+struct Line {
+    edge: Option<Edge>,
+    courier_stop: Shutdown,
+    couriers: Option<Thread>,
+    folds: Vec<(Part, Shutdown, Vec<Thread>)>,
+}
+
+impl Line {
+    fn start_fold(
+        &mut self,
+        part: Part,
+        around: &consumers::Around,
+        store: &Store,
+        versions: &Path,
+        settings: &Settings,
+    ) -> Result<(), Refusal> {
+        let catalogs = || {
+            catalog::Folder::open(versions)
+                .map(Versions::new)
+                .map_err(refuse)
+        };
+        let stop = Shutdown::new();
+        let threads = match part {
+            Part::Clicks => vec![
+                fold(
+                    around,
+                    store,
+                    "clicks",
+                    Clicks::new(catalogs()?),
+                    Topic::Clicks,
+                    &stop,
+                )?,
+                fold(
+                    around,
+                    store,
+                    "clicks-signals",
+                    Clicks::new(catalogs()?),
+                    Topic::FraudSignals,
+                    &stop,
+                )?,
+            ],
+            Part::Conversions => {
+                let handler = Conversions::new(catalogs()?, settings.stream.partitions);
+                vec![fold(
+                    around,
+                    store,
+                    "conversions",
+                    handler,
+                    Topic::Postbacks,
+                    &stop,
+                )?]
+            }
+            Part::Fraud => vec![fold(around, store, "fraud", Fraud, Topic::Clicks, &stop)?],
+            Part::Edge | Part::Courier | Part::Reports => Vec::new(),
+        };
+        self.folds.push((part, stop, threads));
+        Ok(())
+    }
+
+    /// Ends everything; what did not end in good order.
+    fn end(mut self) -> Vec<String> {
+        let mut failures = Vec::new();
+        if let Some(edge) = self.edge {
+            failures.extend(edge.join().err().map(|error| error.to_string()));
+        }
+        self.courier_stop.request();
+        failures.extend(self.couriers.and_then(|thread| ended("couriers", thread)));
+        // Labels before the clicks they are for, orders after the clicks they wait for.
+        self.folds
+            .sort_by_key(|(part, ..)| Part::ALL.iter().position(|known| known == part));
+        for (part, stop, threads) in self.folds {
+            stop.request();
+            failures.extend(
+                threads
+                    .into_iter()
+                    .filter_map(|thread| ended(part.name(), thread)),
+            );
+        }
+        failures
+    }
+}
+
+fn fold<H: Handler + Send + 'static>(
+    around: &consumers::Around,
+    store: &Store,
+    name: &'static str,
+    handler: H,
+    topic: Topic,
+    stop: &Shutdown,
+) -> Result<Thread, Refusal> {
+    let stored = Stored::new(
+        store.clone(),
+        handler,
+        topic,
+        &around.prefix,
+        StreamId::random(),
+    );
+    consumers::start(around, name, topic, stored.map_err(refuse)?, stop.clone()).map_err(refuse)
+}
 
 fn ended(what: &str, thread: Thread) -> Option<String> {
     thread
