@@ -96,6 +96,17 @@ pub(crate) fn read(path: &Path) -> Result<Answers, Box<dyn Error>> {
         .map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
+/// The tokens of the clicks that were redirected, by their ext.
+pub(crate) fn tokens(path: &Path) -> Result<BTreeMap<String, String>, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let tokens = text.lines().filter_map(|line| {
+        let mut fields = line.split('\t');
+        let (ext, token) = (fields.next()?, fields.next()?);
+        (ext != "postback" && token != "-").then(|| (ext.to_owned(), token.to_owned()))
+    });
+    Ok(tokens.collect())
+}
+
 fn parse(answered: &str, unanswered: &str) -> Result<Answers, String> {
     let mut answers = Answers::default();
     for (index, line) in answered.lines().enumerate() {

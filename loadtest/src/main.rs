@@ -8,6 +8,7 @@
     reason = "a command's answer goes to standard output, why it failed to standard error"
 )]
 
+mod audit;
 mod catalog;
 mod generate;
 mod replay;
@@ -40,6 +41,8 @@ enum Command {
     Generate(generate::Arguments),
     /// Compare a report with what the ledger of a replay says was answered
     ReplayCheck(replay_check::Arguments),
+    /// Kill, pause and restart every process of a whole system on Kafka under load, then look for every answered click
+    Audit(audit::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::ReplayCheck(arguments) => replay_check::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

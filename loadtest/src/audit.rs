@@ -1,0 +1,149 @@
+//! `loadtest audit`: proves that a click that was answered is counted, once.
+//!
+//! A whole system runs on a real Kafka, one process a part: broker, edge, courier, fraud, clicks, conversions. Clicks and
+//! sales arrive at a steady rate while one process after another is killed, paused or restarted at random (seeded). Once the
+//! faults are over and everything is folded, every answered click must be in the click index once, under the key of its
+//! token, and in the topic at least once under the same identity; every answered sale must be one conversion; and the topics'
+//! numbers must be without holes.
+//!
+//! The evidence stays in the folder where the audit fails.
+
+mod cluster;
+mod faults;
+mod verdict;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use testkit::{Running, http, wait};
+
+use cluster::Cluster;
+
+/// How long the rest may take once the faults are over.
+const QUIET_MAX: Duration = Duration::from_secs(180);
+
+/// Clicks a second; a sale for every twentieth.
+const RATE: u64 = 400;
+const POSTBACK_EVERY: u64 = 20;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How many faults
+    #[arg(long, default_value_t = 20)]
+    faults: u32,
+    /// Which faults, and when; a run tells its own, so that it can be tried again
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where to keep everything; a temporary folder where none is named
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Where the binaries under test lie; beside this one where it is not named
+    #[arg(long)]
+    bin: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let seed = match arguments.seed {
+        Some(seed) => seed,
+        None => getrandom::u64().map_err(|error| format!("no randomness: {error}"))?,
+    };
+    println!("seed {seed}");
+    let own = std::env::current_exe()?;
+    let bin = match &arguments.bin {
+        Some(bin) => bin.clone(),
+        None => own
+            .parent()
+            .ok_or("this program lies nowhere")?
+            .to_path_buf(),
+    };
+    let jars =
+        testkit::kafka::jars().ok_or("Apache Kafka is not there: run cargo xtask kafka --fetch")?;
+    let (folder, temporary) = match &arguments.folder {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let temporary = tempfile::tempdir()?;
+            (temporary.path().to_path_buf(), Some(temporary))
+        }
+    };
+    let outcome = audit(arguments.faults, seed, &folder, &bin, &own, &jars);
+    match (&outcome, temporary) {
+        (Ok(()), _) | (Err(_), None) => {}
+        (Err(_), Some(temporary)) => {
+            println!("evidence kept in {}", temporary.keep().display());
+        }
+    }
+    outcome
+}
+
+fn audit(
+    faults: u32,
+    seed: u64,
+    folder: &Path,
+    bin: &Path,
+    own: &Path,
+    jars: &Path,
+) -> Result<(), Box<dyn Error>> {
+    let mut cluster = Cluster::start(folder, bin, jars)?;
+    let ledger = folder.join("ledger");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let plan = faults::plan(&mut random, faults);
+    // The load outlives the faults: what comes after the last of them must be counted too.
+    let lasts: Duration =
+        plan.iter().map(faults::Fault::lasts).sum::<Duration>() + Duration::from_secs(5);
+    let clicks = lasts.as_secs() * RATE;
+
+    let mut generate = Command::new(own);
+    generate
+        .args(["generate", "--host", cluster::HOST, "--click-param", "npk"])
+        .args(["--edge", &cluster.edge.to_string()])
+        .args(["--offer", "boots", "--affiliate", "trailblog"])
+        .args(["--goal", "signup", "--retry", "--connections", "8"])
+        .args(["--clicks", &clicks.to_string(), "--rate", &RATE.to_string()])
+        .args(["--postback-every", &POSTBACK_EVERY.to_string()])
+        .arg("--secret-file")
+        .arg(cluster.data().join("demo/northpeak.secret"))
+        .arg("--ledger")
+        .arg(&ledger);
+    let mut generator = Running::spawn(generate, &folder.join("generator"))?;
+
+    let started = Instant::now();
+    for (number, fault) in (1..).zip(&plan) {
+        fault.happen(&mut cluster)?;
+        println!(
+            "{:7.1} s  fault {number}: {fault}",
+            started.elapsed().as_secs_f64()
+        );
+        if let Some(status) = generator.ended()
+            && !status.success()
+        {
+            return Err(format!("the generator gave up: {}", generator.stderr()).into());
+        }
+    }
+    cluster.all_up()?;
+    let status = generator.wait(QUIET_MAX + lasts);
+    if !status.is_some_and(|status| status.success()) {
+        return Err(format!("the generator gave up: {}", generator.stderr()).into());
+    }
+    println!("{}", generator.stdout().trim_end());
+    // A fresh click gets through.
+    let agent = "Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0 last";
+    let headers = [("Host", cluster::HOST), ("User-Agent", agent)];
+    let last = http::get(
+        cluster.edge,
+        "/c?offer=boots&aff=trailblog&ext=last",
+        &headers,
+    )?;
+    if last.status != 302 {
+        return Err(format!("the last click got {}", last.status).into());
+    }
+    let found = wait::holds_within(QUIET_MAX, || {
+        cluster.keep_up();
+        verdict::is_quiet(&mut cluster)
+    });
+    if !found {
+        println!("not everything was folded within {QUIET_MAX:?}");
+    }
+    verdict::print(&mut cluster, &ledger, faults)
+}
