@@ -119,7 +119,15 @@ pub(crate) fn run(
     }
     total.print(started.elapsed());
     if total.refused + total.declined > 0 {
-        return Err("not every request was answered as expected, see the ledger".into());
+        let hint = if total.redirected == 0 {
+            format!(
+                ": no redirect carried a token in {:?}, is --click-param right?",
+                run.click_param
+            )
+        } else {
+            ", see the ledger".to_owned()
+        };
+        return Err(format!("not every request was answered as expected{hint}").into());
     }
     Ok(())
 }

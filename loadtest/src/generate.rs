@@ -18,7 +18,8 @@ const SYSTEMS: u64 = 30;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Where the edge listens
+    /// Where the edge listens. Visitors' addresses are sent as X-Forwarded-For: unless edge.trusted_forwarders has
+    /// 127.0.0.0/8, they are all one visitor
     #[arg(long, default_value = "127.0.0.1:8080")]
     edge: SocketAddr,
     /// The redirect host

@@ -87,7 +87,7 @@ pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, P
     if let Some(published) = &published {
         if checked.before.id != published.lock_id {
             let message = format!(
-                "{} follows another catalog: choose another data folder for this one{}",
+                "{} holds the versions of another catalog: name that one with --catalog, or choose another folder with --data{}",
                 folder.display(),
                 if checked.before.id.is_empty() {
                     ", or restore catalog.lock from backup"

@@ -246,7 +246,7 @@ fn another_catalogs_lock_never_gives_old_numbers_new_meanings() {
     let said = apply(&other.catalog(), &bench.published(), "another").expect_err("refused");
     assert!(
         said.to_string()
-            .contains("follows another catalog: choose another data folder for this one"),
+            .contains("holds the versions of another catalog: name that one with --catalog"),
         "{said}"
     );
 }
@@ -373,7 +373,7 @@ fn a_lock_that_lost_numbers_is_refused() {
     fs::remove_file(bench.lock()).expect("there");
     assert_eq!(
         bench.said(&text),
-        "catalog.lock: data/catalog follows another catalog: choose another data folder for this one, or restore catalog.lock from backup"
+        "catalog.lock: data/catalog holds the versions of another catalog: name that one with --catalog, or choose another folder with --data, or restore catalog.lock from backup"
     );
     assert!(!bench.lock().exists());
     fs::write(bench.lock(), lock).expect("writable");

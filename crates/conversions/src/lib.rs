@@ -150,6 +150,7 @@ fn content(postback: &Postback) -> [u8; 16] {
     let said = Postback {
         key: None,
         shard: 0,
+        catalog_version: 0,
         network: String::new(),
         ..postback.clone()
     };

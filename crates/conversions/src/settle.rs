@@ -1,8 +1,9 @@
 //! What an order is worth and to whom, from everything said of it. Pure.
 //!
 //! What counts is what the advertiser's server said and the edge understood whole: the first such postback gives the token,
-//! the first that names an amount the amount (a repeat is ignored), the last one the status. One that was answered with an
-//! error changes nothing that a good one said, before or after. Without any good word the order pays nothing and says why.
+//! the first that names an amount the amount, the last one the status. What says the same as an earlier one is a repeat and
+//! not kept, so that a late retry undoes no reversal. One that was answered with an error changes nothing that a good one
+//! said, before or after. Without any good word the order pays nothing and says why.
 
 use catalog::Catalog;
 use domain::event::{Candidate, Click, Conversion, Postback, Reason, Status, Trust};
@@ -157,7 +158,14 @@ fn candidates(
         let rule = if candidate == token {
             match reason {
                 Reason::None => {
-                    "kept: the last click before the order, within the offer's window".to_owned()
+                    let label = facts.map_or(Reason::None, Click::reason);
+                    let label = match label {
+                        Reason::None => String::new(),
+                        label => format!(" (labelled {})", label.name().replace('_', " ")),
+                    };
+                    format!(
+                        "kept: the last click before the order, within the offer's window{label}"
+                    )
                 }
                 reason => format!("removed: {}", reason.name().replace('_', " ")),
             }

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use edge::{Edge, Keys, Parts};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use service::{Clock, DataFolder, Health, Metrics, Refusal, Shutdown, admin, listen};
 use tokio::net::TcpListener;
 
@@ -39,7 +40,7 @@ struct Arguments {
     admin: Option<SocketAddr>,
 }
 
-/// The settings file.
+/// The settings file, which may be that of all processes: what is the others' is theirs to check.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -47,11 +48,21 @@ struct Settings {
     data: Option<PathBuf>,
     edge: edge::Settings,
     admin: Admin,
+    #[serde(rename = "catalog")]
+    _catalog: IgnoredAny,
+    #[serde(rename = "reports")]
+    _reports: IgnoredAny,
+    #[serde(rename = "stream")]
+    _stream: IgnoredAny,
+    #[serde(rename = "kafka")]
+    _kafka: IgnoredAny,
+    #[serde(rename = "courier")]
+    _courier: IgnoredAny,
 }
 
 /// The listener for metrics and health.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 struct Admin {
     listen: SocketAddr,
 }

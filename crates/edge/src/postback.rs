@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use domain::event::{self, Reason, Status, Trust, edge_record::Event};
 use domain::token::Refused;
-use domain::{Currency, Micros, Shard, Target, Topic};
+use domain::{Currency, Micros, Rate, Shard, Target, Topic};
 use hyper::{StatusCode, header};
 use serde_json::json;
 
@@ -70,7 +70,7 @@ pub(crate) fn record(
     postback.key = Some(key.into());
     let shard = shard(recorder.seed, &postback);
     postback.shard = shard.get().into();
-    let answer = answered(live, &postback, &given);
+    let answer = answered(live, &postback, &given, secret.is_some());
     let sequence = recorder.append(
         Topic::Postbacks,
         shard,
@@ -232,7 +232,7 @@ fn understood(
         }
         _ => wrong(Reason::AmountMalformed),
     }
-    let status = match said("status") {
+    let status = match said("status").to_ascii_lowercase().as_str() {
         "" | "approved" => Status::Approved,
         "pending" => Status::Pending,
         "rejected" => Status::Rejected,
@@ -259,18 +259,32 @@ fn shard(seed: u64, postback: &event::Postback) -> Shard {
     Shard::of(seed, &bytes)
 }
 
+/// Whether the goal pays a percentage, which is nothing before an amount is named.
+fn needs_amount(catalog: &catalog::Catalog, postback: &event::Postback) -> bool {
+    let offer = domain::Offer::new(postback.offer).and_then(|offer| catalog.offers.get(&offer));
+    let goal = domain::Goal::new(postback.goal);
+    let goal = offer.and_then(|offer| offer.goals.get(&goal?));
+    goal.is_some_and(|goal| {
+        [goal.revenue, goal.payout]
+            .iter()
+            .any(|rate| matches!(rate, Rate::Percent { .. }))
+    })
+}
+
 /// One line that says what was understood.
 fn answered(
     live: &Live,
     postback: &event::Postback,
     given: &BTreeMap<Cow<'_, str>, Cow<'_, str>>,
+    has_secret: bool,
 ) -> Answer {
     let catalog = live.table.catalog();
     let trusted = postback.trust() == Trust::Server;
     let status = match postback.reason() {
         Reason::None => StatusCode::OK,
-        Reason::Unauthenticated => StatusCode::ACCEPTED,
-        Reason::TokenForeign => StatusCode::FORBIDDEN,
+        // A wrong secret is a sender's mistake that it must hear of; none at all is somebody who never had one.
+        Reason::Unauthenticated if !has_secret => StatusCode::ACCEPTED,
+        Reason::Unauthenticated | Reason::TokenForeign => StatusCode::FORBIDDEN,
         Reason::UnknownOffer
         | Reason::UnknownGoal
         | Reason::GoalMissing
@@ -285,18 +299,24 @@ fn answered(
         "trust".into(),
         if trusted { "server" } else { "none" }.into(),
     );
-    let status_name = if trusted {
-        postback.status().as_str_name()
-    } else {
-        "STATUS_PENDING"
-    };
-    said.insert(
-        "status".into(),
-        status_name
-            .trim_start_matches("STATUS_")
-            .to_ascii_lowercase()
-            .into(),
-    );
+    let amount_missing = postback.reason() == Reason::None
+        && !postback.has_amount
+        && needs_amount(catalog, postback);
+    match postback.reason() {
+        Reason::None if !amount_missing => {
+            let name = postback.status().as_str_name();
+            let name = name.trim_start_matches("STATUS_").to_ascii_lowercase();
+            said.insert("status".into(), name.into());
+        }
+        Reason::None | Reason::Unauthenticated => {
+            said.insert("status".into(), "pending".into());
+        }
+        // What is refused has no status.
+        _ => {}
+    }
+    if amount_missing {
+        said.insert("missing".into(), "amount".into());
+    }
     if postback.reason() != Reason::None {
         said.insert("reason".into(), postback.reason().name().into());
     }

@@ -157,11 +157,11 @@ pub(crate) fn parameters(query: &str) -> (Params<'_>, Vec<Label>, Said<'_>) {
             "cons" => &mut said.cons,
             "gdpr" => &mut said.gdpr,
             "group" => {
-                params.group = true;
+                params.group |= !value.is_empty();
                 continue;
             }
             "url" => {
-                params.url = true;
+                params.url |= !value.is_empty();
                 continue;
             }
             name => match name

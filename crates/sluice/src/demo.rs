@@ -13,6 +13,11 @@ pub(crate) fn write(data: &Path) -> Result<PathBuf, String> {
         .map_err(|error| format!("{}: {error}", folder.display()))
 }
 
+/// Whether the demo catalog is there.
+pub(crate) fn exists(data: &Path) -> bool {
+    data.join("demo").exists()
+}
+
 /// Lines that are ready to paste.
 pub(crate) fn print(settings: &Settings, edge: SocketAddr, reports: SocketAddr) {
     let secret = settings.data.join("demo/northpeak.secret");

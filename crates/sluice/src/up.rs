@@ -320,6 +320,12 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
 fn apply(settings: &Settings, data: &Path, versions: &Path) -> Result<Followed, Refusal> {
     let (path, is_demo) = match &settings.catalog {
         Some(path) => (path.clone(), false),
+        None if versions.exists() && !demo::exists(data) => {
+            return Err(refuse(format!(
+                "{} holds another catalog than the demo: name its file with --catalog",
+                data.display()
+            )));
+        }
         None => (demo::write(data).map_err(refuse)?, true),
     };
     let seen = follow::look(&path);

@@ -48,6 +48,7 @@ fn a_mistaken_postback_changes_nothing_that_a_good_one_says() {
         (&["pending", "approved"], 1),
         (&["approved", "reversed"], 0),
         (&["approved", "reversed", "bad"], 0),
+        (&["approved", "reversed", "approved"], 0),
         (&["bad"], 0),
     ] {
         let traffic = Traffic::one_sale_said(statuses);

@@ -63,10 +63,13 @@ fn clicks(visits: &[Visit], sums: &mut Sums) {
 }
 
 fn conversion(offer: u32, said: &[&Said], sums: &mut Sums) {
-    let good: Vec<&&Said> = said
-        .iter()
-        .filter(|said| said.trusted && !said.bad)
-        .collect();
+    let mut good: Vec<&Said> = Vec::new();
+    for said in said.iter().filter(|said| said.trusted && !said.bad) {
+        // What says the same again is a repeat.
+        if !good.contains(said) {
+            good.push(said);
+        }
+    }
     let approved = good
         .last()
         .is_some_and(|last| last.status == Status::Approved);

@@ -22,7 +22,7 @@ pub(crate) struct Visit {
 }
 
 /// One postback of an order, about the click of a visit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Said {
     pub(crate) order: u8,
     pub(crate) visit: usize,

@@ -180,7 +180,7 @@ fn a_postback_is_believed_only_from_the_advertiser_that_owns_the_offer() {
         ),
         (
             format!("token={token}&order=1&goal=sale&amount=1&secret=wrong"),
-            202,
+            403,
             "unauthenticated",
         ),
         (

@@ -108,12 +108,12 @@ fn a_replaced_secret_is_read_again() {
         system.get(&target, &[]).status
     };
     assert_eq!(sale("the%20first%20secret"), 200);
-    assert_eq!(sale("the%20next%20one"), 202);
+    assert_eq!(sale("the%20next%20one"), 403);
     fs::write(folder.path().join("northpeak.secret"), "the next one").unwrap();
     wait::until("the next secret is believed", BOUND, || {
         sale("the%20next%20one") == 200
     });
-    assert_eq!(sale("the%20first%20secret"), 202);
+    assert_eq!(sale("the%20first%20secret"), 403);
     until_report(
         &system,
         "",
