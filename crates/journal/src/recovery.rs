@@ -8,7 +8,7 @@
 //! process those between `flushed` and `tail`; after a power cut whatever pages reached the disk, so the whole ring is
 //! searched. The two overlap and may each have holes that the other fills. In order of sequence, each once, they become
 //! one new log file that appears with its mark, whole and synced, or not at all. Nothing that exists is changed: readers
-//! do not deliver what lies behind the last mark of a file that has a successor. Only then is the ring removed. Doing all
+//! take from a file only what the next one of its stream does not begin with. Only then is the ring removed. Doing all
 //! this again after a crash half way changes nothing.
 
 use std::collections::BTreeMap;

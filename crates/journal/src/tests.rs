@@ -217,6 +217,32 @@ fn one_failed_sync_goes_to_a_new_file_and_a_second_closes_the_journal() {
     );
 }
 
+/// As a power cut or a failed sync may leave it: a mark is written after the sync it speaks of, and not synced with it.
+fn lose_last_mark(path: &Path) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(&[0; MARK_BYTES], last_mark(path))
+        .unwrap();
+}
+
+#[test]
+fn a_lost_mark_hid_durable_records_of_a_file_that_was_not_the_newest() {
+    let folder = folder();
+    let mut small = options(1);
+    small.log_bytes_max = HEADER_BYTES + 1;
+    let (mut writer, mut flusher, _) = open(folder.path(), small).unwrap();
+    for (text, syncs_to_fail) in [("one", 0), ("two", 0), ("three", 1)] {
+        writer.append(text.as_bytes()).unwrap();
+        flusher.fail_syncs(syncs_to_fail);
+        flusher.flush().unwrap();
+    }
+    // One, two, three that may not be durable, three again.
+    assert_eq!(file::list(folder.path()).unwrap(), [1, 2, 3, 4]);
+    for index in [1, 2] {
+        lose_last_mark(&file::path_of(folder.path(), index));
+    }
+    assert_eq!(texts(&read_all(folder.path())), ["one", "two", "three"]);
+}
+
 #[test]
 fn a_log_numbers_its_records_across_opens_and_files() {
     let folder = folder();
