@@ -7,6 +7,7 @@
 //! A file's last mark is not synced with what it speaks of, so a power cut or a failed sync can take it. Where the next
 //! file continues the stream, its header says the same: records below its first sequence were durable when it was made, and
 //! are delivered from here. Those from it on are written again there, after a failed sync or by recovery, and are not.
+//! Lost marks are also why the next file may begin below what was delivered from this one: nothing is delivered twice.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -218,6 +219,12 @@ impl Reader {
                     current.records.at,
                     current.records.last,
                 );
+                if self
+                    .delivered
+                    .is_none_or(|(of, _)| of != current.header.stream)
+                {
+                    self.delivered = current.last_before(self.position.offset)?;
+                }
             }
         }
     }
@@ -311,6 +318,26 @@ impl Current {
         // The two may have read the same bytes at different times.
         self.records.forget();
         Ok(self.durable > before && self.durable > self.records.at)
+    }
+
+    /// The last record that ends at or before an offset: what a reader that begins there was given last.
+    fn last_before(&self, offset: u64) -> Result<Option<(StreamId, u64)>, Error> {
+        let stream = self.header.stream;
+        let mut last = None;
+        let mut scanner = Scanner::new(
+            stream,
+            HEADER_BYTES,
+            self.header.first_sequence.saturating_sub(1),
+        );
+        while let Some(found) = scanner
+            .next(&self.file, offset)
+            .map_err(Error::io("read", &self.path))?
+        {
+            if found.kind == Kind::Record {
+                last = Some((stream, found.sequence));
+            }
+        }
+        Ok(last)
     }
 }
 

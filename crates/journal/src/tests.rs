@@ -244,6 +244,30 @@ fn a_lost_mark_hid_durable_records_of_a_file_that_was_not_the_newest() {
 }
 
 #[test]
+fn a_restarted_reader_was_given_again_what_recovery_had_written_again() {
+    let folder = folder();
+    let mut log = Log::open(folder.path(), options(1)).unwrap().0;
+    for text in ["one", "two"] {
+        log.append(text.as_bytes()).unwrap();
+        log.sync().unwrap();
+    }
+    drop(log);
+    let entries = read_all(folder.path());
+    lose_last_mark(&newest(folder.path()));
+    seal(folder.path()).unwrap();
+    assert_eq!(file::list(folder.path()).unwrap(), [1, 2]);
+    assert_eq!(texts(&read_all(folder.path())), ["one", "two"]);
+    for (entry, rest) in entries.iter().zip([vec!["two"], vec![]]) {
+        let mut found = Vec::new();
+        Reader::open(folder.path(), entry.next)
+            .unwrap()
+            .read(&mut found, usize::MAX)
+            .unwrap();
+        assert_eq!(texts(&found), rest);
+    }
+}
+
+#[test]
 fn a_log_numbers_its_records_across_opens_and_files() {
     let folder = folder();
     let mut expected = Vec::new();
