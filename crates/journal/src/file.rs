@@ -108,17 +108,26 @@ pub(crate) fn create(
         .map_err(Error::io("write", &young))?;
     file.write_all_at(frames, HEADER_BYTES)
         .map_err(Error::io("write", &young))?;
-    file.sync_data()
-        .map_err(|cause| Error::sync(&young, cause))?;
+    sync(&file, &young)?;
     fs::rename(&young, &path).map_err(Error::io("create", &path))?;
     sync_folder(folder)?;
     Ok((file, path))
 }
 
+/// Makes what was written durable.
+pub(crate) fn sync(file: &File, path: &Path) -> Result<(), Error> {
+    let synced = file.sync_data();
+    #[cfg(test)]
+    let synced = synced.and_then(|()| crate::tests::disk::synced(path));
+    synced.map_err(|cause| Error::sync(path, cause))
+}
+
+/// Makes the folder's names durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|cause| Error::sync(folder, cause))
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    #[cfg(test)]
+    let synced = synced.and_then(|()| crate::tests::disk::synced(folder));
+    synced.map_err(|cause| Error::sync(folder, cause))
 }
 
 /// Indexes of the log files, rising; a missing folder has none.

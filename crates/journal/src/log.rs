@@ -131,9 +131,7 @@ impl Appender {
                 std::io::Error::other("made to fail"),
             ));
         }
-        self.file
-            .sync_data()
-            .map_err(|cause| Error::sync(&self.path, cause))
+        file::sync(&self.file, &self.path)
     }
 
     fn next_file(&mut self) -> Result<(), Error> {

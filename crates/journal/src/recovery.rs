@@ -88,6 +88,10 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
     let mut newest = None;
     for &index in indexes.iter().rev() {
         let path = file::path_of(folder, index);
+        // Its last mark may not be on the disk yet, and when this file is not the newest any more, nobody will look for
+        // records behind the last mark it has then.
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        file::sync(&file, &path)?;
         if let Some(survey) = Survey::of(&path)? {
             recovered.previous = Some(survey.header.stream);
             next.ordinal += survey.header.ordinal_of(survey.marked_sequence + 1);

@@ -1,6 +1,8 @@
 //! Whole journals: what was recorded comes back in order, exactly once, whatever happened in between.
 
 use std::collections::{BTreeMap, BTreeSet};
+pub(crate) mod disk;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use crate::{
     delete_before,
 };
 use crate::{open, seal};
+
+use disk::{Disk, Lots};
 
 /// In memory where the machine has such a folder: what is tested is the order of writes, not the disk.
 fn folder() -> TempDir {
@@ -241,6 +245,22 @@ fn a_lost_mark_hid_durable_records_of_a_file_that_was_not_the_newest() {
         lose_last_mark(&file::path_of(folder.path(), index));
     }
     assert_eq!(texts(&read_all(folder.path())), ["one", "two", "three"]);
+}
+
+#[test]
+fn a_mark_was_not_durable_when_another_stream_followed_it() {
+    for seed in 0..32 {
+        let folder = folder();
+        let disk = Disk::of(folder.path());
+        let (mut writer, mut flusher, _) = start(folder.path(), 1);
+        writer.append(b"one").unwrap();
+        flusher.flush().unwrap();
+        drop((writer, flusher));
+        drop(start(folder.path(), 2));
+        disk.cut(&mut Lots(seed));
+        seal(folder.path()).unwrap();
+        assert_eq!(texts(&read_all(folder.path())), ["one"], "{seed}");
+    }
 }
 
 #[test]
