@@ -104,21 +104,38 @@ pub(crate) fn create(
         .truncate(true)
         .open(&young)
         .map_err(Error::io("create", &young))?;
-    file.write_all_at(&header.bytes(), 0)
-        .map_err(Error::io("write", &young))?;
-    file.write_all_at(frames, HEADER_BYTES)
-        .map_err(Error::io("write", &young))?;
-    file.sync_data()
-        .map_err(|cause| Error::sync(&young, cause))?;
+    write(&file, &young, &header.bytes(), 0)?;
+    write(&file, &young, frames, HEADER_BYTES)?;
+    sync(&file, &young)?;
     fs::rename(&young, &path).map_err(Error::io("create", &path))?;
     sync_folder(folder)?;
     Ok((file, path))
 }
 
+/// Every byte of a log file and of a new ring goes through here.
+pub(crate) fn write(file: &File, path: &Path, bytes: &[u8], at: u64) -> Result<(), Error> {
+    #[cfg(test)]
+    let (bytes, full) = crate::tests::disk::room(path, bytes);
+    let written = file.write_all_at(bytes, at);
+    #[cfg(test)]
+    let written = written.and(full);
+    written.map_err(Error::io("write", path))
+}
+
+/// Makes what was written durable.
+pub(crate) fn sync(file: &File, path: &Path) -> Result<(), Error> {
+    let synced = file.sync_data();
+    #[cfg(test)]
+    let synced = synced.and_then(|()| crate::tests::disk::synced(path));
+    synced.map_err(|cause| Error::sync(path, cause))
+}
+
+/// Makes the folder's names durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|cause| Error::sync(folder, cause))
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    #[cfg(test)]
+    let synced = synced.and_then(|()| crate::tests::disk::synced(folder));
+    synced.map_err(|cause| Error::sync(folder, cause))
 }
 
 /// Indexes of the log files, rising; a missing folder has none.

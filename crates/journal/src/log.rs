@@ -9,7 +9,6 @@
 //! the same frames may be written to the same place later.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::file::{self, HEADER_BYTES, Header};
@@ -100,9 +99,7 @@ impl Appender {
     fn write(&mut self, frames: [&[u8]; 2], last_sequence: u64) -> Result<(), Error> {
         let mut end = self.end;
         for part in frames {
-            self.file
-                .write_all_at(part, end)
-                .map_err(Error::io("write", &self.path))?;
+            file::write(&self.file, &self.path, part, end)?;
             end += part.len() as u64;
         }
         self.sync()?;
@@ -114,9 +111,7 @@ impl Appender {
             &end.to_le_bytes(),
             &mut mark,
         );
-        self.file
-            .write_all_at(&mark, end)
-            .map_err(Error::io("write", &self.path))?;
+        file::write(&self.file, &self.path, &mark, end)?;
         self.end = end + MARK_BYTES as u64;
         self.synced_sequence = last_sequence;
         Ok(())
@@ -126,27 +121,31 @@ impl Appender {
         #[cfg(test)]
         if self.syncs_to_fail > 0 {
             self.syncs_to_fail -= 1;
+            crate::tests::disk::sync_failed(&self.path);
             return Err(Error::sync(
                 &self.path,
                 std::io::Error::other("made to fail"),
             ));
         }
-        self.file
-            .sync_data()
-            .map_err(|cause| Error::sync(&self.path, cause))
+        file::sync(&self.file, &self.path)
     }
 
     fn next_file(&mut self) -> Result<(), Error> {
         let first_sequence = self.synced_sequence + 1;
-        // Counted up also when making the file fails: it may have its name by then, and a reader may have it open.
-        self.header.index += 1;
         let header = Header {
             stream: self.header.stream,
-            index: self.header.index,
+            index: self.header.index + 1,
             first_sequence,
             ordinal: self.header.ordinal_of(first_sequence),
         };
-        let (file, path) = file::create(&self.folder, &header, &[])?;
+        let (file, path) = file::create(&self.folder, &header, &[]).inspect_err(|_| {
+            // It may have its name and a reader may have it open: then the next try takes the next index. Otherwise the
+            // same, because readers look for the next index first.
+            let path = file::path_of(&self.folder, header.index);
+            if path.try_exists().unwrap_or(true) {
+                self.header.index = header.index;
+            }
+        })?;
         (self.file, self.path, self.header, self.end) = (file, path, header, HEADER_BYTES);
         Ok(())
     }

@@ -2,8 +2,12 @@
 //!
 //! A reader only uses `pread`: it takes no lock, maps nothing, and may live in another process. It first looks ahead for
 //! the last mark, then delivers the records before it. Bad bytes before a mark are skipped and counted. When a newer file
-//! exists and this one has no new mark, it goes on there; frames behind the last mark of a file that is not the newest
-//! were written again in the next one, after a failed sync, and are not delivered from here.
+//! exists and this one has no new mark, it goes on there.
+//!
+//! A file's last mark is not synced with what it speaks of, so a power cut or a failed sync can take it. Where the next
+//! file continues the stream, its header says the same: records below its first sequence were durable when it was made, and
+//! are delivered from here. Those from it on are written again there, after a failed sync or by recovery, and are not.
+//! Lost marks are also why the next file may begin below what was delivered from this one: nothing is delivered twice.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -68,6 +72,8 @@ struct Current {
     marks: Scanner,
     /// Everything before this offset is durable.
     durable: u64,
+    /// Records below this sequence are durable, marked or not: a newer file goes on with it. 0 while there is none.
+    continued_from: u64,
     /// Index of a newer file, once there is one.
     newer: Option<u64>,
 }
@@ -205,6 +211,21 @@ impl Reader {
             }
             // This file got its last mark before the newer one was made: one more look at it is the last.
             current.newer = newer;
+            current.continued_from =
+                continued_from(&self.folder, current.header.index, current.header.stream)?;
+            if current.continued_from > 0 {
+                current.marks = Scanner::new(
+                    current.header.stream,
+                    current.records.at,
+                    current.records.last,
+                );
+                if self
+                    .delivered
+                    .is_none_or(|(of, _)| of != current.header.stream)
+                {
+                    self.delivered = current.last_before(self.position.offset)?;
+                }
+            }
         }
     }
 
@@ -260,6 +281,7 @@ impl Reader {
                 records,
                 marks,
                 durable: 0,
+                continued_from: 0,
                 newer: None,
             });
             return Ok(true);
@@ -286,14 +308,60 @@ impl Current {
             .next(&self.file, bytes)
             .map_err(Error::io("read", &self.path))?
         {
-            if found.kind == Kind::Mark {
-                self.durable = self.durable.max(mark_offset(self.marks.payload(&found)));
-            }
+            let durable = match found.kind {
+                Kind::Mark => mark_offset(self.marks.payload(&found)),
+                Kind::Record if found.sequence < self.continued_from => self.marks.at,
+                Kind::Record | Kind::End => continue,
+            };
+            self.durable = self.durable.max(durable);
         }
         // The two may have read the same bytes at different times.
         self.records.forget();
         Ok(self.durable > before && self.durable > self.records.at)
     }
+
+    /// The last record that ends at or before an offset: what a reader that begins there was given last.
+    fn last_before(&self, offset: u64) -> Result<Option<(StreamId, u64)>, Error> {
+        let stream = self.header.stream;
+        let mut last = None;
+        let mut scanner = Scanner::new(
+            stream,
+            HEADER_BYTES,
+            self.header.first_sequence.saturating_sub(1),
+        );
+        while let Some(found) = scanner
+            .next(&self.file, offset)
+            .map_err(Error::io("read", &self.path))?
+        {
+            if found.kind == Kind::Record {
+                last = Some((stream, found.sequence));
+            }
+        }
+        Ok(last)
+    }
+}
+
+/// The sequence with which a later file goes on with the stream; 0 when the next one that can be read is of another.
+fn continued_from(folder: &Path, index: u64, stream: StreamId) -> Result<u64, Error> {
+    for later in file::list(folder)?
+        .into_iter()
+        .filter(|&other| other > index)
+    {
+        let path = file::path_of(folder, later);
+        let header = match File::open(&path).map_err(Error::io("open", &path)) {
+            Ok(file) => Header::read(&file, &path)?,
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(header) = header {
+            return Ok(if header.stream == stream {
+                header.first_sequence
+            } else {
+                0
+            });
+        }
+    }
+    Ok(0)
 }
 
 fn newer_file(folder: &Path, index: u64, idle_reads: &mut u32) -> Result<Option<u64>, Error> {
