@@ -145,3 +145,17 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_all_processes_is_understood() {
+        let text = include_str!("../../../deploy/sluice.toml");
+        let file = std::path::Path::new("deploy/sluice.toml");
+        let settings: Settings = service::settings::parse(text, file).unwrap();
+        assert_eq!(settings.edge.trusted_forwarders.len(), 1);
+        settings.edge.check().unwrap();
+    }
+}

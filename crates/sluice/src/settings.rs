@@ -135,3 +135,37 @@ impl Default for Courier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_file_in_deploy_is_understood() {
+        let text = include_str!("../../../deploy/sluice.toml");
+        let settings: Settings =
+            service::settings::parse(text, Path::new("deploy/sluice.toml")).unwrap();
+        assert_eq!(settings.kafka.brokers, "127.0.0.1:9092");
+        assert_eq!(settings.stream.partitions, 16);
+    }
+
+    #[test]
+    fn what_is_commented_out_in_it_is_understood_too() {
+        let text = include_str!("../../../deploy/sluice.toml");
+        let text: String = text
+            .lines()
+            .map(|line| {
+                format!(
+                    "{}\n",
+                    line.strip_prefix("# ")
+                        .filter(|rest| rest.contains(" = "))
+                        .unwrap_or(line)
+                )
+            })
+            .collect();
+        let settings: Settings = service::settings::parse(&text, Path::new("sluice.toml")).unwrap();
+        assert_eq!(settings.kafka.security, stream::kafka::Security::SaslTls);
+    }
+}

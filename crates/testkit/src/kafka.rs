@@ -15,7 +15,7 @@ use crate::{Running, wait};
 pub const VERSION: &str = "4.1.1";
 
 /// Names the folder of the brokers' jars; `cargo xtask test` and `cargo xtask kafka` fill it.
-const JARS_VARIABLE: &str = "SLUICE_KAFKA_JARS";
+pub const JARS_VARIABLE: &str = "SLUICE_KAFKA_JARS";
 /// Names an existing cluster.
 const CLUSTER_VARIABLE: &str = "SLUICE_KAFKA";
 

@@ -6,6 +6,7 @@
     reason = "a task tells the person who runs it what it does"
 )]
 
+mod kafka;
 mod test;
 mod tidy;
 
@@ -29,12 +30,15 @@ enum Task {
     Test,
     /// Check that the repo keeps its own rules
     Tidy,
+    /// Run a Kafka broker for a developer, until Ctrl-C
+    Kafka(kafka::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
+        Task::Kafka(arguments) => kafka::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

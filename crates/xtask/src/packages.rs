@@ -1,10 +1,18 @@
-//! The system packages that a build needs: what librdkafka's and SQLite's sources are compiled with.
+//! The system packages that a build needs (what librdkafka's, OpenSSL's and SQLite's sources are compiled with), and those
+//! that tests need (what runs Apache Kafka and fetches it).
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A program that must be there, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 3] = [("cc", "gcc"), ("c++", "g++"), ("make", "make")];
+const NEEDED: [(&str, &str); 6] = [
+    ("cc", "gcc"),
+    ("c++", "g++"),
+    ("make", "make"),
+    ("perl", "perl"),
+    ("java", "default-jre-headless"),
+    ("mvn", "maven"),
+];
 
 /// Installs what is missing where that is allowed, and names it where not.
 pub(crate) fn ensure() -> Result<(), String> {
@@ -21,7 +29,7 @@ pub(crate) fn ensure() -> Result<(), String> {
     );
     if !on_path("apt-get") {
         return Err(format!(
-            "missing {}: install a C and C++ compiler and make",
+            "missing {}: install a C and C++ compiler, make, perl, Java 17 and Maven",
             programs.join(", ")
         ));
     }

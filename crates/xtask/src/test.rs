@@ -16,6 +16,13 @@ struct Setup {
     skips: PathBuf,
 }
 
+impl Setup {
+    /// Where the broker's jars lie.
+    fn kafka(&self) -> PathBuf {
+        self.target.join("kafka")
+    }
+}
+
 /// One step: what it is called, and what it does.
 type Step = (&'static str, fn(&Setup) -> Result<(), String>);
 
@@ -32,7 +39,11 @@ const STEPS: &[Step] = &[
     ("binaries for the whole-system tests", |setup| {
         cargo(setup, &words("build -p sluice -p edge -p loadtest --bins"))
     }),
+    ("Apache Kafka", |setup| {
+        testkit::kafka::fetch(&setup.kafka())
+    }),
     ("tests", |setup| cargo(setup, &["test", "--workspace"])),
+    ("a short audit", audit),
     ("documentation", |setup| {
         cargo(setup, &words("doc --workspace --no-deps --quiet"))
     }),
@@ -95,6 +106,19 @@ pub(crate) fn run() -> Result<(), String> {
     Err(format!("failed in {seconds} s: {}", failed.join(", ")))
 }
 
+/// Some faults of every kind; the same ones each time, so that a failure is tried again as it was.
+fn audit(setup: &Setup) -> Result<(), String> {
+    let status = Command::new(setup.target.join("debug/loadtest"))
+        .args(["audit", "--faults", "12", "--seed", "1"])
+        .env(testkit::kafka::JARS_VARIABLE, setup.kafka())
+        .status()
+        .map_err(|error| format!("loadtest does not start: {error}"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err("loadtest audit".to_owned())
+}
+
 /// `cargo-deny` is a program of its own; without it the check is left to whoever has it.
 fn deny(setup: &Setup) -> Result<(), String> {
     if !packages::on_path("cargo-deny") {
@@ -109,6 +133,7 @@ fn cargo(setup: &Setup, arguments: &[&str]) -> Result<(), String> {
         .args(arguments)
         .current_dir(&setup.root)
         .env("SLUICE_SKIPS", &setup.skips)
+        .env(testkit::kafka::JARS_VARIABLE, setup.kafka())
         .env("SLUICE_BIN_DIR", setup.target.join("debug"))
         .env("RUSTDOCFLAGS", "-D warnings")
         .status()
