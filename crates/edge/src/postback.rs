@@ -301,6 +301,7 @@ fn answered(
     );
     let amount_missing = postback.reason() == Reason::None
         && !postback.has_amount
+        && matches!(postback.status(), Status::Approved | Status::Pending)
         && needs_amount(catalog, postback);
     match postback.reason() {
         Reason::None if !amount_missing => {
@@ -308,7 +309,10 @@ fn answered(
             let name = name.trim_start_matches("STATUS_").to_ascii_lowercase();
             said.insert("status".into(), name.into());
         }
-        Reason::None | Reason::Unauthenticated => {
+        Reason::None => {
+            said.insert("status".into(), "pending".into());
+        }
+        Reason::Unauthenticated if !has_secret => {
             said.insert("status".into(), "pending".into());
         }
         // What is refused has no status.

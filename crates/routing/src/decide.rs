@@ -96,7 +96,7 @@ pub fn decide<'t>(
     let catalog = table.catalog();
     let slug = match path {
         Path::Slug(slug) => Some(slug),
-        Path::Click => params.link.as_deref(),
+        Path::Click => params.link.as_deref().filter(|slug| !slug.is_empty()),
     };
     let link = slug.and_then(|slug| table.link(domain, slug));
     let link_entry = link.and_then(|link| catalog.links.get(&link));
