@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use domain::event::{EdgeRecord, Kind, SCHEMA_VERSION, edge_record::Event};
 use domain::{Shard, Topic};
-use journal::{Cursor, Entry, Reader};
+use journal::{Cursor, Entry, Reader, StreamId};
 use prost::Message;
 use service::clock::Clock;
 use stream::{MakeSender, Record, SendError, Sender};
 
-use crate::dead_letters::{DeadLetters, Reason};
+use crate::dead_letters::{DeadLetters, Reason as DeadReason};
 use crate::enrich::Enricher;
 use crate::marks::{Marks, Outcome, Step, TOPICS, Unreadable};
 use crate::metrics::JournalMetrics;
@@ -108,6 +108,10 @@ pub struct Courier {
     /// Stream records this sender took and acknowledged; tombstones count.
     sender_sent: u64,
     corrupt_bytes: u64,
+    /// So many records are sent one by one, to find the one that the stream refuses.
+    one_by_one: usize,
+    /// The record it refuses, once found.
+    refused: Option<(StreamId, u64)>,
     /// When the oldest record that is not acknowledged was made; kept while senders fail.
     waiting_since_ms: Option<u64>,
     deleted_at_ms: Option<u64>,
@@ -125,11 +129,12 @@ struct Planned {
 
 struct UnderWay {
     step: Step,
+    sequence: u64,
     time_ms: u64,
     /// It is acknowledged when the sender's count has reached this.
     at: u64,
     /// Of a dead one.
-    letter: Option<(Reason, u64, Vec<u8>)>,
+    letter: Option<(DeadReason, Vec<u8>)>,
 }
 
 impl Courier {
@@ -173,6 +178,8 @@ impl Courier {
             under_way: VecDeque::new(),
             sender_sent: 0,
             corrupt_bytes: 0,
+            one_by_one: 0,
+            refused: None,
             waiting_since_ms: None,
             deleted_at_ms: None,
         })
@@ -262,12 +269,29 @@ impl Courier {
             None if done.is_ok() => self.waiting_since_ms = None,
             None => {}
         }
-        if done.is_err() {
+        if let Err(error) = &done {
+            if error.is_refusal() {
+                self.look_for_refused();
+            }
             self.rewind()?;
         }
         self.show(now_ms);
         self.delete_acknowledged(now_ms);
         done
+    }
+
+    /// The first time, everything that is under way is sent again one by one; then the only one under way is the one.
+    fn look_for_refused(&mut self) {
+        let only = match (self.under_way.front(), self.read.front()) {
+            (Some(first), _) => Some((first.step.stream, first.sequence)),
+            // It was refused before it was sent.
+            (None, Some(entry)) => Some((entry.stream, entry.sequence)),
+            (None, None) => None,
+        };
+        if self.one_by_one > 0 {
+            self.refused = only;
+        }
+        self.one_by_one = self.one_by_one.max(self.under_way.len() + 1);
     }
 
     fn show(&self, now_ms: u64) {
@@ -294,7 +318,12 @@ impl Courier {
     /// Hands over until the batch is full, the journal empty or the sender full. How many.
     fn send(&mut self, sender: &mut dyn Sender) -> Result<u64, Error> {
         let mut sent = 0;
-        while sent < self.options.batch_records as u64 && self.under_way.len() < UNDER_WAY_MAX {
+        let under_way_max = if self.one_by_one > 0 {
+            1
+        } else {
+            UNDER_WAY_MAX
+        };
+        while sent < self.options.batch_records as u64 && self.under_way.len() < under_way_max {
             if self.read.is_empty() && !self.read_more()? {
                 break;
             }
@@ -303,6 +332,9 @@ impl Courier {
             };
             let mut planned = match self.begun.take() {
                 Some(planned) => planned,
+                None if self.refused == Some((entry.stream, entry.sequence)) => {
+                    dead(entry, DeadReason::Refused)
+                }
                 None => plan(&mut self.enricher, &self.sent, entry),
             };
             match hand_over(sender, &self.topics, &mut planned, &mut self.sender_sent) {
@@ -316,11 +348,12 @@ impl Courier {
             let entry = self.read.pop_front().expect("it is the one just sent");
             self.sent.advance(&planned.step);
             let letter = match planned.step.outcome {
-                Outcome::Dead(reason) => Some((reason, entry.sequence, entry.payload)),
+                Outcome::Dead(reason) => Some((reason, entry.payload)),
                 Outcome::Record { .. } => None,
             };
             self.under_way.push_back(UnderWay {
                 step: planned.step,
+                sequence: entry.sequence,
                 time_ms: planned.time_ms,
                 at: self.sender_sent,
                 letter,
@@ -371,21 +404,22 @@ impl Courier {
         while let Some(first) = self.under_way.front()
             && first.at <= count
         {
-            if let Some((reason, sequence, payload)) = &first.letter {
+            if let Some((reason, payload)) = &first.letter {
                 let stream = first.step.stream;
                 tracing::error!(
                     journal = self.options.journal,
                     %stream,
-                    sequence,
+                    sequence = first.sequence,
                     reason = reason.name(),
-                    "journal record not understood, kept in dead-letters.log"
+                    "journal record cannot be shipped, kept in dead-letters.log"
                 );
                 self.dead_letters
-                    .add(*reason, stream, *sequence, payload)
+                    .add(*reason, stream, first.sequence, payload)
                     .map_err(|error| Error::dead_letters(self.dead_letters.path(), error))?;
             }
             self.acknowledged.advance(&first.step);
             self.under_way.pop_front();
+            self.one_by_one = self.one_by_one.saturating_sub(1);
             settled += 1;
         }
         if settled > 0 {
@@ -475,7 +509,7 @@ fn plan(enricher: &mut Enricher, sent: &Marks, entry: &Entry) -> Planned {
     let translated = translate(enricher, entry).and_then(|(topic, record)| {
         let last = sent.last(entry.stream, topic, record.lane);
         if record.n > last.saturating_add(HOLE_MAX) {
-            return Err(Reason::Invalid);
+            return Err(DeadReason::Invalid);
         }
         Ok((topic, last, record))
     });
@@ -490,22 +524,31 @@ fn plan(enricher: &mut Enricher, sent: &Marks, entry: &Entry) -> Planned {
             fill: last + 1,
             record: Some(record),
         },
-        Err(reason) => Planned {
-            step: step(Outcome::Dead(reason)),
-            time_ms: u64::MAX,
-            fill: 0,
-            record: None,
+        Err(reason) => dead(entry, reason),
+    }
+}
+
+/// A record that is not shipped. Its number shows as a hole, which is filled before the lane's next record.
+fn dead(entry: &Entry, reason: DeadReason) -> Planned {
+    Planned {
+        step: Step {
+            stream: entry.stream,
+            next: entry.next,
+            outcome: Outcome::Dead(reason),
         },
+        time_ms: u64::MAX,
+        fill: 0,
+        record: None,
     }
 }
 
 /// A journal record as the stream gets it, and the index of its topic.
-fn translate(enricher: &mut Enricher, entry: &Entry) -> Result<(usize, Record), Reason> {
-    let edge = EdgeRecord::decode(&*entry.payload).map_err(|_| Reason::Undecodable)?;
-    let lane = u8::try_from(edge.lane).map_err(|_| Reason::Invalid)?;
-    let (of, kind, time_ms, key, value) = match edge.event.ok_or(Reason::Invalid)? {
+fn translate(enricher: &mut Enricher, entry: &Entry) -> Result<(usize, Record), DeadReason> {
+    let edge = EdgeRecord::decode(&*entry.payload).map_err(|_| DeadReason::Undecodable)?;
+    let lane = u8::try_from(edge.lane).map_err(|_| DeadReason::Invalid)?;
+    let (of, kind, time_ms, key, value) = match edge.event.ok_or(DeadReason::Invalid)? {
         Event::Click(mut click) => {
-            let time_ms = click.key.ok_or(Reason::Invalid)?.time_ms;
+            let time_ms = click.key.ok_or(DeadReason::Invalid)?.time_ms;
             enricher.click(&mut click, time_ms, &edge.address);
             let key = shard_key(click.shard)?;
             (
@@ -517,13 +560,13 @@ fn translate(enricher: &mut Enricher, entry: &Entry) -> Result<(usize, Record), 
             )
         }
         Event::Unmatched(unmatched) => {
-            let time_ms = unmatched.key.ok_or(Reason::Invalid)?.time_ms;
+            let time_ms = unmatched.key.ok_or(DeadReason::Invalid)?.time_ms;
             let key = shard_key(unmatched.shard)?;
             let value = unmatched.encode_to_vec();
             (Topic::Clicks, Kind::Unmatched, time_ms, key, value)
         }
         Event::Postback(mut postback) => {
-            let time_ms = postback.key.ok_or(Reason::Invalid)?.time_ms;
+            let time_ms = postback.key.ok_or(DeadReason::Invalid)?.time_ms;
             enricher.postback(&mut postback, &edge.address);
             let key = format!("{}/{}", postback.advertiser, postback.order).into_bytes();
             let value = postback.encode_to_vec();
@@ -533,9 +576,9 @@ fn translate(enricher: &mut Enricher, entry: &Entry) -> Result<(usize, Record), 
     let topic = TOPICS
         .iter()
         .position(|&topic| topic == of && topic as u32 == edge.topic)
-        .ok_or(Reason::Invalid)?;
+        .ok_or(DeadReason::Invalid)?;
     if edge.n == 0 || key.len() > stream::record::KEY_BYTES_MAX {
-        return Err(Reason::Invalid);
+        return Err(DeadReason::Invalid);
     }
     let record = Record {
         key,
@@ -550,8 +593,8 @@ fn translate(enricher: &mut Enricher, entry: &Entry) -> Result<(usize, Record), 
     Ok((topic, record))
 }
 
-fn shard_key(shard: u32) -> Result<Vec<u8>, Reason> {
-    let shard = Shard::new(shard).ok_or(Reason::Invalid)?;
+fn shard_key(shard: u32) -> Result<Vec<u8>, DeadReason> {
+    let shard = Shard::new(shard).ok_or(DeadReason::Invalid)?;
     Ok(shard.get().to_be_bytes().to_vec())
 }
 

@@ -19,17 +19,20 @@ pub enum Reason {
     Undecodable = 1,
     /// Its topic, lane, number or event do not fit together.
     Invalid = 2,
+    /// The stream refuses it for itself, by its size for instance.
+    Refused = 3,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::Undecodable, Self::Invalid];
+    pub const ALL: [Self; 3] = [Self::Undecodable, Self::Invalid, Self::Refused];
 
     /// The metric label.
     pub fn name(self) -> &'static str {
         match self {
             Self::Undecodable => "undecodable",
             Self::Invalid => "invalid",
+            Self::Refused => "refused",
         }
     }
 

@@ -25,6 +25,14 @@ impl Error {
         matches!(self.kind, Kind::Sender)
     }
 
+    /// The sender ended because the stream refuses a record for itself.
+    pub fn is_refusal(&self) -> bool {
+        let source = self.source.as_deref();
+        source
+            .and_then(|source| source.downcast_ref::<stream::Error>())
+            .is_some_and(stream::Error::is_refusal)
+    }
+
     pub(crate) fn journal(path: &Path, source: journal::Error) -> Self {
         Self::new(Kind::Journal, path, Some(source.into()))
     }

@@ -116,8 +116,9 @@ impl Marks {
             lost,
             dead,
         } = self.totals;
-        let head = [delivered, lost, dead[0], dead[1], self.unplaced];
-        for &number in head.iter().chain(self.last.iter().flatten()) {
+        let head = [delivered, lost];
+        let head = head.iter().chain(&dead).chain([&self.unplaced]);
+        for &number in head.chain(self.last.iter().flatten()) {
             prost::encoding::encode_varint(number, &mut bytes);
         }
         bytes
@@ -187,15 +188,15 @@ mod tests {
             marks.advance(&step(stream, outcome));
         }
         let bytes = marks.encode();
-        let hex: String = bytes[..41].iter().map(|b| format!("{b:02x}")).collect();
+        let hex: String = bytes[..42].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             hex,
             "010000000000000001000000000000000209090909090909090909090909090909\
-             02ab02000000\
+             02ab0200000000\
              01ac"
         );
-        assert_eq!(bytes[41], 2);
-        assert_eq!(bytes[42..], [0; 510]);
+        assert_eq!(bytes[42], 2);
+        assert_eq!(bytes[43..], [0; 510]);
     }
 
     #[test]
@@ -207,7 +208,7 @@ mod tests {
             totals: Totals {
                 delivered: u64::MAX,
                 lost: u64::MAX,
-                dead: [u64::MAX; 2],
+                dead: [u64::MAX; 3],
             },
             ..Marks::default()
         };
@@ -242,7 +243,7 @@ mod tests {
             Totals {
                 delivered: 3,
                 lost: 2,
-                dead: [1, 0]
+                dead: [1, 0, 0]
             }
         );
         assert_eq!(marks.last(StreamId([2; 16]), 0, 0), 2);

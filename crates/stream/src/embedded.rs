@@ -213,7 +213,7 @@ impl EmbeddedSender {
         };
         self.scratch.clear();
         if !record.encode(&mut self.scratch) || self.scratch.len() > PAYLOAD_BYTES_MAX {
-            return Err(Error::other(format!(
+            return Err(Error::refused(format!(
                 "record {} of lane {} is too large for topic {topic}",
                 record.n, record.lane
             )));

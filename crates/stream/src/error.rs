@@ -19,6 +19,7 @@ enum Kind {
     TopicsFile(PathBuf),
     Kafka(&'static str),
     TopicsDiffer(String),
+    Refused(String),
     NewerFormat(PathBuf, i64),
     PartitionCount {
         topic: String,
@@ -65,6 +66,17 @@ impl Error {
         Self::bare(Kind::Other(text.into()))
     }
 
+    /// A record that the stream refuses for itself: sent again it would be refused again.
+    pub fn refused(text: impl Into<String>) -> Self {
+        Self::bare(Kind::Refused(text.into()))
+    }
+
+    /// Whether a record was refused for itself. One of those sent and not acknowledged it was; sent one by one, they tell
+    /// which.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.kind, Kind::Refused(_))
+    }
+
     /// Whether the offset asked for does not exist: the topic was made anew, or retention overtook the reader.
     pub fn is_offset(&self) -> bool {
         matches!(
@@ -91,6 +103,19 @@ impl Error {
     }
 
     pub(crate) fn kafka(tried: &'static str, source: rdkafka::error::KafkaError) -> Self {
+        use rdkafka::error::RDKafkaErrorCode as Code;
+        let refusals = [
+            Code::MessageSizeTooLarge,
+            Code::InvalidMessageSize,
+            Code::InvalidRecord,
+            Code::MessageBatchTooLarge,
+        ];
+        if source
+            .rdkafka_error_code()
+            .is_some_and(|code| refusals.contains(&code))
+        {
+            return Self::refused(format!("kafka: cannot {tried}: {source}"));
+        }
         Self {
             kind: Kind::Kafka(tried),
             source: Some(source.into()),
@@ -190,7 +215,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.kind {
             Kind::Kafka(tried) => write!(f, "kafka: cannot {tried}")?,
-            Kind::TopicsDiffer(text) => f.write_str(text)?,
+            Kind::TopicsDiffer(text) | Kind::Refused(text) => f.write_str(text)?,
             Kind::Io(path) => write!(f, "cannot use {}", path.display())?,
             Kind::Journal(what) => write!(f, "cannot use the log of {what}")?,
             Kind::TopicsFile(path) => write!(f, "{} is not a list of topics", path.display())?,

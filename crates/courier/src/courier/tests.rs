@@ -148,6 +148,9 @@ struct Faults {
     fail_after: Option<u32>,
     /// The sender is full after this many sends, until it is asked for acknowledgements.
     full_after: Option<u32>,
+    /// A batch that holds this number of lane 0 is refused when acknowledgements are asked for.
+    refuse: Option<u64>,
+    refusing: bool,
     since_asked: u32,
     senders: u32,
 }
@@ -171,12 +174,22 @@ impl Sender for Faulty {
             return Err(SendError::Full);
         }
         faults.since_asked += 1;
+        if record.lane == 0 && Some(record.n) == faults.refuse && !record.is_tombstone() {
+            // As a broker does: nothing of the batch is kept.
+            faults.refusing = true;
+        }
+        if faults.refusing {
+            return Ok(());
+        }
         self.inner.send(topic, record)
     }
 
     fn acknowledged(&mut self, wait: Duration) -> stream::Result<u64> {
         let mut faults = self.faults.lock().unwrap();
         faults.since_asked = 0;
+        if std::mem::take(&mut faults.refusing) {
+            return Err(stream::Error::refused("made to refuse"));
+        }
         let count = self.inner.acknowledged(wait)?;
         Ok(if faults.withhold { 0 } else { count })
     }
@@ -389,6 +402,45 @@ fn what_is_not_understood_goes_to_the_dead_letters() {
         metric(&registry, "sluice_journal_delivered_total{journal=\"0\"} 2"),
         "a restart resets nothing"
     );
+}
+
+#[test]
+fn a_refused_record_is_found_kept_and_replaced_by_a_tombstone() {
+    let mut bench = Bench::new();
+    let records: Vec<_> = (1..=6).map(|n| click(0, n)).collect();
+    bench.record(&records);
+    let faults = Arc::new(Mutex::new(Faults {
+        refuse: Some(3),
+        ..Faults::default()
+    }));
+    let (mut courier, registry) = bench.courier();
+    let acknowledged = std::cell::Cell::new(0);
+    courier
+        .run(
+            &mut || Ok(faulty(&bench, &faults)),
+            &Clock::fixed(NOW_MS),
+            &|| acknowledged.get() == 6,
+            &mut |shipped| acknowledged.set(acknowledged.get() + shipped.acknowledged),
+        )
+        .unwrap();
+    let mut found: Vec<_> = bench
+        .clicks()
+        .iter()
+        .map(|record| (record.n, record.is_tombstone()))
+        .collect();
+    found.dedup();
+    let expected = [1, 2, 3, 4, 5, 6].map(|n| (n, n == 3));
+    assert_eq!(found[found.len() - 6..], expected);
+    let letters = std::fs::read(bench.journal().join("dead-letters.log")).unwrap();
+    let payload = records[2].encode_to_vec();
+    assert!(letters.windows(payload.len()).any(|part| part == payload));
+    for line in [
+        "sluice_journal_dead_total{journal=\"0\",reason=\"refused\"} 1",
+        "sluice_journal_delivered_total{journal=\"0\"} 5",
+        "sluice_journal_lost_total{journal=\"0\",reason=\"hole\"} 0",
+    ] {
+        assert!(metric(&registry, line), "{line}");
+    }
 }
 
 #[test]
