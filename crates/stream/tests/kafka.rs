@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use stream::kafka::{Cleanup, KindNames, Settings, Topic, check_topics, create_topics};
+use stream::kafka::{Cleanup, KindNames, Security, Settings, Topic, check_topics, create_topics};
 use stream::{Kafka, Record, SendError, StreamId};
 use testkit::kafka::Broker;
 use testkit::wait;
@@ -220,4 +220,55 @@ fn a_record_too_large_ends_the_sender() {
     wait::until("a new one goes on", BOUND, || {
         sender.acknowledged(Duration::from_millis(50)).unwrap() == 1
     });
+}
+
+#[test]
+fn tls_and_passwords() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = broker("tls_and_passwords", &folder) else {
+        return;
+    };
+    let topics = [topic("t.things", 1)];
+    create_topics(&settings(&broker), &topics, 1).unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, format!("{}\n", testkit::kafka::PASSWORD)).unwrap();
+    let secured = |mechanism: &str, user: &str| Settings {
+        brokers: broker.secure_address(),
+        security: Security::SaslTls,
+        ca: broker.ca().to_str().unwrap().to_owned(),
+        user: user.to_owned(),
+        password_file: password.to_str().unwrap().to_owned(),
+        mechanism: mechanism.to_owned(),
+    };
+    for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
+        let settings = secured(mechanism, testkit::kafka::USER);
+        let kafka = Kafka::connect(&settings, &topics, KINDS).unwrap();
+        let mut sender = kafka.sender().unwrap();
+        sender.send("t.things", &record(0, 1)).unwrap();
+        wait::until("it is acknowledged", BOUND, || {
+            sender.acknowledged(Duration::from_millis(50)).unwrap() == 1
+        });
+    }
+    let error = Kafka::connect(&secured("PLAIN", "stranger"), &topics, KINDS).unwrap_err();
+    assert!(
+        error.to_string().contains("cannot reach a broker"),
+        "{error}"
+    );
+    // Without the certificate the broker is not believed.
+    let unknown = Settings {
+        ca: String::new(),
+        ..secured("PLAIN", testkit::kafka::USER)
+    };
+    assert!(Kafka::connect(&unknown, &topics, KINDS).is_err());
+    for (mechanism, user, said) in [
+        (
+            "MD5",
+            "sluice",
+            "kafka.mechanism is \"MD5\": choose one of PLAIN",
+        ),
+        ("PLAIN", "", "kafka.user is missing in the settings"),
+    ] {
+        let error = Kafka::connect(&secured(mechanism, user), &topics, KINDS).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
 }

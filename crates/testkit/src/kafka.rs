@@ -89,11 +89,18 @@ pub struct Broker {
     folder: PathBuf,
     jars: PathBuf,
     address: SocketAddr,
+    secure: SocketAddr,
     running: Option<Running>,
 }
 
+/// The user whom the secure listener knows, by PLAIN and SCRAM-SHA-512.
+pub const USER: &str = "sluice";
+/// That user's password.
+pub const PASSWORD: &str = "only for tests";
+
 impl Broker {
-    /// Starts a cluster of one in a folder; `properties` are added to its configuration.
+    /// Starts a cluster of one in a folder; `properties` are added to its configuration. Beside its open listener it has one
+    /// with TLS, under a certificate made here, that asks for a password.
     ///
     /// # Panics
     ///
@@ -101,15 +108,22 @@ impl Broker {
     pub fn start(jars: &Path, folder: &Path, properties: &[(&str, &str)]) -> Broker {
         fs::create_dir_all(folder).expect("a test's folder is writable");
         let ports =
-            [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a loopback port is free"));
-        let [address, controller] = ports.map(|port| port.local_addr().expect("it is bound"));
+            [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a loopback port is free"));
+        let [address, controller, secure] =
+            ports.map(|port| port.local_addr().expect("it is bound"));
         let mut text = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.bootstrap.servers={controller}\n\
-             listeners=PLAINTEXT://{address},CONTROLLER://{controller}\n\
-             advertised.listeners=PLAINTEXT://{address},CONTROLLER://{controller}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listeners=PLAINTEXT://{address},CONTROLLER://{controller},SECURE://{secure}\n\
+             advertised.listeners=PLAINTEXT://{address},CONTROLLER://{controller},SECURE://{secure}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL\n\
+             sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\n\
+             listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n\
+             listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+             ssl.keystore.type=PKCS12\n\
+             ssl.keystore.password={KEYSTORE_PASSWORD}\n\
+             ssl.keystore.location={}\n\
              controller.listener.names=CONTROLLER\n\
              log.dirs={}\n\
              offsets.topic.replication.factor=1\n\
@@ -118,6 +132,7 @@ impl Broker {
              transaction.state.log.min.isr=1\n\
              group.initial.rebalance.delay.ms=0\n\
              auto.create.topics.enable=false\n",
+            folder.join(KEYSTORE).display(),
             folder.join("log").display()
         );
         for (name, value) in properties {
@@ -125,21 +140,19 @@ impl Broker {
         }
         fs::write(folder.join("server.properties"), text).expect("a test's folder is writable");
         fs::write(folder.join("log4j2.properties"), LOGGING).expect("a test's folder is writable");
+        certify(folder);
         let mut broker = Broker {
             folder: folder.to_path_buf(),
             jars: jars.to_path_buf(),
             address,
+            secure,
             running: None,
         };
         let output = broker
             .java("kafka.tools.StorageTool", "128m")
-            .args([
-                "format",
-                "--standalone",
-                "-t",
-                "c2x1aWNlLXRlc3QtMDAwMQ",
-                "-c",
-            ])
+            .args(["format", "--standalone", "-t", CLUSTER, "--add-scram"])
+            .arg(format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]"))
+            .arg("-c")
             .arg(folder.join("server.properties"))
             .output()
             .expect("java starts");
@@ -156,6 +169,16 @@ impl Broker {
     /// `HOST:PORT`.
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// `HOST:PORT` of the listener with TLS and a password.
+    pub fn secure_address(&self) -> String {
+        self.secure.to_string()
+    }
+
+    /// The certificate (PEM) to check that listener by.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.join(CA)
     }
 
     /// Starts it again on what it has.
@@ -205,6 +228,48 @@ impl Broker {
             .arg(class);
         command
     }
+}
+
+/// The cluster's identity: any 16 bytes.
+const CLUSTER: &str = "c2x1aWNlLXRlc3QtMDAwMQ";
+
+const KEYSTORE: &str = "keystore.p12";
+const KEYSTORE_PASSWORD: &str = "changeit";
+const CA: &str = "ca.pem";
+
+/// Makes the broker's key and certificate.
+fn certify(folder: &Path) {
+    let keystore = folder.join(KEYSTORE);
+    let keytool = |arguments: &[&str]| {
+        let output = Command::new("keytool")
+            .args(arguments)
+            .args(["-alias", "broker", "-storetype", "PKCS12"])
+            .args(["-storepass", KEYSTORE_PASSWORD, "-keystore"])
+            .arg(&keystore)
+            .output()
+            .expect("keytool comes with java");
+        assert!(
+            output.status.success(),
+            "keytool: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+        output.stdout
+    };
+    keytool(&[
+        "-genkeypair",
+        "-keyalg",
+        "EC",
+        "-groupname",
+        "secp256r1",
+        "-dname",
+        "CN=localhost",
+        "-ext",
+        "san=ip:127.0.0.1,dns:localhost",
+        "-validity",
+        "3650",
+    ]);
+    let certificate = keytool(&["-exportcert", "-rfc"]);
+    fs::write(folder.join(CA), certificate).expect("a test's folder is writable");
 }
 
 /// Info to standard output, which says when the broker is up.
