@@ -104,14 +104,22 @@ pub(crate) fn create(
         .truncate(true)
         .open(&young)
         .map_err(Error::io("create", &young))?;
-    file.write_all_at(&header.bytes(), 0)
-        .map_err(Error::io("write", &young))?;
-    file.write_all_at(frames, HEADER_BYTES)
-        .map_err(Error::io("write", &young))?;
+    write(&file, &young, &header.bytes(), 0)?;
+    write(&file, &young, frames, HEADER_BYTES)?;
     sync(&file, &young)?;
     fs::rename(&young, &path).map_err(Error::io("create", &path))?;
     sync_folder(folder)?;
     Ok((file, path))
+}
+
+/// Every byte of a log file goes through here.
+pub(crate) fn write(file: &File, path: &Path, bytes: &[u8], at: u64) -> Result<(), Error> {
+    #[cfg(test)]
+    let (bytes, full) = crate::tests::disk::room(path, bytes);
+    let written = file.write_all_at(bytes, at);
+    #[cfg(test)]
+    let written = written.and(full);
+    written.map_err(Error::io("write", path))
 }
 
 /// Makes what was written durable.

@@ -9,7 +9,6 @@
 //! the same frames may be written to the same place later.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::file::{self, HEADER_BYTES, Header};
@@ -100,9 +99,7 @@ impl Appender {
     fn write(&mut self, frames: [&[u8]; 2], last_sequence: u64) -> Result<(), Error> {
         let mut end = self.end;
         for part in frames {
-            self.file
-                .write_all_at(part, end)
-                .map_err(Error::io("write", &self.path))?;
+            file::write(&self.file, &self.path, part, end)?;
             end += part.len() as u64;
         }
         self.sync()?;
@@ -114,9 +111,7 @@ impl Appender {
             &end.to_le_bytes(),
             &mut mark,
         );
-        self.file
-            .write_all_at(&mark, end)
-            .map_err(Error::io("write", &self.path))?;
+        file::write(&self.file, &self.path, &mark, end)?;
         self.end = end + MARK_BYTES as u64;
         self.synced_sequence = last_sequence;
         Ok(())
@@ -126,6 +121,7 @@ impl Appender {
         #[cfg(test)]
         if self.syncs_to_fail > 0 {
             self.syncs_to_fail -= 1;
+            crate::tests::disk::sync_failed(&self.path);
             return Err(Error::sync(
                 &self.path,
                 std::io::Error::other("made to fail"),

@@ -1,4 +1,4 @@
-//! A disk that forgets, for the thread that asks for one.
+//! A disk that forgets, fails and fills, for the thread that asks for one.
 //!
 //! The journal's files are real. What is kept beside them is what a power cut would leave for sure: the bytes of each file
 //! at its last successful sync, and the names in the folder at the folder's last sync. Everything newer may be on the disk
@@ -25,6 +25,12 @@ struct State {
     durable: BTreeMap<u64, Vec<u8>>,
     /// Names on the disk for sure.
     names: BTreeMap<String, u64>,
+    /// Files of which a sync failed: the kernel may have let their pages go, and a later sync says nothing about them.
+    failed: BTreeSet<u64>,
+    /// How many more syncs end before the power goes.
+    syncs_left: Option<u32>,
+    /// How many more bytes the disk takes.
+    room_bytes: Option<usize>,
 }
 
 /// Watches a folder as long as it lives.
@@ -33,6 +39,11 @@ pub(super) struct Disk(());
 /// Called for each file or folder that was synced.
 pub(crate) fn synced(path: &Path) -> io::Result<()> {
     with(path, |state| {
+        if let Some(left) = &mut state.syncs_left {
+            *left = left
+                .checked_sub(1)
+                .ok_or_else(|| io::Error::other("the power is gone"))?;
+        }
         if path == state.folder {
             state.names = names(path);
             let known: BTreeSet<u64> = state.names.values().copied().collect();
@@ -40,10 +51,33 @@ pub(crate) fn synced(path: &Path) -> io::Result<()> {
             return Ok(());
         }
         let inode = fs::metadata(path)?.ino();
-        state.durable.insert(inode, fs::read(path)?);
+        if !state.failed.contains(&inode) {
+            state.durable.insert(inode, fs::read(path)?);
+        }
         Ok(())
     })
     .unwrap_or(Ok(()))
+}
+
+/// Called for each file of which a sync was made to fail.
+pub(crate) fn sync_failed(path: &Path) {
+    with(path, |state| {
+        state.failed.insert(fs::metadata(path).unwrap().ino());
+    });
+}
+
+/// The part of `bytes` that the disk takes, and what it says of the rest.
+pub(crate) fn room<'a>(path: &Path, bytes: &'a [u8]) -> (&'a [u8], io::Result<()>) {
+    let taken = with(path, |state| {
+        let room = state.room_bytes.as_mut()?;
+        let taken = bytes.len().min(*room);
+        *room -= taken;
+        (taken < bytes.len()).then_some(taken)
+    });
+    match taken.flatten() {
+        Some(taken) => (&bytes[..taken], Err(io::ErrorKind::StorageFull.into())),
+        None => (bytes, Ok(())),
+    }
 }
 
 fn with<T>(path: &Path, act: impl FnOnce(&mut State) -> T) -> Option<T> {
@@ -60,6 +94,9 @@ impl Disk {
             folder: folder.to_owned(),
             durable: BTreeMap::new(),
             names: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            syncs_left: None,
+            room_bytes: None,
         };
         DISK.set(Some(state));
         Disk(())
@@ -67,6 +104,35 @@ impl Disk {
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         DISK.with_borrow_mut(|disk| act(disk.as_mut().expect("set as long as `self` lives")))
+    }
+
+    /// The power goes after this many more syncs: all later ones fail.
+    pub(super) fn power_goes_after(&self, syncs: u32) {
+        self.with(|state| state.syncs_left = Some(syncs));
+    }
+
+    /// None is as much as anybody wants.
+    pub(super) fn set_room(&self, bytes: Option<usize>) {
+        self.with(|state| state.room_bytes = bytes);
+    }
+
+    /// A file is on the disk as it is now.
+    pub(super) fn written(&self, path: &Path) {
+        let inode = fs::metadata(path).unwrap().ino();
+        self.with(|state| state.durable.insert(inode, fs::read(path).unwrap()));
+    }
+
+    /// The kernel writes some of what is new, as it may at any time.
+    pub(super) fn write_back(&self, lots: &mut Lots) {
+        self.with(|state| {
+            for (name, inode) in names(&state.folder) {
+                let mixed = state.mixed(&name, inode, lots);
+                state.durable.insert(inode, mixed);
+                if lots.draw(2) == 0 {
+                    state.names.insert(name, inode);
+                }
+            }
+        });
     }
 
     /// The power goes and comes back. Nobody may have a file of the folder open.
@@ -97,6 +163,8 @@ impl Disk {
                 .iter()
                 .map(|(name, inode)| (*inode, left[name].clone()))
                 .collect();
+            state.failed.clear();
+            state.syncs_left = None;
         });
     }
 }
