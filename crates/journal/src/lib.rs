@@ -7,6 +7,7 @@
 //! | `lock` | held with `flock` while somebody may write; names the process | [`FolderLock`] |
 //! | `ring` | the newest frames in a shared mapping, see `ring.rs` | the worker and its journal thread |
 //! | `{index:016x}.log` | all frames, copied and synced, see `file.rs` and `frame.rs` | one appender, any number of readers |
+//! | `quarantine-….bin` | bytes of a log file that went bad, see `quarantine.rs` | recovery makes it, a person deletes it |
 //!
 //! The worker's [`Writer`] puts a record into the ring and is done: from then on it survives the process. The journal
 //! thread's [`Flusher`] copies new frames to the log, syncs, and writes a *mark* that says how far the log is durable.
@@ -25,6 +26,7 @@ mod log;
 mod ring;
 
 mod flusher;
+mod quarantine;
 mod recovery;
 mod syncer;
 mod writer;

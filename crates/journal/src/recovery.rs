@@ -2,7 +2,7 @@
 //!
 //! The newest log file is walked forward. Bytes that are no frame are *corrupt* when a mark follows them (they were durable
 //! once) and *torn* when none does (a write that a crash cut short, or a hole a power cut left); either way the walk goes
-//! on at the next multiple of 8.
+//! on at the next multiple of 8. Corrupt bytes are copied into quarantine first of all (`quarantine.rs`).
 //!
 //! Worth saving are the records behind the last mark, and the ring's records beyond that mark's sequence: after a killed
 //! process those between `flushed` and `tail`; after a power cut whatever pages reached the disk, so the whole ring is
@@ -20,7 +20,7 @@ use crate::file::{self, HEADER_BYTES, Header};
 use crate::frame::{self, ALIGN, FRAME_BYTES_MIN, HEAD_BYTES, Head, Kind};
 use crate::ring::{self, Remains};
 use crate::scanner::{Scanner, follows};
-use crate::{Error, FolderLock, StreamId};
+use crate::{Error, FolderLock, StreamId, quarantine};
 
 /// A ring is mostly what it was made of: zeros hold no frame and are passed over a page at a time.
 const UNUSED: [u8; 4096] = [0; 4096];
@@ -34,6 +34,8 @@ pub struct Recovered {
     pub torn_bytes: u64,
     /// Bytes of the newest log file before its last mark that were no frame: durable once, damaged since.
     pub corrupt_bytes: u64,
+    /// Files that keep such bytes, made by this recovery; done again, it makes none.
+    pub quarantined_files: u64,
     /// The stream of the folder's last open; none in a new folder.
     pub previous: Option<StreamId>,
 }
@@ -101,12 +103,15 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
         }
         // A file without a readable header keeps the numbers of as many records as fit into it.
         let bytes = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
+        let whole = 0..bytes;
+        recovered.quarantined_files += quarantine::keep(folder, index, &[whole])?;
         recovered.corrupt_bytes += bytes;
         next.ordinal += bytes / FRAME_BYTES_MIN as u64 + 1;
     }
     if let Some(survey) = &newest {
-        recovered.torn_bytes = survey.torn_bytes;
-        recovered.corrupt_bytes = survey.corrupt_bytes;
+        recovered.torn_bytes = bytes_of(&survey.torn);
+        recovered.corrupt_bytes = bytes_of(&survey.corrupt);
+        recovered.quarantined_files = quarantine::keep(folder, next.index - 1, &survey.corrupt)?;
     }
 
     let remains = ring::remains(folder)?;
@@ -193,8 +198,10 @@ struct Survey {
     header: Header,
     /// Sequence of the last record that is durable for sure.
     marked_sequence: u64,
-    torn_bytes: u64,
-    corrupt_bytes: u64,
+    /// Bytes behind it that are no frame.
+    torn: Vec<Range<u64>>,
+    /// Bytes before it that are no frame.
+    corrupt: Vec<Range<u64>>,
     /// Frames of the records behind the last mark.
     bytes: Vec<u8>,
     records: Vec<(u64, Range<usize>)>,
@@ -214,16 +221,18 @@ impl Survey {
         let mut survey = Survey {
             header,
             marked_sequence,
-            torn_bytes: 0,
-            corrupt_bytes: 0,
+            torn: Vec::new(),
+            corrupt: Vec::new(),
             bytes,
             records,
         };
+        let mut from = HEADER_BYTES;
         while let Some(found) = scanner
             .next(&file, limit)
             .map_err(Error::io("read", path))?
         {
-            survey.torn_bytes += found.bad_bytes;
+            survey.torn.extend(not_empty(from..from + found.bad_bytes));
+            from = scanner.at;
             match found.kind {
                 Kind::Record => {
                     let from = survey.bytes.len();
@@ -240,8 +249,7 @@ impl Survey {
                         .push((found.sequence, from..survey.bytes.len()));
                 }
                 Kind::Mark => {
-                    survey.corrupt_bytes += survey.torn_bytes;
-                    survey.torn_bytes = 0;
+                    survey.corrupt.append(&mut survey.torn);
                     // A damaged record before the mark used its number all the same.
                     survey.marked_sequence = survey.marked_sequence.max(found.sequence);
                     survey.bytes.clear();
@@ -250,7 +258,7 @@ impl Survey {
                 Kind::End => {}
             }
         }
-        survey.torn_bytes += limit.saturating_sub(scanner.at);
+        survey.torn.extend(not_empty(from..limit));
         Ok(Some(survey))
     }
 
@@ -260,6 +268,14 @@ impl Survey {
             .map(|(sequence, range)| (*sequence, &self.bytes[range.clone()]))
             .collect()
     }
+}
+
+fn not_empty(range: Range<u64>) -> Option<Range<u64>> {
+    Some(range).filter(|range| !range.is_empty())
+}
+
+fn bytes_of(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
 }
 
 /// The last durable sequence of a stream in this folder; None when it has no file here.

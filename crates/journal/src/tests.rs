@@ -4,6 +4,8 @@ pub(crate) mod disk;
 mod model;
 
 use std::fs::{self, File};
+use std::io::Write;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -380,6 +382,100 @@ fn a_file_with_a_damaged_header_is_counted_and_passed_over() {
         entries[1].ordinal > entries[0].ordinal + 1,
         "the damaged file's record keeps its number"
     );
+}
+
+/// Three records in one file, the middle one overwritten in part; returns where it stands.
+fn damage_the_middle(folder: &Path) -> Range<u64> {
+    let mut log = Log::open(folder, options(1)).unwrap().0;
+    for text in ["one", "two", "three"] {
+        log.append(text.as_bytes()).unwrap();
+        log.sync().unwrap();
+    }
+    let frame_bytes = (frame::frame_bytes(3) + MARK_BYTES) as u64;
+    let from = HEADER_BYTES + frame_bytes;
+    let file = File::options().write(true).open(newest(folder)).unwrap();
+    file.write_all_at(b"bad", from + 17).unwrap();
+    from..from + frame::frame_bytes(3) as u64
+}
+
+#[test]
+fn bytes_gone_bad_are_kept_once_and_outlive_their_file() {
+    let folder = folder();
+    let range = damage_the_middle(folder.path());
+    let log = fs::read(newest(folder.path())).unwrap();
+    let kept = folder.path().join(format!(
+        "quarantine-0000000000000001-{:016x}.bin",
+        range.start
+    ));
+    for quarantined_files in [1, 0] {
+        assert_eq!(
+            seal(folder.path()).unwrap(),
+            Some(Recovered {
+                corrupt_bytes: range.end - range.start,
+                quarantined_files,
+                previous: Some(StreamId([1; 16])),
+                ..Recovered::default()
+            })
+        );
+        let bytes = &log[range.start as usize..range.end as usize];
+        assert_eq!(fs::read(&kept).unwrap(), bytes);
+    }
+    assert_eq!(texts(&read_all(folder.path())), ["one", "three"]);
+
+    let (log, recovered) = Log::open(folder.path(), options(2)).unwrap();
+    assert_eq!(recovered.quarantined_files, 0);
+    drop(log);
+    delete_before(folder.path(), u64::MAX, |_| false).unwrap();
+    assert!(kept.exists());
+
+    // A file that cannot be read at all is kept whole; what is torn was never durable and is not kept.
+    let file = File::options()
+        .write(true)
+        .open(newest(folder.path()))
+        .unwrap();
+    file.write_all_at(&[b'?'; 100], 0).unwrap();
+    let recovered = seal(folder.path()).unwrap().unwrap();
+    assert_eq!(
+        (recovered.corrupt_bytes, recovered.quarantined_files),
+        (100, 1)
+    );
+    let (mut log, _) = Log::open(folder.path(), options(3)).unwrap();
+    log.append(b"four").unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let file = File::options()
+        .append(true)
+        .open(newest(folder.path()))
+        .unwrap();
+    (&file).write_all(b"torn").unwrap();
+    let recovered = seal(folder.path()).unwrap().unwrap();
+    assert_eq!((recovered.torn_bytes, recovered.quarantined_files), (4, 0));
+}
+
+#[test]
+fn a_power_cut_in_the_middle_of_a_recovery_leaves_no_half_of_what_went_bad() {
+    for (syncs, seed) in (0..6).flat_map(|syncs| (0..8).map(move |seed| (syncs, seed))) {
+        let folder = folder();
+        let disk = Disk::of(folder.path());
+        let range = damage_the_middle(folder.path());
+        disk.written(&newest(folder.path()));
+        disk.power_goes_after(syncs);
+        let done = seal(folder.path()).is_ok();
+        disk.cut(&mut Lots(seed));
+        let kept = || {
+            let name = format!("quarantine-0000000000000001-{:016x}.bin", range.start);
+            fs::metadata(folder.path().join(name))
+                .map(|found| found.len())
+                .ok()
+        };
+        let whole = Some(range.end - range.start);
+        assert!(
+            kept() == whole || kept().is_none() && !done,
+            "{syncs} {seed}"
+        );
+        seal(folder.path()).unwrap();
+        assert_eq!(kept(), whole, "{syncs} {seed}");
+    }
 }
 
 #[test]
