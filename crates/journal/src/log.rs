@@ -132,15 +132,20 @@ impl Appender {
 
     fn next_file(&mut self) -> Result<(), Error> {
         let first_sequence = self.synced_sequence + 1;
-        // Counted up also when making the file fails: it may have its name by then, and a reader may have it open.
-        self.header.index += 1;
         let header = Header {
             stream: self.header.stream,
-            index: self.header.index,
+            index: self.header.index + 1,
             first_sequence,
             ordinal: self.header.ordinal_of(first_sequence),
         };
-        let (file, path) = file::create(&self.folder, &header, &[])?;
+        let (file, path) = file::create(&self.folder, &header, &[]).inspect_err(|_| {
+            // It may have its name and a reader may have it open: then the next try takes the next index. Otherwise the
+            // same, because readers look for the next index first.
+            let path = file::path_of(&self.folder, header.index);
+            if path.try_exists().unwrap_or(true) {
+                self.header.index = header.index;
+            }
+        })?;
         (self.file, self.path, self.header, self.end) = (file, path, header, HEADER_BYTES);
         Ok(())
     }

@@ -250,6 +250,28 @@ fn a_lost_mark_hid_durable_records_of_a_file_that_was_not_the_newest() {
 }
 
 #[test]
+fn a_full_disk_at_the_end_of_a_file_hid_the_next_one_from_readers_for_a_while() {
+    let folder = folder();
+    let disk = Disk::of(folder.path());
+    let mut small = options(1);
+    small.log_bytes_max = HEADER_BYTES + 1;
+    let (mut writer, mut flusher, _) = open(folder.path(), small).unwrap();
+    let mut reader = Reader::open(folder.path(), Position::default()).unwrap();
+    let mut entries = Vec::new();
+    writer.append(b"one").unwrap();
+    flusher.flush().unwrap();
+    for delivered in [1, 0, 0] {
+        assert_eq!(reader.read(&mut entries, usize::MAX).unwrap(), delivered);
+    }
+    writer.append(b"two").unwrap();
+    disk.set_room(Some(0));
+    assert!(flusher.flush().unwrap_err().is_disk_full());
+    disk.set_room(None);
+    flusher.flush().unwrap();
+    assert_eq!(reader.read(&mut entries, usize::MAX).unwrap(), 1);
+}
+
+#[test]
 fn a_mark_was_not_durable_when_another_stream_followed_it() {
     for seed in 0..32 {
         let folder = folder();
