@@ -112,7 +112,7 @@ pub(crate) fn create(
     Ok((file, path))
 }
 
-/// Every byte of a log file goes through here.
+/// Every byte of a log file and of a new ring goes through here.
 pub(crate) fn write(file: &File, path: &Path, bytes: &[u8], at: u64) -> Result<(), Error> {
     #[cfg(test)]
     let (bytes, full) = crate::tests::disk::room(path, bytes);

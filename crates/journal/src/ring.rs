@@ -25,7 +25,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::frame::{HEAD_BYTES, Head};
-use crate::{Error, StreamId};
+use crate::{Error, StreamId, file};
 
 const _: () = assert!(
     cfg!(target_endian = "little"),
@@ -87,12 +86,10 @@ pub(crate) fn create(
     let mut at = 0;
     while at < bytes + PAGE_BYTES as u64 {
         let part = zeros.len().min((bytes + PAGE_BYTES as u64 - at) as usize);
-        file.write_all_at(&zeros[..part], at)
-            .map_err(Error::io("write", &young))?;
+        file::write(&file, &young, &zeros[..part], at)?;
         at += part as u64;
     }
-    file.write_all_at(&header(stream, bytes), 0)
-        .map_err(Error::io("write", &young))?;
+    file::write(&file, &young, &header(stream, bytes), 0)?;
     fs::rename(&young, &path).map_err(Error::io("create", &path))?;
 
     let raw = MmapOptions::new()

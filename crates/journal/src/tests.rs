@@ -1,6 +1,7 @@
 //! Whole journals: what was recorded comes back in order, exactly once, whatever happened in between.
 
 pub(crate) mod disk;
+mod failing_disk;
 mod model;
 
 use std::fs::{self, File};
