@@ -30,7 +30,7 @@ const MAGIC: &[u8; 8] = b"SLUICECU";
 const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 32;
 /// Whole pages, so that no disk block holds parts of both slots.
-const SLOT_BYTES: usize = 12 << 10;
+pub(crate) const SLOT_BYTES: usize = 12 << 10;
 
 /// A checksummed, atomically replaced value in a file.
 pub struct Cursor {
@@ -67,6 +67,11 @@ impl Cursor {
             file.sync_data().map_err(|cause| Error::sync(path, cause))?;
             sync_folder(folder)?;
         }
+        Cursor::of(file, path)
+    }
+
+    /// Of a file that has both slots.
+    pub(crate) fn of(file: File, path: &Path) -> Result<(Cursor, Option<Vec<u8>>), Error> {
         let mut newest: Option<(u64, u64, Vec<u8>)> = None;
         for slot in 0..2 {
             if let Some((generation, value)) = read_slot(&file, path, slot)?
@@ -111,7 +116,7 @@ impl Cursor {
 }
 
 /// What a slot begins with when it holds this value.
-fn slot(generation: u64, value: &[u8]) -> Vec<u8> {
+pub(crate) fn slot(generation: u64, value: &[u8]) -> Vec<u8> {
     let mut slot = vec![0; HEAD_BYTES + value.len()];
     slot[0..8].copy_from_slice(MAGIC);
     slot[8..12].copy_from_slice(&VERSION.to_le_bytes());
