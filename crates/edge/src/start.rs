@@ -124,6 +124,14 @@ impl Edge {
             let (writer, flusher, recovered) =
                 open(&folder, options).map_err(|error| because("journal")(&error))?;
             tracing::info!(journal = index, %stream, recovered = recovered.records, "journal opened");
+            if recovered.corrupt_bytes > 0 {
+                tracing::error!(
+                    journal = index,
+                    bytes = recovered.corrupt_bytes,
+                    files = recovered.quarantined_files,
+                    "the journal was damaged, what could not be read is in its quarantine files"
+                );
+            }
             let keyring =
                 Keyring::parse(&parts.keys).map_err(|error| because("token keys")(&error))?;
             let (sender, receiver) = watch::channel(0);

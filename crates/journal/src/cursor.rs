@@ -30,7 +30,7 @@ const MAGIC: &[u8; 8] = b"SLUICECU";
 const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 32;
 /// Whole pages, so that no disk block holds parts of both slots.
-const SLOT_BYTES: usize = 12 << 10;
+pub(crate) const SLOT_BYTES: usize = 12 << 10;
 
 /// A checksummed, atomically replaced value in a file.
 pub struct Cursor {
@@ -67,6 +67,11 @@ impl Cursor {
             file.sync_data().map_err(|cause| Error::sync(path, cause))?;
             sync_folder(folder)?;
         }
+        Cursor::of(file, path)
+    }
+
+    /// Of a file that has both slots.
+    pub(crate) fn of(file: File, path: &Path) -> Result<(Cursor, Option<Vec<u8>>), Error> {
         let mut newest: Option<(u64, u64, Vec<u8>)> = None;
         for slot in 0..2 {
             if let Some((generation, value)) = read_slot(&file, path, slot)?
@@ -98,16 +103,8 @@ impl Cursor {
             return Err(Error::cursor_too_large(&self.path, bytes.len()));
         }
         let generation = self.generation + 1;
-        let mut slot = vec![0; HEAD_BYTES + bytes.len()];
-        slot[0..8].copy_from_slice(MAGIC);
-        slot[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        slot[16..24].copy_from_slice(&generation.to_le_bytes());
-        slot[24..28].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
-        slot[HEAD_BYTES..].copy_from_slice(bytes);
-        let crc = checksum(&slot);
-        slot[12..16].copy_from_slice(&crc.to_le_bytes());
         self.file
-            .write_all_at(&slot, self.slot * SLOT_BYTES as u64)
+            .write_all_at(&slot(generation, bytes), self.slot * SLOT_BYTES as u64)
             .map_err(Error::io("write", &self.path))?;
         self.file
             .sync_data()
@@ -116,6 +113,19 @@ impl Cursor {
         self.slot = 1 - self.slot;
         Ok(())
     }
+}
+
+/// What a slot begins with when it holds this value.
+pub(crate) fn slot(generation: u64, value: &[u8]) -> Vec<u8> {
+    let mut slot = vec![0; HEAD_BYTES + value.len()];
+    slot[0..8].copy_from_slice(MAGIC);
+    slot[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    slot[16..24].copy_from_slice(&generation.to_le_bytes());
+    slot[24..28].copy_from_slice(&(value.len() as u32).to_le_bytes());
+    slot[HEAD_BYTES..].copy_from_slice(value);
+    let crc = checksum(&slot);
+    slot[12..16].copy_from_slice(&crc.to_le_bytes());
+    slot
 }
 
 fn read_slot(file: &File, path: &Path, slot: u64) -> Result<Option<(u64, Vec<u8>)>, Error> {
@@ -139,6 +149,10 @@ fn read_slot(file: &File, path: &Path, slot: u64) -> Result<Option<(u64, Vec<u8>
         return Ok(None);
     }
     let generation = u64::from_le_bytes(bytes[16..24].try_into().expect("8 bytes"));
+    // No cursor was saved so often, and none could be saved after it.
+    if generation == u64::MAX {
+        return Ok(None);
+    }
     Ok(Some((
         generation,
         bytes[HEAD_BYTES..HEAD_BYTES + value_bytes].to_vec(),
@@ -183,6 +197,19 @@ mod tests {
         assert_eq!(value(&path).unwrap(), [7; CURSOR_BYTES_MAX]);
         assert!(cursor.save(&[7; CURSOR_BYTES_MAX + 1]).is_err());
         assert_eq!(value(&path).unwrap(), [7; CURSOR_BYTES_MAX]);
+    }
+
+    #[test]
+    fn a_made_up_last_generation_kept_later_saves_from_counting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cursor");
+        drop(Cursor::open(&path).unwrap());
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&slot(u64::MAX, b"made up"), 0).unwrap();
+        let (mut cursor, none) = Cursor::open(&path).unwrap();
+        assert_eq!(none, None);
+        cursor.save(b"saved").unwrap();
+        assert_eq!(value(&path).unwrap(), b"saved");
     }
 
     #[test]

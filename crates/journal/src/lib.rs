@@ -38,6 +38,9 @@ mod cursor;
 mod error;
 mod lock;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -27,9 +27,13 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::{MmapOptions, MmapRaw};
+#[cfg(loom)]
+use loom::sync::atomic::Ordering;
+#[cfg(not(loom))]
+use std::sync::atomic::Ordering;
+
+use map::Map;
 
 use crate::frame::{HEAD_BYTES, Head};
 use crate::{Error, StreamId, file};
@@ -48,11 +52,6 @@ const FLUSHED_AT: usize = 256;
 const RING_BYTES_MIN: u64 = 4096;
 
 pub(crate) const NAME: &str = "ring";
-
-struct Map {
-    raw: MmapRaw,
-    mask: u64,
-}
 
 /// The worker's side.
 pub(crate) struct Producer {
@@ -92,22 +91,19 @@ pub(crate) fn create(
     file::write(&file, &young, &header(stream, bytes), 0)?;
     fs::rename(&young, &path).map_err(Error::io("create", &path))?;
 
-    let raw = MmapOptions::new()
-        .len(PAGE_BYTES + bytes as usize)
-        .populate()
-        .map_raw(&file)
-        .map_err(Error::io("map", &path))?;
-    let map = Arc::new(Map {
-        raw,
-        mask: bytes - 1,
-    });
-    Ok((
-        Producer {
-            map: Arc::clone(&map),
-            tail: 0,
-        },
-        Consumer { map, flushed: 0 },
+    Ok(ends(
+        Map::of(&file, bytes).map_err(Error::io("map", &path))?,
     ))
+}
+
+/// The two sides of an empty ring.
+fn ends(map: Map) -> (Producer, Consumer) {
+    let map = Arc::new(map);
+    let producer = Producer {
+        map: Arc::clone(&map),
+        tail: 0,
+    };
+    (producer, Consumer { map, flushed: 0 })
 }
 
 impl Producer {
@@ -155,17 +151,9 @@ impl Consumer {
             bytes <= self.map.data_bytes(),
             "the ring's tail is not beyond its room"
         );
-        let start = self.flushed & self.map.mask;
-        let first = bytes.min(self.map.data_bytes() - start);
         // SAFETY: [flushed, tail) was published with Release and is left alone by the worker until `release`, which
-        // needs this side mutably and therefore ends these borrows; both pieces lie inside the data area.
-        unsafe {
-            let data = self.map.data();
-            [
-                std::slice::from_raw_parts(data.add(start as usize), first as usize),
-                std::slice::from_raw_parts(data, (bytes - first) as usize),
-            ]
-        }
+        // needs this side mutably and therefore ends these borrows.
+        unsafe { self.map.pieces(self.flushed, bytes) }
     }
 
     /// Gives the oldest `bytes` back to the worker.
@@ -179,39 +167,156 @@ impl Consumer {
     }
 }
 
-impl Map {
-    fn data_bytes(&self) -> u64 {
-        self.mask + 1
+#[cfg(not(loom))]
+mod map {
+    use std::fs::File;
+    use std::io;
+    use std::sync::atomic::AtomicU64;
+
+    use memmap2::{MmapOptions, MmapRaw};
+
+    use super::{FLUSHED_AT, PAGE_BYTES, TAIL_AT};
+
+    pub(super) struct Map {
+        raw: MmapRaw,
+        mask: u64,
     }
 
-    fn data(&self) -> *mut u8 {
-        // SAFETY: the mapping is one page longer than the data area, by `create`.
-        unsafe { self.raw.as_mut_ptr().add(PAGE_BYTES) }
+    impl Map {
+        /// Of a file of one page and `bytes`, a power of two.
+        pub(super) fn of(file: &File, bytes: u64) -> io::Result<Map> {
+            let raw = MmapOptions::new()
+                .len(PAGE_BYTES + bytes as usize)
+                .populate()
+                .map_raw(file)?;
+            Ok(Map {
+                raw,
+                mask: bytes - 1,
+            })
+        }
+
+        pub(super) fn data_bytes(&self) -> u64 {
+            self.mask + 1
+        }
+
+        fn data(&self) -> *mut u8 {
+            // SAFETY: the mapping is one page longer than the data area, by `of`.
+            unsafe { self.raw.as_mut_ptr().add(PAGE_BYTES) }
+        }
+
+        pub(super) fn tail(&self) -> &AtomicU64 {
+            // SAFETY: 8-aligned, inside the header page, mapped as long as `self`, and only ever used as an atomic.
+            unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(TAIL_AT).cast()) }
+        }
+
+        pub(super) fn flushed(&self) -> &AtomicU64 {
+            // SAFETY: as for `tail`.
+            unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(FLUSHED_AT).cast()) }
+        }
+
+        /// # Safety
+        /// The caller owns the positions `[at, at + bytes.len())` and they are no more than the data area.
+        pub(super) unsafe fn copy_in(&self, at: u64, bytes: &[u8]) {
+            let start = (at & self.mask) as usize;
+            let first = bytes.len().min(self.data_bytes() as usize - start);
+            // SAFETY: both pieces end inside the data area by the line above; the caller owns them.
+            unsafe {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data().add(start), first);
+                std::ptr::copy_nonoverlapping(
+                    bytes.as_ptr().add(first),
+                    self.data(),
+                    bytes.len() - first,
+                );
+            }
+        }
+
+        /// The positions `[at, at + bytes)` as the one or two pieces in which they lie.
+        ///
+        /// # Safety
+        /// Nobody writes to these positions while the pieces are borrowed, and they are no more than the data area.
+        pub(super) unsafe fn pieces(&self, at: u64, bytes: u64) -> [&[u8]; 2] {
+            let start = at & self.mask;
+            let first = bytes.min(self.data_bytes() - start);
+            // SAFETY: both pieces end inside the data area by the line above; the caller keeps writers away.
+            unsafe {
+                [
+                    std::slice::from_raw_parts(self.data().add(start as usize), first as usize),
+                    std::slice::from_raw_parts(self.data(), (bytes - first) as usize),
+                ]
+            }
+        }
+    }
+}
+
+/// The same memory for loom, which follows who may see what each position and each byte holds. Only the memory differs:
+/// what the two sides do with it is the code above.
+#[cfg(loom)]
+mod map {
+    use std::fs::File;
+    use std::io;
+
+    use loom::cell::UnsafeCell;
+    use loom::sync::atomic::AtomicU64;
+
+    pub(super) struct Map {
+        tail: AtomicU64,
+        flushed: AtomicU64,
+        data: Box<[UnsafeCell<u8>]>,
     }
 
-    fn tail(&self) -> &AtomicU64 {
-        // SAFETY: 8-aligned, inside the header page, mapped as long as `self`, and only ever used as an atomic.
-        unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(TAIL_AT).cast()) }
-    }
+    // SAFETY: as the mapping is; that the sides keep off each other's cells is what loom finds out.
+    unsafe impl Sync for Map {}
 
-    fn flushed(&self) -> &AtomicU64 {
-        // SAFETY: as for `tail`.
-        unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(FLUSHED_AT).cast()) }
-    }
+    impl Map {
+        pub(super) fn of(_file: &File, bytes: u64) -> io::Result<Map> {
+            Ok(Map::new(bytes))
+        }
 
-    /// # Safety
-    /// The caller owns the positions `[at, at + bytes.len())` and they are no more than the data area.
-    unsafe fn copy_in(&self, at: u64, bytes: &[u8]) {
-        let start = (at & self.mask) as usize;
-        let first = bytes.len().min(self.data_bytes() as usize - start);
-        // SAFETY: both pieces end inside the data area by the line above; the caller owns them.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data().add(start), first);
-            std::ptr::copy_nonoverlapping(
-                bytes.as_ptr().add(first),
-                self.data(),
-                bytes.len() - first,
-            );
+        pub(super) fn new(bytes: u64) -> Map {
+            Map {
+                tail: AtomicU64::new(0),
+                flushed: AtomicU64::new(0),
+                data: (0..bytes).map(|_| UnsafeCell::new(0)).collect(),
+            }
+        }
+
+        pub(super) fn data_bytes(&self) -> u64 {
+            self.data.len() as u64
+        }
+
+        pub(super) fn tail(&self) -> &AtomicU64 {
+            &self.tail
+        }
+
+        pub(super) fn flushed(&self) -> &AtomicU64 {
+            &self.flushed
+        }
+
+        fn cell(&self, at: u64) -> &UnsafeCell<u8> {
+            &self.data[(at % self.data_bytes()) as usize]
+        }
+
+        /// # Safety
+        /// As for the mapping.
+        pub(super) unsafe fn copy_in(&self, at: u64, bytes: &[u8]) {
+            for (&byte, at) in bytes.iter().zip(at..) {
+                // SAFETY: the pointer is good inside the closure; loom panics where the caller does not own the cell.
+                self.cell(at).with_mut(|cell| unsafe { *cell = byte });
+            }
+        }
+
+        /// # Safety
+        /// As for the mapping.
+        pub(super) unsafe fn pieces(&self, at: u64, bytes: u64) -> [&[u8]; 2] {
+            let first = bytes.min(self.data_bytes() - at % self.data_bytes());
+            [at..at + first, at + first..at + bytes].map(|piece| {
+                let copy: Box<[u8]> = piece
+                    // SAFETY: as in `copy_in`.
+                    .map(|at| self.cell(at).with(|cell| unsafe { *cell }))
+                    .collect();
+                // Cells do not lie side by side, so this is a copy; a model makes few and short ones, and ends.
+                &*Box::leak(copy)
+            })
         }
     }
 }
@@ -288,5 +393,93 @@ mod tests {
             hex,
             "534c5549434552470100000073071867303132333435363738396162636465660010000000000000"
         );
+    }
+}
+
+/// Every order in which the two sides' steps can fall and be seen. Run alone, because everything then has loom's atomics:
+/// `RUSTFLAGS="--cfg loom" cargo test -p journal --lib --release ring::`
+#[cfg(all(test, loom))]
+mod every_order {
+    use loom::thread;
+
+    use super::*;
+    use crate::frame::{FRAME_BYTES_MIN, Kind};
+
+    const STREAM: StreamId = StreamId([7; 16]);
+    /// Two frames and two thirds of one: the third needs room given back and lies across the end.
+    const DATA_BYTES: u64 = 64;
+    /// Two that always succeed, one that does where the thread was quick. Nobody waits for the other, so that the orders
+    /// are few enough to try all.
+    const APPENDS: usize = 3;
+    const FLUSHES: usize = 2;
+
+    fn payload(sequence: u64) -> [u8; 8] {
+        [sequence as u8; 8]
+    }
+
+    /// Returns the last sequence taken.
+    fn append_some(mut producer: Producer) -> u64 {
+        let mut last = 0;
+        for _ in 0..APPENDS {
+            let payload = payload(last + 1);
+            let head = Head::new(Kind::Record, STREAM, last + 1, &payload);
+            let room = producer.has_room(head.frame_bytes());
+            let taken = producer.push(&head, &payload);
+            assert!(taken || !room, "room once seen does not go away");
+            last += u64::from(taken);
+        }
+        last
+    }
+
+    /// The sequences of whole frames with the right bytes.
+    fn sequences(pieces: [&[u8]; 2]) -> Vec<u64> {
+        let bytes = pieces.concat();
+        assert_eq!(bytes.len() % FRAME_BYTES_MIN, 0, "only whole frames");
+        bytes
+            .chunks(FRAME_BYTES_MIN)
+            .map(|frame| {
+                let head = Head::parse(frame).expect("a frame");
+                assert_eq!(&frame[HEAD_BYTES..], payload(head.sequence));
+                assert!(head.is_of(STREAM, &frame[HEAD_BYTES..]));
+                head.sequence
+            })
+            .collect()
+    }
+
+    /// Takes what is there, gives back some of it, and returns the last sequence given back.
+    fn flush(consumer: &mut Consumer, frames_max: usize, mut last: u64) -> u64 {
+        let found = sequences(consumer.unflushed());
+        for (sequence, expected) in found.iter().zip(last + 1..) {
+            assert_eq!(*sequence, expected);
+        }
+        let frames = found.len().min(frames_max);
+        consumer.release((frames * FRAME_BYTES_MIN) as u64);
+        last += frames as u64;
+        last
+    }
+
+    fn model(frames_max: usize) {
+        loom::model(move || {
+            let (producer, mut consumer) = ends(Map::new(DATA_BYTES));
+            let worker = thread::spawn(move || append_some(producer));
+            let mut flushed = 0;
+            for _ in 0..FLUSHES {
+                flushed = flush(&mut consumer, frames_max, flushed);
+            }
+            let appended = worker.join().expect("the worker's assertions hold");
+            flushed = flush(&mut consumer, usize::MAX, flushed);
+            assert_eq!(flushed, appended);
+            assert_eq!(consumer.unflushed_bytes(), 0);
+        });
+    }
+
+    #[test]
+    fn each_frame_is_handed_over_whole_and_once() {
+        model(usize::MAX);
+    }
+
+    #[test]
+    fn room_is_written_again_only_when_it_was_given_back() {
+        model(1);
     }
 }
