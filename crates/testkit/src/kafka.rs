@@ -4,7 +4,7 @@
 //! of its brokers' lives.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -107,10 +107,7 @@ impl Broker {
     /// When it does not start; the message holds what it wrote.
     pub fn start(jars: &Path, folder: &Path, properties: &[(&str, &str)]) -> Broker {
         fs::create_dir_all(folder).expect("a test's folder is writable");
-        let ports =
-            [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a loopback port is free"));
-        let [address, controller, secure] =
-            ports.map(|port| port.local_addr().expect("it is bound"));
+        let [address, controller, secure] = [(); 3].map(|()| crate::lasting_address());
         let mut text = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\

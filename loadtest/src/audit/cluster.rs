@@ -1,7 +1,7 @@
 //! The system under audit: a broker and a process a part, each started again when it has ended.
 
 use std::error::Error;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn start(folder: &Path, bin: &Path, jars: &Path) -> Result<Self, Box<dyn Error>> {
         let broker = Broker::start(jars, &folder.join("kafka"), &[]);
-        let edge = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let edge = testkit::lasting_address();
         let mut cluster = Self {
             folder: folder.to_path_buf(),
             bin: bin.to_path_buf(),

@@ -44,8 +44,8 @@ fn every_answered_click_is_counted_once_though_the_process_is_killed_three_times
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let ledger = folder.path().join("ledger");
-    let mut system = System::start(&data, &[]);
-    let edge = system.edge;
+    let edge = testkit::lasting_address();
+    let mut system = System::start_at(edge, &data, &[]);
 
     let mut generate = Command::new(bin("loadtest"));
     generate
