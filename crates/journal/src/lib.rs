@@ -31,6 +31,7 @@ mod recovery;
 mod syncer;
 mod writer;
 
+mod inspect;
 mod reader;
 mod scanner;
 
@@ -49,6 +50,7 @@ pub use error::Error;
 pub use file::delete_before;
 pub use flusher::{Flushed, Flusher};
 pub use frame::PAYLOAD_BYTES_MAX;
+pub use inspect::{FileInspection, Inspection, RingInspection, inspect};
 pub use lock::FolderLock;
 pub use log::Log;
 pub use reader::{Entry, Position, Reader, Skipped};

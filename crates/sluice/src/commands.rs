@@ -31,6 +31,21 @@ pub(crate) enum Catalog {
     },
 }
 
+/// `sluice journal …`
+#[derive(Subcommand)]
+pub(crate) enum Journal {
+    /// Print what a worker's journal holds; change nothing.
+    Inspect {
+        /// The journal's folder: `DATA/journal/0`.
+        folder: PathBuf,
+    },
+    /// Fail where a journal is damaged.
+    Verify {
+        /// The journal's folder.
+        folder: PathBuf,
+    },
+}
+
 /// `sluice report`
 #[derive(Args)]
 pub(crate) struct Report {
@@ -168,6 +183,47 @@ pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
         Format::Csv => report.csv(),
     };
     print(&text)
+}
+
+pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {
+    let (Journal::Inspect { folder } | Journal::Verify { folder }) = command;
+    let found = journal::inspect(folder).map_err(refuse)?;
+    if let Journal::Inspect { .. } = command {
+        for file in &found.files {
+            let stream = match file.stream {
+                Some(stream) => format!("stream {stream} from {}", file.first_sequence),
+                None => "its header is damaged".to_owned(),
+            };
+            print(&format!(
+                "{:016x}.log  {:>10} bytes  {:>8} records  {} not marked  {} corrupt  {} torn  {stream}",
+                file.index,
+                file.bytes,
+                file.records,
+                file.records_unmarked,
+                file.corrupt_bytes,
+                file.torn_bytes
+            ))?;
+        }
+        if let Some(ring) = &found.ring {
+            print(&format!(
+                "ring                  {:>10} bytes  {} bytes not in the log  stream {}",
+                ring.bytes, ring.unflushed_bytes, ring.stream
+            ))?;
+        }
+        return Ok(());
+    }
+    let records: u64 = found.files.iter().map(|file| file.records).sum();
+    let corrupt: u64 = found.files.iter().map(|file| file.corrupt_bytes).sum();
+    if corrupt > 0 {
+        return Err(refuse(format!(
+            "{}: {corrupt} bytes are damaged: what recovery finds is copied to quarantine files there; see sluice journal inspect",
+            folder.display()
+        )));
+    }
+    print(&format!(
+        "{}: {records} records, none damaged",
+        folder.display()
+    ))
 }
 
 pub(crate) fn explain_conversion(arguments: &ExplainConversion) -> Result<(), Refusal> {

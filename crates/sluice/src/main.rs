@@ -47,6 +47,9 @@ enum Command {
     /// Work with a catalog.
     #[command(subcommand)]
     Catalog(commands::Catalog),
+    /// Look into a worker's journal.
+    #[command(subcommand)]
+    Journal(commands::Journal),
     /// Print a report: clicks, conversions and money.
     Report(commands::Report),
     /// Print why an order was credited to whom it was.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Reports(common) => up::one(Part::Reports, &common),
         Command::Topics(command) => answered(topics::run(&command)),
         Command::Catalog(command) => answered(commands::catalog(&command)),
+        Command::Journal(command) => answered(commands::journal(&command)),
         Command::Report(arguments) => answered(commands::report(&arguments)),
         Command::ExplainConversion(arguments) => answered(commands::explain_conversion(&arguments)),
         Command::DumpStore(arguments) => answered(commands::dump_store(&arguments)),

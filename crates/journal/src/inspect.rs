@@ -1,0 +1,166 @@
+//! What a journal folder holds, for a person. Reads only; takes no lock, so that it may be asked beside a writer.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::file::{self, HEADER_BYTES, Header};
+use crate::frame::Kind;
+use crate::scanner::Scanner;
+use crate::{Error, StreamId, ring};
+
+/// A journal folder at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Its log files, oldest first.
+    pub files: Vec<FileInspection>,
+    /// Its ring, where there is one.
+    pub ring: Option<RingInspection>,
+}
+
+/// One log file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileInspection {
+    /// As in its name.
+    pub index: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// The stream it belongs to; none where its header is damaged, and then nothing of it is readable.
+    pub stream: Option<StreamId>,
+    /// Number of its first record in the stream.
+    pub first_sequence: u64,
+    /// Records before the last mark: durable.
+    pub records: u64,
+    /// Records behind it: a writer's last words, not durable yet, or left by one that died.
+    pub records_unmarked: u64,
+    /// Bytes before the last mark that are no frame: durable once, damaged since.
+    pub corrupt_bytes: u64,
+    /// Bytes behind it that are no frame.
+    pub torn_bytes: u64,
+}
+
+/// The ring of a writer that lives or died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingInspection {
+    /// The writer's stream.
+    pub stream: StreamId,
+    /// Its size.
+    pub bytes: u64,
+    /// Bytes of frames that are not in the log yet.
+    pub unflushed_bytes: u64,
+}
+
+/// Looks at every file of a folder.
+///
+/// # Errors
+/// When a file cannot be read or has a newer format.
+pub fn inspect(folder: &Path) -> Result<Inspection, Error> {
+    let mut files = Vec::new();
+    for index in file::list(folder)? {
+        match inspect_file(&file::path_of(folder, index), index) {
+            Ok(file) => files.push(file),
+            // Deleted while this was looking.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let ring = ring::remains(folder)?.map(|remains| RingInspection {
+        stream: remains.stream,
+        bytes: remains.data.len() as u64,
+        unflushed_bytes: remains.tail.saturating_sub(remains.flushed),
+    });
+    Ok(Inspection { files, ring })
+}
+
+fn inspect_file(path: &Path, index: u64) -> Result<FileInspection, Error> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let bytes = file.metadata().map_err(Error::io("read", path))?.len();
+    let mut found = FileInspection {
+        index,
+        bytes,
+        stream: None,
+        first_sequence: 0,
+        records: 0,
+        records_unmarked: 0,
+        corrupt_bytes: 0,
+        torn_bytes: 0,
+    };
+    let Some(header) = Header::read(&file, path)? else {
+        found.corrupt_bytes = bytes;
+        return Ok(found);
+    };
+    found.stream = Some(header.stream);
+    found.first_sequence = header.first_sequence;
+    let last = header.first_sequence.saturating_sub(1);
+    let mut scanner = Scanner::new(header.stream, HEADER_BYTES, last);
+    while let Some(frame) = scanner
+        .next(&file, bytes)
+        .map_err(Error::io("read", path))?
+    {
+        found.torn_bytes += frame.bad_bytes;
+        match frame.kind {
+            Kind::Record => found.records_unmarked += 1,
+            Kind::Mark => {
+                found.records += std::mem::take(&mut found.records_unmarked);
+                found.corrupt_bytes += std::mem::take(&mut found.torn_bytes);
+            }
+            Kind::End => {}
+        }
+    }
+    found.torn_bytes += bytes.saturating_sub(scanner.at);
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::{Log, Options};
+
+    #[test]
+    fn records_damage_and_the_ring_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let stream = StreamId([1; 16]);
+        let (mut log, _) = Log::open(folder.path(), Options::new(stream)).unwrap();
+        for payload in [&b"first"[..], b"second", b"third"] {
+            log.append(payload).unwrap();
+        }
+        log.sync().unwrap();
+        drop(log);
+        let clean = inspect(folder.path()).unwrap();
+        assert_eq!(clean.ring, None);
+        let [file] = &clean.files[..] else {
+            panic!("{clean:?}");
+        };
+        assert_eq!(
+            (file.stream, file.records, file.corrupt_bytes),
+            (Some(stream), 3, 0)
+        );
+        assert_eq!((file.records_unmarked, file.torn_bytes), (0, 0));
+
+        let path = file::path_of(folder.path(), 1);
+        let bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(6).position(|part| part == b"second").unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(b"S", at as u64).unwrap();
+        let damaged = inspect(folder.path()).unwrap();
+        assert_eq!(damaged.files[0].records, 2);
+        assert_eq!(damaged.files[0].corrupt_bytes, 24);
+
+        let (mut writer, flusher, _) = crate::open(
+            folder.path(),
+            Options {
+                ring_bytes: 4096,
+                ..Options::new(StreamId([2; 16]))
+            },
+        )
+        .unwrap();
+        writer.append(b"in the ring").unwrap();
+        let ring = inspect(folder.path()).unwrap().ring.unwrap();
+        assert_eq!(
+            (ring.stream, ring.bytes, ring.unflushed_bytes),
+            (StreamId([2; 16]), 4096, 32)
+        );
+        drop((writer, flusher));
+    }
+}
