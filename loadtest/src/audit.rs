@@ -24,6 +24,9 @@ use cluster::Cluster;
 /// How long the rest may take once the faults are over.
 const QUIET_MAX: Duration = Duration::from_secs(180);
 
+/// A run that takes longer than a day is no run.
+const LOAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Clicks a second; a sale for every twentieth.
 const RATE: u64 = 400;
 const POSTBACK_EVERY: u64 = 20;
@@ -89,10 +92,9 @@ fn audit(
     let ledger = folder.join("ledger");
     let mut random = fastrand::Rng::with_seed(seed);
     let plan = faults::plan(&mut random, faults);
-    // The load outlives the faults: what comes after the last of them must be counted too.
-    let lasts: Duration =
-        plan.iter().map(faults::Fault::lasts).sum::<Duration>() + Duration::from_secs(5);
-    let clicks = lasts.as_secs() * RATE;
+    // The load goes on until the faults are over.
+    let until = folder.join("faults-are-over");
+    let clicks = LOAD_MAX.as_secs() * RATE;
 
     let mut generate = Command::new(own);
     generate
@@ -104,6 +106,8 @@ fn audit(
         .args(["--postback-every", &POSTBACK_EVERY.to_string()])
         .arg("--secret-file")
         .arg(cluster.data().join("demo/northpeak.secret"))
+        .arg("--until")
+        .arg(&until)
         .arg("--ledger")
         .arg(&ledger);
     let mut generator = Running::spawn(generate, &folder.join("generator"))?;
@@ -122,7 +126,8 @@ fn audit(
         }
     }
     cluster.all_up()?;
-    let status = generator.wait(QUIET_MAX + lasts);
+    std::fs::write(&until, "")?;
+    let status = generator.wait(QUIET_MAX);
     if !status.is_some_and(|status| status.success()) {
         return Err(format!("the generator gave up: {}", generator.stderr()).into());
     }

@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub(crate) struct Run<'a> {
     /// The advertiser's secret, percent-encoded; postbacks need it.
     pub(crate) secret: Option<&'a str>,
     pub(crate) ledger: &'a Ledger,
+    /// The run ends once this file is there.
+    pub(crate) until: Option<&'a Path>,
 }
 
 /// One visit to be made.
@@ -162,7 +165,8 @@ impl Lane<'_> {
         bar: &ProgressBar,
     ) -> io::Result<()> {
         for index in (first..count).step_by(self.run.connections) {
-            if self.stop.load(Ordering::Relaxed) {
+            let over = self.run.until.is_some_and(Path::exists);
+            if over || self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
             // At a given rate a click is due at its time and late from then on: a stalled server is not let off the

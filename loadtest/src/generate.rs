@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// How many clicks
     #[arg(long)]
     clicks: u64,
+    /// Stop earlier, once this file is there
+    #[arg(long)]
+    until: Option<PathBuf>,
     /// Clicks a second; 0 is as fast as the answers come
     #[arg(long, default_value_t = 0)]
     rate: u64,
@@ -83,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         goal: &arguments.goal,
         secret: secret.as_deref(),
         ledger: &ledger,
+        until: arguments.until.as_deref(),
     };
     drive::run(&run, arguments.clicks, &|index| {
         visit(run_id, index, &targets, arguments.postback_every)

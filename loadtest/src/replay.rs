@@ -58,6 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         goal: "install",
         secret: Some(&secret),
         ledger: &ledger,
+        until: None,
     };
     let count = clicks.len() as u64;
     drive::run(&run, count, &|index| {

@@ -57,17 +57,6 @@ pub(super) fn plan(random: &mut fastrand::Rng, count: u32) -> Vec<Fault> {
 }
 
 impl Fault {
-    /// About how long it takes.
-    pub(super) fn lasts(&self) -> Duration {
-        let itself = match self.what {
-            What::KillBroker(away) => away + Duration::from_secs(4),
-            What::Pause(_, away) | What::PauseBroker(away) => away,
-            What::Kill(_) | What::KillEdgeAndCourier => Duration::from_millis(200),
-            What::Restart(_) | What::Workers(_) | What::SecondCourier => Duration::from_secs(1),
-        };
-        itself + self.then
-    }
-
     pub(super) fn happen(&self, cluster: &mut Cluster) -> Result<(), Box<dyn Error>> {
         match self.what {
             What::Kill(part) => kill(cluster, part),
