@@ -116,7 +116,6 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
         domain,
         secure,
     } = clicked;
-    let mut location = String::with_capacity(512);
     let speculative = asked.class == Class::Speculative;
     let mut recorder = worker.recorder.borrow_mut();
     let Some(key) = recorder.next() else {
@@ -186,6 +185,7 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
     if speculative {
         return answer::not_yet();
     }
+    let mut location = String::with_capacity(512);
     let token = token
         .as_ref()
         .map(|token| std::str::from_utf8(token).expect("tokens are base64url"));
@@ -277,8 +277,10 @@ fn described(
 /// and sequence are what the sale finds the click by. Whether it is recorded.
 fn record(worker: &Worker, asked: &Asked<'_>, mut click: event::Click, consent: Consent) -> bool {
     let mut recorder = worker.recorder.borrow_mut();
-    let appended = recorder.next().and_then(|key| {
-        click.key.get_or_insert(key.into());
+    if click.key.is_none() {
+        click.key = recorder.next().map(Into::into);
+    }
+    let appended = click.key.and_then(|_| {
         let shard = shard(recorder.seed, asked.client);
         let address = address_bytes(asked.client, consent == Consent::None);
         recorder.append(Topic::Clicks, shard, address, Event::Click(click))

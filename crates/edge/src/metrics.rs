@@ -38,7 +38,7 @@ pub(crate) struct Metrics {
     decisions: Vec<Option<IntCounter>>,
     pub(crate) catalog_version: IntGauge,
     recorded: IntCounter,
-    pub(crate) unrecorded: IntCounter,
+    unrecorded: IntCounter,
     pub(crate) seconds: Histogram,
     pub(crate) connections: IntGauge,
 }

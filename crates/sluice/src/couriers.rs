@@ -90,10 +90,8 @@ fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), Str
             Ok(found) => {
                 for (journal, folder) in found {
                     // A worker that is gone left its last records in its ring; where one lives, its lock is held.
-                    if folder.join("ring").exists()
-                        && let Err(error) = journal::seal(&folder)
-                    {
-                        tracing::error!(journal, %error, "journal of a dead worker not sealed yet");
+                    if folder.join("ring").exists() {
+                        seal(journal, &folder);
                     }
                     threads.entry(journal).or_insert_with(|| {
                         let around = around.clone();
@@ -128,6 +126,26 @@ fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), Str
         return Ok(());
     }
     Err(failures.join("; "))
+}
+
+fn seal(journal: u16, folder: &Path) {
+    match journal::seal(folder) {
+        Ok(None) => {}
+        Ok(Some(found)) if found.corrupt_bytes > 0 => tracing::error!(
+            journal,
+            bytes = found.corrupt_bytes,
+            files = found.quarantined_files,
+            "the journal of a dead worker was damaged, what could not be read is in its quarantine files"
+        ),
+        Ok(Some(found)) => {
+            tracing::info!(
+                journal,
+                recovered = found.records,
+                "journal of a dead worker sealed"
+            );
+        }
+        Err(error) => tracing::error!(journal, %error, "journal of a dead worker not sealed yet"),
+    }
 }
 
 /// The journals' numbers and folders.

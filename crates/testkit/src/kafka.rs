@@ -1,7 +1,4 @@
 //! A real Apache Kafka for tests: brokers in KRaft mode from their Maven Central artifacts, on ports of their own.
-//!
-//! An existing cluster, named by `SLUICE_KAFKA` (`HOST:PORT`), is used instead where a test only needs a cluster and none
-//! of its brokers' lives.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -16,8 +13,6 @@ pub const VERSION: &str = "4.1.1";
 
 /// Names the folder of the brokers' jars; `cargo xtask test` and `cargo xtask kafka` fill it.
 pub const JARS_VARIABLE: &str = "SLUICE_KAFKA_JARS";
-/// Names an existing cluster.
-const CLUSTER_VARIABLE: &str = "SLUICE_KAFKA";
 
 /// A start on a machine that also compiles.
 const START_MAX: Duration = Duration::from_secs(90);
@@ -277,8 +272,3 @@ const LOGGING: &str = "status=error\n\
     appender.out.layout.pattern=%d %p %c{1} %m%n\n\
     rootLogger.level=info\n\
     rootLogger.appenderRef.out.ref=out\n";
-
-/// The existing cluster that tests should use, where one is named.
-pub fn existing() -> Option<String> {
-    std::env::var(CLUSTER_VARIABLE).ok()
-}

@@ -95,23 +95,6 @@ impl System {
         response.text()
     }
 
-    /// The sum of a metric's samples whose line holds `labels`.
-    ///
-    /// # Panics
-    ///
-    /// When the metrics are not served.
-    pub fn metric(&self, name: &str, labels: &str) -> f64 {
-        let response = http::get(self.admin, "/metrics", &[]).expect("metrics are served");
-        let text = response.text();
-        let samples = text.lines().filter(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(labels))
-        });
-        samples
-            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum()
-    }
-
     /// Asks it to end and waits: it drains, so that everything answered is in the store, and exits with 0.
     ///
     /// # Panics

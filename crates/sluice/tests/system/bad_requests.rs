@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use testkit::{System, http};
 
-use crate::{BOUND, CHROME, demo_secret, token, until_report};
+use crate::{BOUND, CHROME, ONE_CLICK_AND_ITS_SIGNUP, demo_secret, token, until_report};
 
 #[test]
 fn every_broken_request_has_its_status() {
@@ -250,12 +250,7 @@ fn a_postback_is_believed_only_from_the_advertiser_that_owns_the_offer() {
     let answer = http::request(system.edge, "POST", "/postback", &headers, &big);
     assert_eq!(answer.unwrap().status, 413);
 
-    until_report(
-        &system,
-        "",
-        "gross,clicks,unique,duplicate,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\n\
-         1,1,1,0,0,1,100.00,USD,0.00,4.00,3.00,1.00,3.0000\n",
-    );
+    until_report(&system, "", ONE_CLICK_AND_ITS_SIGNUP);
     system.stop();
 }
 
