@@ -6,8 +6,8 @@
 use catalog::{Catalog, Folder};
 use domain::Topic;
 use std::sync::Arc;
-use stream::consumer::{Accepted, Fold};
-use stream::receipts::{High, Receipt};
+use stream::consumer::{Accepted, Fold, Position};
+use stream::receipts::High;
 use stream::{Record, StreamId};
 
 /// Why a batch was not folded.
@@ -169,12 +169,11 @@ impl<H: Handler> Stored<H> {
 impl<H: Handler> Fold for Stored<H> {
     type Error = Error;
 
-    fn position(&mut self, partition: u16) -> Result<(u64, Vec<Receipt>), Error> {
+    fn position(&mut self, partition: u16) -> Result<Position, Error> {
         let position = self
             .store
             .batch(|batch| batch.position(H::NAME, self.topic as u8, partition))?;
-        let highs = position.highs.into_iter();
-        let receipts = highs.map(|high| {
+        let highs = position.highs.into_iter().map(|high| {
             (
                 high.lane,
                 StreamId(high.stream),
@@ -184,7 +183,11 @@ impl<H: Handler> Fold for Stored<H> {
                 },
             )
         });
-        Ok((position.offset, receipts.collect()))
+        Ok(Position {
+            offset: position.offset,
+            highs: highs.collect(),
+            ended: position.ended.into_iter().map(StreamId).collect(),
+        })
     }
 
     fn apply(&mut self, accepted: &Accepted<'_>) -> Result<(), Error> {
@@ -209,6 +212,10 @@ impl<H: Handler> Fold for Stored<H> {
                 };
                 out.batch
                     .set_high(H::NAME, topic, accepted.partition, &high)?;
+            }
+            for stream in &accepted.ended {
+                out.batch
+                    .end_stream(H::NAME, topic, accepted.partition, stream.0)?;
             }
             Ok(())
         })

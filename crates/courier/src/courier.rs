@@ -34,20 +34,20 @@ const IDLE_PAUSE_MAX: Duration = Duration::from_millis(20);
 const SENDER_PAUSE: Duration = Duration::from_millis(100);
 const SENDER_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Old files are looked for this often.
-const DELETE_EVERY_MS: u64 = 60_000;
+/// A cursor that only passes records of other topics is saved this often; one that delivers, each time.
+const SAVE_EVERY_MS: u64 = 1_000;
 
 /// How a courier behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The journal's number, for metrics.
     pub journal: u16,
+    /// The topic whose records it ships, one of [`TOPICS`].
+    pub topic: Topic,
     /// The installation's prefix of topic names.
     pub topic_prefix: String,
     /// Most records sent before acknowledgements are asked for.
     pub batch_records: usize,
-    /// How long wholly acknowledged journal files are kept after their last change.
-    pub retain_acked: Duration,
     /// How long one step waits for acknowledgements when there is nothing else to do.
     pub acknowledgement_wait: Duration,
     /// How long to go on after a stop is asked for while there is something to ship.
@@ -58,9 +58,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             journal: 0,
+            topic: TOPICS[0],
             topic_prefix: "sluice".to_owned(),
             batch_records: 8192,
-            retain_acked: Duration::from_secs(24 * 3600),
             acknowledgement_wait: Duration::from_millis(20),
             drain_max: Duration::from_secs(10),
         }
@@ -70,9 +70,9 @@ impl Default for Options {
 /// What one step did, and what is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Shipped {
-    /// Records of the journal handed to the sender.
+    /// Records of the journal handed to the sender or passed.
     pub sent: u64,
-    /// Records acknowledged and behind the cursor, dead ones included.
+    /// Records acknowledged and behind the cursor, dead ones and those of other topics included.
     pub acknowledged: u64,
     /// Records read and not behind the cursor.
     pub waiting: u64,
@@ -85,18 +85,21 @@ impl Shipped {
     }
 }
 
-/// Ships one journal folder.
+/// Ships one topic's records of one journal folder.
 pub struct Courier {
     folder: PathBuf,
     options: Options,
-    topics: [String; TOPICS.len()],
+    /// What the topic is called on the stream.
+    topic: String,
     enricher: Enricher,
     metrics: JournalMetrics,
     dead_letters: DeadLetters,
     cursor_path: PathBuf,
     cursor: Cursor,
-    /// As the cursor has it.
+    /// As the cursor has it, or will have it after [`SAVE_EVERY_MS`].
     acknowledged: Marks,
+    /// When the cursor was last saved; `None` when it has all of `acknowledged`.
+    unsaved_since_ms: Option<u64>,
     /// As the last record handed to the sender leaves it.
     sent: Marks,
     reader: Reader,
@@ -114,7 +117,6 @@ pub struct Courier {
     refused: Option<(StreamId, u64)>,
     /// When the oldest record that is not acknowledged was made; kept while senders fail.
     waiting_since_ms: Option<u64>,
-    deleted_at_ms: Option<u64>,
 }
 
 /// What becomes of a journal record.
@@ -123,13 +125,12 @@ struct Planned {
     time_ms: u64,
     /// The next number to fill with a tombstone; those before the record's own are.
     fill: u64,
-    /// `None` for a dead one.
-    record: Option<Record>,
+    /// The record, or the ends of its stream's lanes; nothing for a dead one and one of another topic.
+    records: VecDeque<Record>,
 }
 
 struct UnderWay {
     step: Step,
-    sequence: u64,
     time_ms: u64,
     /// It is acknowledged when the sender's count has reached this.
     at: u64,
@@ -151,19 +152,12 @@ impl Courier {
     ) -> Result<Self, Error> {
         let (cursor, saved) =
             Cursor::open(cursor_path).map_err(|error| Error::cursor(cursor_path, error))?;
-        let marks = match saved.as_deref().map(Marks::decode) {
-            None => Marks::default(),
-            Some(Ok(marks)) => marks,
-            Some(Err(Unreadable::Newer(version))) => {
-                return Err(Error::cursor_format(cursor_path, version));
-            }
-            Some(Err(Unreadable::Damaged)) => return Err(Error::cursor_damaged(cursor_path)),
-        };
-        let metrics = metrics.of(options.journal);
+        let marks = marks(cursor_path, options.topic, saved)?;
+        let metrics = metrics.of(options.journal, options.topic);
         metrics.show(&marks.totals, 0.0);
         Ok(Self {
             folder: journal_folder.to_owned(),
-            topics: TOPICS.map(|topic| format!("{}.{}", options.topic_prefix, topic.name())),
+            topic: format!("{}.{}", options.topic_prefix, options.topic.name()),
             options,
             enricher: Enricher::new(enrich),
             metrics,
@@ -173,6 +167,7 @@ impl Courier {
             reader: open_reader(journal_folder, &marks)?,
             sent: marks.clone(),
             acknowledged: marks,
+            unsaved_since_ms: None,
             read: VecDeque::new(),
             begun: None,
             under_way: VecDeque::new(),
@@ -181,7 +176,6 @@ impl Courier {
             one_by_one: 0,
             refused: None,
             waiting_since_ms: None,
-            deleted_at_ms: None,
         })
     }
 
@@ -257,7 +251,7 @@ impl Courier {
     /// again. Otherwise journal, cursor or dead-letter file cannot be used, and the courier must be opened again.
     pub fn step(&mut self, sender: &mut dyn Sender, now_ms: u64) -> Result<Shipped, Error> {
         let done = self.send(sender).and_then(|sent| {
-            let acknowledged = self.settle(sender, sent > 0)?;
+            let acknowledged = self.settle(sender, sent > 0, now_ms)?;
             Ok(Shipped {
                 sent,
                 acknowledged,
@@ -276,14 +270,13 @@ impl Courier {
             self.rewind()?;
         }
         self.show(now_ms);
-        self.delete_acknowledged(now_ms);
         done
     }
 
     /// The first time, everything that is under way is sent again one by one; then the only one under way is the one.
     fn look_for_refused(&mut self) {
         let only = match (self.under_way.front(), self.read.front()) {
-            (Some(first), _) => Some((first.step.stream, first.sequence)),
+            (Some(first), _) => Some((first.step.stream, first.step.sequence)),
             // It was refused before it was sent.
             (None, Some(entry)) => Some((entry.stream, entry.sequence)),
             (None, None) => None,
@@ -335,9 +328,9 @@ impl Courier {
                 None if self.refused == Some((entry.stream, entry.sequence)) => {
                     dead(entry, DeadReason::Refused)
                 }
-                None => plan(&mut self.enricher, &self.sent, entry),
+                None => plan(&mut self.enricher, &self.sent, self.options.topic, entry),
             };
-            match hand_over(sender, &self.topics, &mut planned, &mut self.sender_sent) {
+            match hand_over(sender, &self.topic, &mut planned, &mut self.sender_sent) {
                 Ok(()) => {}
                 Err(SendError::Full) => {
                     self.begun = Some(planned);
@@ -349,11 +342,10 @@ impl Courier {
             self.sent.advance(&planned.step);
             let letter = match planned.step.outcome {
                 Outcome::Dead(reason) => Some((reason, entry.payload)),
-                Outcome::Record { .. } => None,
+                Outcome::Record { .. } | Outcome::End | Outcome::Other => None,
             };
             self.under_way.push_back(UnderWay {
                 step: planned.step,
-                sequence: entry.sequence,
                 time_ms: planned.time_ms,
                 at: self.sender_sent,
                 letter,
@@ -383,9 +375,10 @@ impl Courier {
     }
 
     /// Moves the cursor over what is acknowledged. How many records that were.
-    fn settle(&mut self, sender: &mut dyn Sender, busy: bool) -> Result<u64, Error> {
+    fn settle(&mut self, sender: &mut dyn Sender, busy: bool, now_ms: u64) -> Result<u64, Error> {
         // Tombstones before a record that is only begun fill a sender too: it must be asked, or it stays full for ever.
         if self.under_way.is_empty() && self.begun.is_none() {
+            self.save_passed(now_ms)?;
             return Ok(0);
         }
         let wait = if busy {
@@ -400,64 +393,91 @@ impl Courier {
             count <= self.sender_sent,
             "no more is acknowledged than was sent"
         );
-        let mut settled = 0;
+        let (mut settled, mut delivered) = (0, false);
         while let Some(first) = self.under_way.front()
             && first.at <= count
         {
             if let Some((reason, payload)) = &first.letter {
-                let stream = first.step.stream;
+                let Step {
+                    stream, sequence, ..
+                } = first.step;
                 tracing::error!(
                     journal = self.options.journal,
                     %stream,
-                    sequence = first.sequence,
+                    sequence,
                     reason = reason.name(),
                     "journal record cannot be shipped, kept in dead-letters.log"
                 );
                 self.dead_letters
-                    .add(*reason, stream, first.sequence, payload)
+                    .add(*reason, stream, sequence, payload)
                     .map_err(|error| Error::dead_letters(self.dead_letters.path(), error))?;
             }
+            delivered |= first.step.outcome != Outcome::Other;
             self.acknowledged.advance(&first.step);
             self.under_way.pop_front();
             self.one_by_one = self.one_by_one.saturating_sub(1);
             settled += 1;
         }
         if settled > 0 {
-            self.cursor
-                .save(&self.acknowledged.encode())
-                .map_err(|error| Error::cursor(&self.cursor_path, error))?;
+            self.unsaved_since_ms.get_or_insert(now_ms);
+        }
+        if delivered {
+            self.save()?;
+        } else {
+            self.save_passed(now_ms)?;
         }
         Ok(settled)
     }
 
-    /// Deletes journal files that are wholly acknowledged and old enough. A failure only leaves them for the next time.
-    fn delete_acknowledged(&mut self, now_ms: u64) {
-        if self
-            .deleted_at_ms
-            .is_some_and(|at| now_ms < at.saturating_add(DELETE_EVERY_MS))
-        {
-            return;
+    /// Saves a cursor that passed records of other topics, now and then: reading them again costs less than the disk does.
+    fn save_passed(&mut self, now_ms: u64) -> Result<(), Error> {
+        match self.unsaved_since_ms {
+            Some(since) if now_ms >= since.saturating_add(SAVE_EVERY_MS) => self.save(),
+            _ => Ok(()),
         }
-        self.deleted_at_ms = Some(now_ms);
-        let now = UNIX_EPOCH + Duration::from_millis(now_ms);
-        let retain = self.options.retain_acked;
-        let young = |path: &Path| {
-            let changed = std::fs::metadata(path).and_then(|found| found.modified());
-            changed.is_ok_and(|changed| now.duration_since(changed).unwrap_or_default() < retain)
-        };
-        match journal::delete_before(&self.folder, self.acknowledged.position.file, young) {
-            Ok(0) => {}
-            Ok(files) => tracing::info!(
-                journal = self.options.journal,
-                files,
-                "acknowledged journal files deleted"
-            ),
-            Err(error) => tracing::warn!(
-                %error,
-                journal = self.options.journal,
-                "acknowledged journal files not deleted"
-            ),
-        }
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        self.cursor
+            .save(&self.acknowledged.encode())
+            .map_err(|error| Error::cursor(&self.cursor_path, error))?;
+        self.unsaved_since_ms = None;
+        Ok(())
+    }
+}
+
+/// Deletes the files of a journal folder that every topic's cursor has passed and that did not change for `retain`. How
+/// many.
+///
+/// # Errors
+/// The cursors or the folder cannot be read, or a file cannot be deleted.
+pub fn delete_acknowledged(
+    journal_folder: &Path,
+    cursors: &[PathBuf; TOPICS.len()],
+    retain: Duration,
+    now_ms: u64,
+) -> Result<u64, Error> {
+    let mut passed = u64::MAX;
+    for (path, topic) in cursors.iter().zip(TOPICS) {
+        let saved = Cursor::read(path).map_err(|error| Error::cursor(path, error))?;
+        passed = passed.min(marks(path, topic, saved)?.position.file);
+    }
+    let now = UNIX_EPOCH + Duration::from_millis(now_ms);
+    let young = |path: &Path| {
+        let changed = std::fs::metadata(path).and_then(|found| found.modified());
+        changed.is_ok_and(|changed| now.duration_since(changed).unwrap_or_default() < retain)
+    };
+    journal::delete_before(journal_folder, passed, young)
+        .map_err(|error| Error::journal(journal_folder, error))
+}
+
+/// What a cursor holds.
+fn marks(cursor: &Path, topic: Topic, saved: Option<Vec<u8>>) -> Result<Marks, Error> {
+    match saved.map(|value| Marks::decode(&value, topic)) {
+        None => Ok(Marks::default()),
+        Some(Ok(marks)) => Ok(marks),
+        Some(Err(Unreadable::Newer(version))) => Err(Error::cursor_format(cursor, version)),
+        Some(Err(Unreadable::Damaged)) => Err(Error::cursor_damaged(cursor)),
     }
 }
 
@@ -476,74 +496,116 @@ fn wait(pause: Duration, watch: bool, stop: &dyn Fn() -> bool) {
     }
 }
 
-/// Sends the tombstones before a record, then the record. A dead one sends nothing.
+/// Sends the tombstones before a record, then the record or the ends.
 fn hand_over(
     sender: &mut dyn Sender,
-    topics: &[String],
+    topic: &str,
     planned: &mut Planned,
     sender_sent: &mut u64,
 ) -> Result<(), SendError> {
-    let Outcome::Record { topic, lane, n } = planned.step.outcome else {
-        return Ok(());
-    };
-    while planned.fill < n {
-        let stream = planned.step.stream;
-        let tombstone = Record::tombstone(stream, lane, planned.fill, planned.time_ms);
-        sender.send(&topics[topic], &tombstone)?;
-        *sender_sent += 1;
-        planned.fill += 1;
+    if let Outcome::Record { lane, n } = planned.step.outcome {
+        while planned.fill < n {
+            let stream = planned.step.stream;
+            let tombstone = Record::tombstone(stream, lane, planned.fill, planned.time_ms);
+            sender.send(topic, &tombstone)?;
+            *sender_sent += 1;
+            planned.fill += 1;
+        }
     }
-    if let Some(record) = &planned.record {
-        sender.send(&topics[topic], record)?;
+    while let Some(record) = planned.records.front() {
+        sender.send(topic, record)?;
         *sender_sent += 1;
+        planned.records.pop_front();
     }
     Ok(())
 }
 
-fn plan(enricher: &mut Enricher, sent: &Marks, entry: &Entry) -> Planned {
-    let step = |outcome| Step {
-        stream: entry.stream,
-        next: entry.next,
-        outcome,
-    };
-    let translated = translate(enricher, entry).and_then(|(topic, record)| {
-        let last = sent.last(entry.stream, topic, record.lane);
-        if record.n > last.saturating_add(HOLE_MAX) {
-            return Err(DeadReason::Invalid);
-        }
-        Ok((topic, last, record))
-    });
-    match translated {
-        Ok((topic, last, record)) => Planned {
-            step: step(Outcome::Record {
-                topic,
+fn plan(enricher: &mut Enricher, sent: &Marks, topic: Topic, entry: &Entry) -> Planned {
+    let of = topic_of(&entry.payload);
+    if TOPICS
+        .iter()
+        .any(|&known| known != topic && of == Some(known as u64))
+    {
+        return passed(entry, Outcome::Other);
+    }
+    match translate(enricher, topic, entry) {
+        Ok(Translated::Record(record)) => {
+            let last = sent.last(entry.stream, record.lane);
+            if record.n > last.saturating_add(HOLE_MAX) {
+                return dead(entry, DeadReason::Invalid);
+            }
+            let outcome = Outcome::Record {
                 lane: record.lane,
                 n: record.n,
-            }),
-            time_ms: record.time_ms,
-            fill: last + 1,
-            record: Some(record),
-        },
+            };
+            Planned {
+                time_ms: record.time_ms,
+                fill: last + 1,
+                records: VecDeque::from([record]),
+                ..passed(entry, outcome)
+            }
+        }
+        Ok(Translated::End) => {
+            let ends = sent.ends(entry.stream);
+            let records = ends.iter();
+            let records = records.map(|(lane, _)| Record::end(entry.stream, *lane, &ends));
+            let outcome = if topic == TOPICS[0] {
+                Outcome::End
+            } else {
+                Outcome::Other
+            };
+            Planned {
+                records: records.collect(),
+                ..passed(entry, outcome)
+            }
+        }
+        // What is of no known topic is the first one's to keep.
+        Err(_) if of != Some(topic as u64) && topic != TOPICS[0] => passed(entry, Outcome::Other),
         Err(reason) => dead(entry, reason),
     }
 }
 
 /// A record that is not shipped. Its number shows as a hole, which is filled before the lane's next record.
 fn dead(entry: &Entry, reason: DeadReason) -> Planned {
+    passed(entry, Outcome::Dead(reason))
+}
+
+/// One that sends nothing.
+fn passed(entry: &Entry, outcome: Outcome) -> Planned {
     Planned {
         step: Step {
             stream: entry.stream,
+            sequence: entry.sequence,
             next: entry.next,
-            outcome: Outcome::Dead(reason),
+            outcome,
         },
         time_ms: u64::MAX,
         fill: 0,
-        record: None,
+        records: VecDeque::new(),
     }
 }
 
-/// A journal record as the stream gets it, and the index of its topic.
-fn translate(enricher: &mut Enricher, entry: &Entry) -> Result<(usize, Record), DeadReason> {
+/// The topic of an encoded [`EdgeRecord`] without decoding the rest of it; field 1 is written first.
+fn topic_of(payload: &[u8]) -> Option<u64> {
+    let mut rest = payload;
+    let (tag, wire_type) = prost::encoding::decode_key(&mut rest).ok()?;
+    if (tag, wire_type) != (1, prost::encoding::WireType::Varint) {
+        return None;
+    }
+    prost::encoding::decode_varint(&mut rest).ok()
+}
+
+enum Translated {
+    Record(Record),
+    End,
+}
+
+/// A journal record as the stream's topic gets it.
+fn translate(
+    enricher: &mut Enricher,
+    topic: Topic,
+    entry: &Entry,
+) -> Result<Translated, DeadReason> {
     let edge = EdgeRecord::decode(&*entry.payload).map_err(|_| DeadReason::Undecodable)?;
     let lane = u8::try_from(edge.lane).map_err(|_| DeadReason::Invalid)?;
     let (of, kind, time_ms, key, value) = match edge.event.ok_or(DeadReason::Invalid)? {
@@ -572,15 +634,15 @@ fn translate(enricher: &mut Enricher, entry: &Entry) -> Result<(usize, Record), 
             let value = postback.encode_to_vec();
             (Topic::Postbacks, Kind::Postback, time_ms, key, value)
         }
+        Event::End(_) => return Ok(Translated::End),
     };
-    let topic = TOPICS
-        .iter()
-        .position(|&topic| topic == of && topic as u32 == edge.topic)
-        .ok_or(DeadReason::Invalid)?;
+    if topic != of || topic as u32 != edge.topic {
+        return Err(DeadReason::Invalid);
+    }
     if edge.n == 0 || key.len() > stream::record::KEY_BYTES_MAX {
         return Err(DeadReason::Invalid);
     }
-    let record = Record {
+    Ok(Translated::Record(Record {
         key,
         kind: kind as u16,
         version: SCHEMA_VERSION,
@@ -589,8 +651,7 @@ fn translate(enricher: &mut Enricher, entry: &Entry) -> Result<(usize, Record), 
         n: edge.n,
         time_ms,
         value,
-    };
-    Ok((topic, record))
+    }))
 }
 
 fn shard_key(shard: u32) -> Result<Vec<u8>, DeadReason> {

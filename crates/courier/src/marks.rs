@@ -1,7 +1,10 @@
-//! How far a courier is: a place in the journal, the last number of every lane there, and the totals.
+//! How far a courier is with its topic: a place in the journal, the last number of every lane there, and the totals.
 //!
-//! The cursor's value, version 1: version (1 byte), file (8, big-endian), offset (8), stream (16), then LEB128 varints:
-//! delivered, lost, dead by reason, unplaced, and the last numbers of 256 lanes of clicks and of 256 lanes of postbacks.
+//! The cursor's value, version 2: version (1 byte), file (8, big-endian), offset (8), stream (16), then LEB128 varints:
+//! sequence, delivered, lost, dead by reason, and the last numbers of 256 lanes.
+//!
+//! Version 1 was of both topics at once: no sequence, a number that is not used any more before the lanes, and 256 lanes of
+//! clicks before 256 of postbacks.
 
 use domain::Topic;
 use domain::shard::LANES;
@@ -9,17 +12,17 @@ use journal::{Position, StreamId};
 
 use crate::dead_letters::Reason;
 
-/// The topics an edge records for, in the order of the cursor's value.
-pub(crate) const TOPICS: [Topic; 2] = [Topic::Clicks, Topic::Postbacks];
+/// The topics an edge records for; each has a courier of its own.
+pub const TOPICS: [Topic; 2] = [Topic::Clicks, Topic::Postbacks];
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Counts since the journal folder was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Totals {
     /// Records the stream acknowledged.
     pub(crate) delivered: u64,
-    /// Numbers that are not in the journal.
+    /// Records of any topic that are not in the journal: their sequences are.
     pub(crate) lost: u64,
     /// Records in the dead-letter file, by reason.
     pub(crate) dead: [u64; Reason::ALL.len()],
@@ -29,9 +32,9 @@ pub(crate) struct Totals {
 pub(crate) struct Marks {
     pub(crate) position: Position,
     stream: StreamId,
-    last: [Vec<u64>; TOPICS.len()],
-    /// Dead records of this stream whose numbers have not shown as holes yet.
-    unplaced: u64,
+    /// Of the last record passed, whatever its topic; 0 where that is not known.
+    sequence: u64,
+    last: Vec<u64>,
     pub(crate) totals: Totals,
 }
 
@@ -39,14 +42,22 @@ pub(crate) struct Marks {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     pub(crate) stream: StreamId,
+    pub(crate) sequence: u64,
     pub(crate) next: Position,
     pub(crate) outcome: Outcome,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Record { topic: usize, lane: u8, n: u64 },
+    Record {
+        lane: u8,
+        n: u64,
+    },
     Dead(Reason),
+    /// The stream's end, where this courier is the one that counts it.
+    End,
+    /// Another courier counts it.
+    Other,
 }
 
 /// Why marks could not be read.
@@ -61,8 +72,8 @@ impl Default for Marks {
         Self {
             position: Position::default(),
             stream: StreamId([0; 16]),
-            last: [vec![0; LANES], vec![0; LANES]],
-            unplaced: 0,
+            sequence: 0,
+            last: vec![0; LANES],
             totals: Totals::default(),
         }
     }
@@ -70,39 +81,47 @@ impl Default for Marks {
 
 impl Marks {
     /// The last number of a lane; a new stream starts at 0.
-    pub(crate) fn last(&self, stream: StreamId, topic: usize, lane: u8) -> u64 {
+    pub(crate) fn last(&self, stream: StreamId, lane: u8) -> u64 {
         if stream == self.stream {
-            self.last[topic][usize::from(lane)]
+            self.last[usize::from(lane)]
         } else {
             0
         }
     }
 
+    /// The lanes that a stream has records of, each with the number of its end.
+    pub(crate) fn ends(&self, stream: StreamId) -> Vec<(u8, u64)> {
+        let lanes = 0..=u8::MAX;
+        lanes
+            .map(|lane| (lane, self.last(stream, lane) + 1))
+            .filter(|(_, n)| *n > 1)
+            .collect()
+    }
+
     pub(crate) fn advance(&mut self, step: &Step) {
         if step.stream != self.stream {
+            // Where this courier began, it was not there to lose what came before.
+            let begins = self.stream == StreamId([0; 16]);
+            self.sequence = if begins { step.sequence - 1 } else { 0 };
             self.stream = step.stream;
-            self.unplaced = 0;
-            for lanes in &mut self.last {
-                lanes.fill(0);
-            }
+            self.last.fill(0);
+        } else if self.sequence == 0 {
+            self.sequence = step.sequence - 1;
         }
+        self.totals.lost += step.sequence.saturating_sub(self.sequence + 1);
+        // After a power cut the journal may hold again what was passed before it.
+        let new = step.sequence > self.sequence;
+        self.sequence = self.sequence.max(step.sequence);
         self.position = step.next;
         match step.outcome {
-            Outcome::Record { topic, lane, n } => {
-                let last = &mut self.last[topic][usize::from(lane)];
-                let holes = n.saturating_sub(*last + 1);
-                // After a power cut the journal may hold again what was acknowledged before it.
-                self.totals.delivered += u64::from(n > *last);
+            Outcome::Record { lane, n } => {
+                let last = &mut self.last[usize::from(lane)];
                 *last = n.max(*last);
-                // A dead record is counted once: its number, when it shows as a hole, is not lost as well.
-                let placed = holes.min(self.unplaced);
-                self.unplaced -= placed;
-                self.totals.lost += holes - placed;
+                self.totals.delivered += u64::from(new);
             }
-            Outcome::Dead(reason) => {
-                self.totals.dead[reason.index()] += 1;
-                self.unplaced += 1;
-            }
+            Outcome::Dead(reason) => self.totals.dead[reason.index()] += u64::from(new),
+            Outcome::End => self.totals.delivered += u64::from(new),
+            Outcome::Other => {}
         }
     }
 
@@ -116,17 +135,17 @@ impl Marks {
             lost,
             dead,
         } = self.totals;
-        let head = [delivered, lost];
-        let head = head.iter().chain(&dead).chain([&self.unplaced]);
-        for &number in head.chain(self.last.iter().flatten()) {
+        let head = [self.sequence, delivered, lost];
+        for &number in head.iter().chain(&dead).chain(&self.last) {
             prost::encoding::encode_varint(number, &mut bytes);
         }
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+    /// Of a topic.
+    pub(crate) fn decode(bytes: &[u8], topic: Topic) -> Result<Self, Unreadable> {
         let (&version, mut rest) = bytes.split_first().ok_or(Unreadable::Damaged)?;
-        if version != VERSION {
+        if version > VERSION {
             return Err(Unreadable::Newer(version));
         }
         let fixed = rest.split_off(..32).ok_or(Unreadable::Damaged)?;
@@ -147,14 +166,33 @@ impl Marks {
         };
         let mut number =
             || prost::encoding::decode_varint(&mut rest).map_err(|_| Unreadable::Damaged);
+        if version > 1 {
+            marks.sequence = number()?;
+        }
         marks.totals.delivered = number()?;
         marks.totals.lost = number()?;
         for dead in &mut marks.totals.dead {
             *dead = number()?;
         }
-        marks.unplaced = number()?;
-        for last in marks.last.iter_mut().flatten() {
-            *last = number()?;
+        if version == 1 {
+            number()?;
+            let mut last = [vec![0; LANES], vec![0; LANES]];
+            for last in last.iter_mut().flatten() {
+                *last = number()?;
+            }
+            let [clicks, postbacks] = last;
+            marks.last = match topic {
+                Topic::Postbacks => postbacks,
+                _ => clicks,
+            };
+            // They were of both topics; they are told once.
+            if topic != TOPICS[0] {
+                marks.totals = Totals::default();
+            }
+        } else {
+            for last in &mut marks.last {
+                *last = number()?;
+            }
         }
         if rest.is_empty() {
             Ok(marks)
@@ -169,42 +207,78 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn step(stream: u8, outcome: Outcome) -> Step {
+    fn step(stream: u8, sequence: u64, outcome: Outcome) -> Step {
         Step {
             stream: StreamId([stream; 16]),
+            sequence,
             next: Position { file: 1, offset: 2 },
             outcome,
         }
     }
 
     fn record(lane: u8, n: u64) -> Outcome {
-        Outcome::Record { topic: 0, lane, n }
+        Outcome::Record { lane, n }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
     }
 
     #[test]
     fn golden() {
         let mut marks = Marks::default();
-        for (stream, outcome) in [(9, record(0, 1)), (9, record(1, 300))] {
-            marks.advance(&step(stream, outcome));
-        }
+        marks.advance(&step(9, 1, record(0, 1)));
+        marks.advance(&step(9, 301, record(1, 300)));
         let bytes = marks.encode();
-        let hex: String = bytes[..42].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
-            hex,
-            "010000000000000001000000000000000209090909090909090909090909090909\
-             02ab0200000000\
+            hex(&bytes[..43]),
+            "020000000000000001000000000000000209090909090909090909090909090909\
+             ad0202ab02000000\
              01ac"
         );
-        assert_eq!(bytes[42], 2);
-        assert_eq!(bytes[43..], [0; 510]);
+        assert_eq!(bytes[43], 2);
+        assert_eq!(bytes[44..], [0; 254]);
+        assert_eq!(Marks::decode(&bytes, Topic::Clicks), Ok(marks));
+    }
+
+    #[test]
+    fn the_version_before_is_read() {
+        let mut bytes = vec![1];
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
+        bytes.extend([9; 16]);
+        // delivered, lost, dead by reason, unplaced
+        bytes.extend([7, 1, 2, 0, 0, 0]);
+        bytes.extend([5].repeat(LANES));
+        bytes.extend([6].repeat(LANES));
+        for (topic, last, delivered, dead) in
+            [(Topic::Clicks, 5, 7, 2), (Topic::Postbacks, 6, 0, 0)]
+        {
+            let mut marks = Marks::decode(&bytes, topic).unwrap();
+            assert_eq!(marks.position, Position { file: 1, offset: 2 });
+            assert_eq!(marks.last(StreamId([9; 16]), 3), last);
+            assert_eq!(
+                (marks.totals.delivered, marks.totals.dead[0]),
+                (delivered, dead)
+            );
+            let lost = marks.totals.lost;
+            marks.advance(&step(9, 1000, record(3, last + 1)));
+            assert_eq!(
+                marks.totals.lost, lost,
+                "it does not know the sequence before"
+            );
+        }
+        bytes.pop();
+        assert_eq!(
+            Marks::decode(&bytes, Topic::Clicks),
+            Err(Unreadable::Damaged)
+        );
     }
 
     #[test]
     fn the_largest_fits_a_cursor() {
-        let full = vec![u64::MAX; LANES];
         let marks = Marks {
-            last: [full.clone(), full],
-            unplaced: u64::MAX,
+            last: vec![u64::MAX; LANES],
+            sequence: u64::MAX,
             totals: Totals {
                 delivered: u64::MAX,
                 lost: u64::MAX,
@@ -213,49 +287,53 @@ mod tests {
             ..Marks::default()
         };
         assert!(marks.encode().len() <= journal::CURSOR_BYTES_MAX);
-        assert_eq!(Marks::decode(&marks.encode()), Ok(marks));
+        assert_eq!(Marks::decode(&marks.encode(), Topic::Clicks), Ok(marks));
     }
 
     #[test]
     fn refusals() {
         let bytes = Marks::default().encode();
-        assert_eq!(Marks::decode(&[]), Err(Unreadable::Damaged));
-        assert_eq!(Marks::decode(&[2]), Err(Unreadable::Newer(2)));
-        assert_eq!(
-            Marks::decode(&bytes[..bytes.len() - 1]),
-            Err(Unreadable::Damaged)
-        );
+        let decode = |bytes| Marks::decode(bytes, Topic::Clicks);
+        assert_eq!(decode(&[]), Err(Unreadable::Damaged));
+        assert_eq!(decode(&[3]), Err(Unreadable::Newer(3)));
+        assert_eq!(decode(&bytes[..bytes.len() - 1]), Err(Unreadable::Damaged));
     }
 
     #[test]
-    fn a_dead_record_is_not_lost_as_well() {
+    fn every_record_is_counted_once_and_every_missing_one_is_lost() {
         let mut marks = Marks::default();
-        for (stream, outcome) in [
-            (1, record(0, 1)),
-            (1, Outcome::Dead(Reason::Undecodable)),
-            (1, record(0, 4)),
-            (2, record(0, 2)),
+        for (stream, sequence, outcome) in [
+            // What came before its beginning was never its to lose.
+            (1, 5, record(0, 1)),
+            (1, 6, Outcome::Other),
+            (1, 8, Outcome::Dead(Reason::Undecodable)),
+            (1, 9, record(0, 4)),
+            (1, 8, Outcome::Dead(Reason::Undecodable)),
+            (1, 9, record(0, 4)),
+            (1, 10, Outcome::End),
+            (2, 3, record(0, 2)),
         ] {
-            marks.advance(&step(stream, outcome));
+            marks.advance(&step(stream, sequence, outcome));
         }
         assert_eq!(
             marks.totals,
             Totals {
-                delivered: 3,
-                lost: 2,
+                delivered: 4,
+                lost: 3,
                 dead: [1, 0, 0]
             }
         );
-        assert_eq!(marks.last(StreamId([2; 16]), 0, 0), 2);
-        assert_eq!(marks.last(StreamId([1; 16]), 0, 0), 0);
+        assert_eq!(marks.ends(StreamId([2; 16])), [(0, 3)]);
+        assert_eq!(marks.ends(StreamId([1; 16])), []);
     }
 
     proptest! {
         #[test]
         fn hostile_bytes_do_not_panic(mut bytes: Vec<u8>) {
-            let _ = Marks::decode(&bytes);
-            bytes.insert(0, VERSION);
-            let _ = Marks::decode(&bytes);
+            for version in [0, 1, VERSION] {
+                let _ = Marks::decode(&bytes, Topic::Postbacks);
+                bytes.insert(0, version);
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What couriers count. The totals live in the cursor, so a restart resets nothing.
 
+use domain::Topic;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::dead_letters::Reason;
-use crate::marks::Totals;
+use crate::marks::{TOPICS, Totals};
 
 /// The families of all couriers of a process, each labelled with its journal's number.
 #[derive(Clone, Debug)]
@@ -26,14 +27,14 @@ impl Metrics {
                     "sluice_journal_delivered_total",
                     "Records the stream acknowledged.",
                 ),
-                &["journal"],
+                &["journal", "topic"],
             )?,
             dead: IntCounterVec::new(
                 Opts::new(
                     "sluice_journal_dead_total",
                     "Records that cannot be understood, now in dead-letters.log.",
                 ),
-                &["journal", "reason"],
+                &["journal", "topic", "reason"],
             )?,
             lost: IntCounterVec::new(
                 Opts::new(
@@ -47,7 +48,7 @@ impl Metrics {
                     "sluice_courier_delivery_lag_seconds",
                     "Age of the oldest record read and not acknowledged; 0 when there is none.",
                 ),
-                &["journal"],
+                &["journal", "topic"],
             )?,
         };
         registry.register(Box::new(metrics.delivered.clone()))?;
@@ -57,33 +58,37 @@ impl Metrics {
         Ok(metrics)
     }
 
-    pub(crate) fn of(&self, journal: u16) -> JournalMetrics {
+    pub(crate) fn of(&self, journal: u16, topic: Topic) -> JournalMetrics {
         let journal = journal.to_string();
+        let labels = [journal.as_str(), topic.name()];
         JournalMetrics {
-            delivered: self.delivered.with_label_values(&[&journal]),
+            delivered: self.delivered.with_label_values(&labels),
             dead: Reason::ALL.map(|reason| {
                 self.dead
-                    .with_label_values(&[journal.as_str(), reason.name()])
+                    .with_label_values(&[labels[0], labels[1], reason.name()])
             }),
-            lost: self.lost.with_label_values(&[journal.as_str(), "hole"]),
-            lag_seconds: self.lag_seconds.with_label_values(&[&journal]),
+            // Each topic's courier sees the same holes: one tells them.
+            lost: (topic == TOPICS[0]).then(|| self.lost.with_label_values(&[labels[0], "hole"])),
+            lag_seconds: self.lag_seconds.with_label_values(&labels),
         }
     }
 }
 
-/// The handles of one journal.
+/// The handles of one topic of one journal.
 #[derive(Debug)]
 pub(crate) struct JournalMetrics {
     delivered: IntCounter,
     dead: [IntCounter; Reason::ALL.len()],
-    lost: IntCounter,
+    lost: Option<IntCounter>,
     lag_seconds: Gauge,
 }
 
 impl JournalMetrics {
     pub(crate) fn show(&self, totals: &Totals, lag_seconds: f64) {
         raise(&self.delivered, totals.delivered);
-        raise(&self.lost, totals.lost);
+        if let Some(lost) = &self.lost {
+            raise(lost, totals.lost);
+        }
         for (counter, total) in self.dead.iter().zip(totals.dead) {
             raise(counter, total);
         }

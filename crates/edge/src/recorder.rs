@@ -1,6 +1,6 @@
 //! A worker's way into its journal: keys that never repeat, numbers without holes, one append a request.
 
-use domain::event::{EdgeRecord, edge_record::Event};
+use domain::event::{EdgeRecord, StreamEnd, edge_record::Event};
 use domain::{ClickKey, Keyring, Numbering, Shard, Topic};
 use prost::Message;
 use service::Clock;
@@ -77,6 +77,21 @@ impl Recorder {
             address,
             event: Some(event),
         };
+        self.put(&record)
+    }
+
+    /// Says that nothing comes after this. Where the journal does not take it, the stream stays one that may go on.
+    pub(crate) fn end(&mut self) {
+        if self.writer.next_sequence() == 1 {
+            return;
+        }
+        let _ = self.put(&EdgeRecord {
+            event: Some(Event::End(StreamEnd {})),
+            ..EdgeRecord::default()
+        });
+    }
+
+    fn put(&mut self, record: &EdgeRecord) -> Option<u64> {
         self.buffer.clear();
         record.encode(&mut self.buffer).expect("a vector grows");
         debug_assert!(

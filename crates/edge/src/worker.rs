@@ -104,6 +104,7 @@ impl Worker {
             tracing::warn!("connections were still open at the end of the drain");
         }
         self.record_unmatched(true);
+        self.recorder.borrow_mut().end();
     }
 
     async fn connection(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, shutdown: Shutdown) {

@@ -1,12 +1,13 @@
-//! The couriers' threads: one a journal folder, also of workers that no longer exist.
+//! The couriers' threads: one a journal folder and topic, also of workers that no longer exist.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use courier::{Courier, Enrich, Options};
+use courier::{Courier, Enrich, Options, TOPICS};
+use domain::Topic;
 use prometheus::{IntGaugeVec, Opts};
 use service::{Clock, Health, Shutdown};
 use stream::Stream;
@@ -19,6 +20,9 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How often new journal folders and dead workers are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often files are looked for that are acknowledged and old.
+const DELETE_EVERY: Duration = Duration::from_secs(60);
 
 /// What every courier thread needs.
 #[derive(Clone)]
@@ -48,7 +52,7 @@ impl Metrics {
                 "sluice_courier_failing",
                 "1 while a courier cannot ship and tries again; the log says why.",
             ),
-            &["journal"],
+            &["journal", "topic"],
         )?;
         registry.register(Box::new(failing.clone()))?;
         Ok(Self {
@@ -58,8 +62,53 @@ impl Metrics {
     }
 }
 
-/// Starts the thread that looks for journal folders and has a courier for each, until the stop; then it ends with the last
-/// of them. A folder of a dead edge is sealed first, so that its ring is shipped too.
+/// One courier's work.
+#[derive(Clone, Debug)]
+struct Task {
+    journal: u16,
+    topic: Topic,
+    folder: PathBuf,
+    cursor: PathBuf,
+}
+
+impl Task {
+    fn name(&self) -> String {
+        format!("courier-{}-{}", self.journal, self.topic.name())
+    }
+}
+
+/// The tasks of a journal, in the order of [`TOPICS`].
+fn tasks(journal: u16, folder: &Path, cursors: &Path) -> [Task; TOPICS.len()] {
+    TOPICS.map(|topic| Task {
+        journal,
+        topic,
+        folder: folder.to_owned(),
+        cursor: cursors.join(format!("{journal}.{}.cursor", topic.name())),
+    })
+}
+
+/// Gives each topic the cursor that all had together before.
+fn split_cursor(tasks: &[Task], cursors: &Path) -> Result<(), String> {
+    let [first, ..] = tasks else { return Ok(()) };
+    let together = cursors.join(format!("{}.cursor", first.journal));
+    if !together.exists() {
+        return Ok(());
+    }
+    for task in tasks.iter().filter(|task| !task.cursor.exists()) {
+        let young = task.cursor.with_extension("new");
+        fs::copy(&together, &young)
+            .and_then(|_| fs::File::open(&young)?.sync_all())
+            .and_then(|()| fs::rename(&young, &task.cursor))
+            .map_err(|error| because(&task.cursor, &error))?;
+    }
+    fs::File::open(cursors)
+        .and_then(|folder| folder.sync_all())
+        .and_then(|()| fs::remove_file(&together))
+        .map_err(|error| because(&together, &error))
+}
+
+/// Starts the thread that looks for journal folders and has a courier for each and each topic, until the stop; then it ends
+/// with the last of them. A folder of a dead edge is sealed first, so that its ring is shipped too.
 pub(crate) fn start(
     around: Around,
     journals: &Path,
@@ -70,8 +119,11 @@ pub(crate) fn start(
     }
     // What is there is opened once here, so that what will never work is said at the start.
     for (journal, folder) in folders(journals)? {
-        let cursor = cursors.join(format!("{journal}.cursor"));
-        drop(open(&around, &folder, &cursor, journal).map_err(|error| error.to_string())?);
+        let tasks = tasks(journal, &folder, cursors);
+        split_cursor(&tasks, cursors)?;
+        for task in tasks {
+            drop(open(&around, &task).map_err(|error| error.to_string())?);
+        }
     }
     let (journals, cursors) = (journals.to_path_buf(), cursors.to_path_buf());
     std::thread::Builder::new()
@@ -83,9 +135,11 @@ pub(crate) fn start(
 fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), String> {
     let mut threads = BTreeMap::new();
     let mut told = None;
+    let mut deleted = None;
     loop {
         // Asked before the last look, so that what a stopped edge left is seen.
         let last = around.stop.requested();
+        let delete = deleted.is_none_or(|at: Instant| at.elapsed() >= DELETE_EVERY);
         match folders(journals) {
             Ok(found) => {
                 for (journal, folder) in found {
@@ -93,14 +147,21 @@ fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), Str
                     if folder.join("ring").exists() {
                         seal(journal, &folder);
                     }
-                    threads.entry(journal).or_insert_with(|| {
-                        let around = around.clone();
-                        let cursor = cursors.join(format!("{journal}.cursor"));
-                        std::thread::Builder::new()
-                            .name(format!("courier-{journal}"))
-                            .spawn(move || run(&around, &folder, &cursor, journal))
-                            .expect("the system gives a thread a journal")
-                    });
+                    let tasks = tasks(journal, &folder, cursors);
+                    if delete {
+                        delete_acknowledged(around, &tasks);
+                    }
+                    for task in tasks {
+                        threads
+                            .entry((journal, task.topic as u8))
+                            .or_insert_with(|| {
+                                let around = around.clone();
+                                std::thread::Builder::new()
+                                    .name(task.name())
+                                    .spawn(move || run(&around, &task))
+                                    .expect("the system gives a thread a courier")
+                            });
+                    }
                 }
                 told = None;
             }
@@ -110,6 +171,9 @@ fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), Str
                 }
                 told = Some(error);
             }
+        }
+        if delete {
+            deleted = Some(Instant::now());
         }
         if last {
             break;
@@ -126,6 +190,23 @@ fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), Str
         return Ok(());
     }
     Err(failures.join("; "))
+}
+
+/// A failure only leaves the files for the next time.
+fn delete_acknowledged(around: &Around, tasks: &[Task; TOPICS.len()]) {
+    let [
+        Task {
+            journal, folder, ..
+        },
+        ..,
+    ] = tasks;
+    let cursors = tasks.each_ref().map(|task| task.cursor.clone());
+    let retain = Duration::from_secs(around.settings.retain_acked_s);
+    match courier::delete_acknowledged(folder, &cursors, retain, around.clock.now_ms()) {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(journal, files, "acknowledged journal files deleted"),
+        Err(error) => tracing::warn!(journal, %error, "acknowledged journal files not deleted"),
+    }
 }
 
 fn seal(journal: u16, folder: &Path) {
@@ -166,35 +247,31 @@ fn because(path: &Path, error: &dyn std::fmt::Display) -> String {
     format!("{}: {error}", path.display())
 }
 
-fn open(
-    around: &Around,
-    folder: &Path,
-    cursor: &Path,
-    journal: u16,
-) -> Result<Courier, courier::Error> {
+fn open(around: &Around, task: &Task) -> Result<Courier, courier::Error> {
     let options = Options {
-        journal,
+        journal: task.journal,
+        topic: task.topic,
         topic_prefix: around.prefix.clone(),
-        retain_acked: Duration::from_secs(around.settings.retain_acked_s),
         ..Options::default()
     };
     let enrich = Enrich {
         visitor_key: around.visitor_key,
         truncate: around.settings.truncated_address,
     };
-    Courier::open(folder, cursor, enrich, options, &around.metrics.couriers)
+    let metrics = &around.metrics.couriers;
+    Courier::open(&task.folder, &task.cursor, enrich, options, metrics)
 }
 
 /// Ships until the stop. A courier that cannot (a full disk) stands still and tries again: the journal keeps what waits.
-fn run(around: &Around, folder: &Path, cursor: &Path, journal: u16) -> Result<(), String> {
-    let name = format!("courier-{journal}");
+fn run(around: &Around, task: &Task) -> Result<(), String> {
+    let name = task.name();
     let failing = around
         .metrics
         .failing
-        .with_label_values(&[&journal.to_string()]);
+        .with_label_values(&[task.journal.to_string().as_str(), task.topic.name()]);
     let mut pause = RETRY_PAUSE;
     loop {
-        let done = open(around, folder, cursor, journal).and_then(|mut courier| {
+        let done = open(around, task).and_then(|mut courier| {
             courier.run(
                 &mut || around.stream.sender(),
                 &around.clock,
@@ -210,7 +287,7 @@ fn run(around: &Around, folder: &Path, cursor: &Path, journal: u16) -> Result<()
             return Ok(());
         };
         failing.set(1);
-        tracing::error!(journal, %error, "courier stands still and tries again, nothing is lost");
+        tracing::error!(courier = name, %error, "courier stands still and tries again, nothing is lost");
         if around.stop.wait_timeout(pause) {
             around.health.ended(&name);
             return Err(format!("{name}: {error}"));

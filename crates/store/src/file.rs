@@ -35,6 +35,10 @@ CREATE TABLE highs (
     stream BLOB NOT NULL, n INTEGER NOT NULL, time_ms INTEGER NOT NULL,
     PRIMARY KEY (consumer, topic, partition, lane, stream)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE ended (
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, stream BLOB NOT NULL,
+    PRIMARY KEY (consumer, topic, partition, stream)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE rollups (
     cube INTEGER NOT NULL, bucket_ms INTEGER NOT NULL, offer INTEGER NOT NULL, affiliate INTEGER NOT NULL,
     link INTEGER NOT NULL, reason INTEGER NOT NULL, currency TEXT NOT NULL,

@@ -11,6 +11,8 @@ pub struct Position {
     pub offset: u64,
     /// What the receiver rule keeps, ordered by lane and stream.
     pub highs: Vec<High>,
+    /// Streams that have ended, in order: nothing more is kept of them.
+    pub ended: Vec<[u8; 16]>,
 }
 
 /// The highest number folded of one (lane, stream).
@@ -55,7 +57,19 @@ impl Batch<'_> {
                 time_ms: row.get::<_, i64>(3)?.cast_unsigned(),
             });
         }
-        Ok(Position { offset, highs })
+        let mut select = self.connection().prepare_cached(
+            "SELECT stream FROM ended WHERE consumer = ?1 AND topic = ?2 AND partition = ?3 ORDER BY stream",
+        )?;
+        let mut rows = select.query((consumer, topic, partition))?;
+        let mut ended = Vec::new();
+        while let Some(row) = rows.next()? {
+            ended.push(stream_id(row.get(0)?)?);
+        }
+        Ok(Position {
+            offset,
+            highs,
+            ended,
+        })
     }
 
     /// Moves the offset from where this owner left it. The first thing a batch does.
@@ -119,6 +133,30 @@ impl Batch<'_> {
                 high.n.cast_signed(),
                 high.time_ms.cast_signed(),
             ))?;
+        Ok(())
+    }
+
+    /// Keeps of a stream that it has ended, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub fn end_stream(
+        &mut self,
+        consumer: &str,
+        topic: u8,
+        partition: u16,
+        stream: [u8; 16],
+    ) -> Result<()> {
+        let row = (consumer, topic, partition, &stream[..]);
+        self.connection()
+            .prepare_cached(
+                "DELETE FROM highs WHERE consumer = ?1 AND topic = ?2 AND partition = ?3 AND stream = ?4",
+            )?
+            .execute(row)?;
+        self.connection()
+            .prepare_cached("INSERT OR IGNORE INTO ended VALUES (?1, ?2, ?3, ?4)")?
+            .execute(row)?;
         Ok(())
     }
 }

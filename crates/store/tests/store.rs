@@ -199,6 +199,14 @@ fn a_position_is_what_was_kept() {
     let position = store.batch(|batch| batch.position("clicks", 1, 0)).unwrap();
     assert_eq!(position.offset, 4);
     assert_eq!(position.highs, [high(2, 5), high(9, 2)]);
+
+    store
+        .batch(|batch| batch.end_stream("clicks", 1, 0, [7; 16]))
+        .unwrap();
+    let position = store.batch(|batch| batch.position("clicks", 1, 0)).unwrap();
+    assert_eq!((position.highs, position.ended), (vec![], vec![[7; 16]]));
+    let other = store.batch(|batch| batch.position("fraud", 1, 0)).unwrap();
+    assert_eq!((other.highs, other.ended), (vec![high(1, 1)], vec![]));
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::receipts::Receipt;
-use crate::{Batch, MakeSender, Receipts, Receiver, Record, SendError, Sender, Verdict};
+use crate::{
+    Batch, END, MakeSender, Receipts, Receiver, Record, SendError, Sender, StreamId, Verdict,
+};
 
 /// Rows of the outbox under way at once: enough to fill a batch of the stream, little to send again.
 const OUTBOX_ROWS_MAX: usize = 1024;
@@ -28,13 +30,14 @@ pub trait Fold {
     /// Why the store could not be read or changed.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// The offset to go on at and the receipts of a partition, as they were last committed; 0 and none at first.
+    /// Where a partition stands, as it was last committed; the default at first.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn position(&mut self, partition: u16) -> Result<(u64, Vec<Receipt>), Self::Error>;
+    fn position(&mut self, partition: u16) -> Result<Position, Self::Error>;
 
-    /// Folds the records, moves the offset from `from` to `to`, keeps `highs` and writes the outbox: in one transaction.
+    /// Folds the records, moves the offset from `from` to `to`, keeps `highs` and `ended` and writes the outbox: in one
+    /// transaction.
     ///
     /// # Errors
     /// Nothing of it was committed.
@@ -67,6 +70,17 @@ pub trait Fold {
     }
 }
 
+/// Where a partition stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The offset to go on at.
+    pub offset: u64,
+    /// The receipts of streams that go on.
+    pub highs: Vec<Receipt>,
+    /// The streams that have ended.
+    pub ended: Vec<StreamId>,
+}
+
 /// What to fold of one batch. The offset moves even where nothing of it is new.
 #[derive(Debug)]
 pub struct Accepted<'a> {
@@ -76,10 +90,12 @@ pub struct Accepted<'a> {
     pub from: u64,
     /// The offset it stands at afterwards.
     pub to: u64,
-    /// The new records in order, without tombstones.
+    /// The new records in order, without tombstones and ends.
     pub records: Vec<&'a Record>,
     /// The receipts that changed, in the order of lane and stream.
     pub highs: Vec<Receipt>,
+    /// The streams that ended, in order: their names take the place of their receipts.
+    pub ended: Vec<StreamId>,
     /// Numbers known to be lost.
     pub tombstones: u64,
     /// Records folded before.
@@ -200,9 +216,14 @@ pub fn run<F: Fold>(
         if let Some(assigned) = receiver.assigned() {
             partitions.clear();
             for partition in assigned {
-                let (position, highs) = fold.position(partition).map_err(Error::Fold)?;
-                receiver.seek(partition, position).map_err(Error::Stream)?;
-                partitions.insert(partition, (position, Receipts::new(highs)));
+                let Position {
+                    offset,
+                    highs,
+                    ended,
+                } = fold.position(partition).map_err(Error::Fold)?;
+                receiver.seek(partition, offset).map_err(Error::Stream)?;
+                let receipts = Receipts::new(receiver.partitions(), highs, ended);
+                partitions.insert(partition, (offset, receipts));
             }
         }
         let wait = if outbox.as_ref().is_some_and(|outbox| !outbox.is_empty()) {
@@ -257,6 +278,7 @@ fn fold_batch<F: Fold>(
         to: batch.next,
         records: Vec::with_capacity(batch.records.len()),
         highs: Vec::new(),
+        ended: Vec::new(),
         tombstones: 0,
         repeats: 0,
         conflicts: 0,
@@ -267,6 +289,7 @@ fn fold_batch<F: Fold>(
         newest_ms = newest_ms.max(record.time_ms);
         match receipts.judge(record) {
             Verdict::Fold if record.is_tombstone() => accepted.tombstones += 1,
+            Verdict::Fold if record.kind == END => {}
             Verdict::Fold => accepted.records.push(record),
             Verdict::Repeat => accepted.repeats += 1,
             Verdict::Conflict => accepted.conflicts += 1,
@@ -274,6 +297,7 @@ fn fold_batch<F: Fold>(
         }
     }
     accepted.highs = receipts.changed();
+    accepted.ended = receipts.ended();
     if let Err(error) = fold.apply(&accepted) {
         receipts.rollback();
         return Err(error);

@@ -19,7 +19,7 @@ pub use embedded::Embedded;
 pub use error::{Error, Result, SendError};
 pub use kafka::Kafka;
 pub use receipts::{High, Receipts, Verdict};
-pub use record::{Record, StreamId, TOMBSTONE};
+pub use record::{END, Record, StreamId, TOMBSTONE};
 
 /// One of the backends.
 #[derive(Clone, Debug)]
@@ -88,6 +88,9 @@ pub type MakeSender<'a> = dyn FnMut() -> Result<Box<dyn Sender>> + 'a;
 
 /// Reads the partitions of one topic that are assigned to it.
 pub trait Receiver: Send {
+    /// How many partitions the topic has.
+    fn partitions(&self) -> u16;
+
     /// The partitions assigned to this receiver, ascending, when that has changed since the last call (the first assignment
     /// included); each then waits for a [`Receiver::seek`].
     fn assigned(&mut self) -> Option<Vec<u16>>;

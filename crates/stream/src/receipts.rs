@@ -4,8 +4,10 @@
 //! one is a repeat and dropped, a higher one came early and is dropped too: the sender that was overtaken owes everything
 //! after its watermark again, so the missing ones and then this one come later. Keeping just the highest number seen would
 //! lose the overtaken ones.
+//!
+//! The last record of a lane is its end ([`Record::end`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{Record, StreamId};
 
@@ -36,35 +38,50 @@ pub enum Verdict {
 
 /// What was folded of one partition, and what the batch under way would change.
 ///
-/// Judging counts as folding until [`Self::commit`] keeps it or [`Self::rollback`] takes it back.
-#[derive(Clone, Debug, Default)]
+/// Judging counts as folding until [`Self::commit`] keeps it or [`Self::rollback`] takes it back. Of a stream whose lanes
+/// have all ended here only its name is kept, so that what is remembered does not grow with every start of a worker.
+#[derive(Clone, Debug)]
 pub struct Receipts {
+    /// Of the topic.
+    partitions: u16,
+    kept: Kept,
+    /// Judged since the last commit; wins over `kept`.
+    pending: Kept,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Kept {
     highs: HashMap<(u8, StreamId), High>,
-    /// Judged since the last commit; wins over `highs`.
-    pending: HashMap<(u8, StreamId), High>,
+    ended: HashSet<StreamId>,
 }
 
 impl Receipts {
-    /// As the store has them.
-    pub fn new(highs: impl IntoIterator<Item = Receipt>) -> Self {
+    /// As the store has them, for a partition of a topic of so many.
+    pub fn new(
+        partitions: u16,
+        highs: impl IntoIterator<Item = Receipt>,
+        ended: impl IntoIterator<Item = StreamId>,
+    ) -> Self {
         Self {
-            highs: highs
-                .into_iter()
-                .map(|(lane, stream, high)| ((lane, stream), high))
-                .collect(),
-            pending: HashMap::new(),
+            partitions,
+            kept: Kept {
+                highs: highs
+                    .into_iter()
+                    .map(|(lane, stream, high)| ((lane, stream), high))
+                    .collect(),
+                ended: ended.into_iter().collect(),
+            },
+            pending: Kept::default(),
         }
     }
 
     /// The rule.
     pub fn judge(&mut self, record: &Record) -> Verdict {
-        let of = (record.lane, record.origin);
-        let high = self
-            .pending
-            .get(&of)
-            .or_else(|| self.highs.get(&of))
-            .copied()
-            .unwrap_or_default();
+        let stream = record.origin;
+        if self.kept.ended.contains(&stream) || self.pending.ended.contains(&stream) {
+            return Verdict::Repeat;
+        }
+        let high = self.high(record.lane, stream);
         if record.n <= high.n {
             return if record.time_ms > high.time_ms {
                 Verdict::Conflict
@@ -75,35 +92,65 @@ impl Receipts {
         if record.n > high.n + 1 {
             return Verdict::Early;
         }
-        self.pending.insert(
-            of,
-            High {
-                n: record.n,
-                time_ms: record.time_ms.max(high.time_ms),
-            },
-        );
+        let high = High {
+            n: record.n,
+            time_ms: record.time_ms.max(high.time_ms),
+        };
+        self.pending.highs.insert((record.lane, stream), high);
+        if self.is_ended_by(record) {
+            self.pending.highs.retain(|(_, of), _| *of != stream);
+            self.pending.ended.insert(stream);
+        }
         Verdict::Fold
+    }
+
+    fn high(&self, lane: u8, stream: StreamId) -> High {
+        let of = (lane, stream);
+        let high = self.pending.highs.get(&of);
+        let high = high.or_else(|| self.kept.highs.get(&of));
+        high.copied().unwrap_or_default()
+    }
+
+    /// Whether with this record every lane of its stream has ended that this partition has a part in.
+    fn is_ended_by(&self, record: &Record) -> bool {
+        let partition = |lane: u8| u16::from(lane) % self.partitions;
+        let ends = record.ends();
+        let mut here = ends
+            .iter()
+            .filter(|(lane, _)| partition(*lane) == partition(record.lane));
+        !ends.is_empty() && here.all(|&(lane, n)| self.high(lane, record.origin).n >= n)
     }
 
     /// What judging changed since the last commit, in the order of lane and stream.
     pub fn changed(&self) -> Vec<Receipt> {
-        let mut changed: Vec<_> = self
-            .pending
-            .iter()
+        let highs = self.pending.highs.iter();
+        let mut changed: Vec<_> = highs
             .map(|(&(lane, stream), &high)| (lane, stream, high))
             .collect();
         changed.sort_unstable_by_key(|(lane, stream, _)| (*lane, *stream));
         changed
     }
 
+    /// The streams that ended since the last commit, in order: nothing but their names is kept from now on.
+    pub fn ended(&self) -> Vec<StreamId> {
+        let mut ended: Vec<_> = self.pending.ended.iter().copied().collect();
+        ended.sort_unstable();
+        ended
+    }
+
     /// What was judged is in the store.
     pub fn commit(&mut self) {
-        self.highs.extend(self.pending.drain());
+        let Kept { highs, ended } = std::mem::take(&mut self.pending);
+        if !ended.is_empty() {
+            self.kept.highs.retain(|(_, of), _| !ended.contains(of));
+        }
+        self.kept.highs.extend(highs);
+        self.kept.ended.extend(ended);
     }
 
     /// What was judged did not get into the store.
     pub fn rollback(&mut self) {
-        self.pending.clear();
+        self.pending = Kept::default();
     }
 }
 
@@ -123,14 +170,11 @@ mod tests {
 
     #[test]
     fn the_rule() {
-        let mut receipts = Receipts::new([(
-            0,
-            STREAM,
-            High {
-                n: 5,
-                time_ms: 1_000,
-            },
-        )]);
+        let high = High {
+            n: 5,
+            time_ms: 1_000,
+        };
+        let mut receipts = Receipts::new(1, [(0, STREAM, high)], []);
         for (lane, n, time_ms, expected) in [
             (0, 5, 1_000, Verdict::Repeat),
             (0, 1, 10, Verdict::Repeat),
@@ -155,8 +199,42 @@ mod tests {
     }
 
     #[test]
+    fn of_a_stream_that_ended_only_the_name_is_kept() {
+        let mut receipts = Receipts::new(2, [], []);
+        // Lane 1 is another partition's.
+        let ends = [(0, 2), (1, 9), (2, 3), (4, 2)];
+        let end = |lane| Record::end(STREAM, lane, &ends);
+        for (record, expected) in [
+            (record(0, 1, 7), Verdict::Fold),
+            (end(0), Verdict::Fold),
+            (record(2, 1, 8), Verdict::Fold),
+            (end(2), Verdict::Early),
+            (record(4, 1, 9), Verdict::Fold),
+            (end(4), Verdict::Fold),
+        ] {
+            assert_eq!(receipts.judge(&record), expected, "{record:?}");
+        }
+        receipts.commit();
+        // Lane 2 was overtaken: its stream has not ended before it has.
+        assert_eq!(receipts.judge(&record(2, 2, 8)), Verdict::Fold);
+        assert_eq!(receipts.judge(&end(2)), Verdict::Fold);
+        assert_eq!(
+            (receipts.changed(), receipts.ended()),
+            (vec![], vec![STREAM])
+        );
+        receipts.rollback();
+        assert_eq!(receipts.judge(&record(2, 2, 8)), Verdict::Fold);
+        assert_eq!(receipts.judge(&end(2)), Verdict::Fold);
+        receipts.commit();
+        assert_eq!(receipts.kept.highs.len(), 0);
+        for record in [record(0, 1, 7), end(2), record(4, 3, 99)] {
+            assert_eq!(receipts.judge(&record), Verdict::Repeat, "{record:?}");
+        }
+    }
+
+    #[test]
     fn a_batch_that_failed_leaves_no_trace() {
-        let mut receipts = Receipts::default();
+        let mut receipts = Receipts::new(1, [], []);
         assert_eq!(receipts.judge(&record(0, 1, 1)), Verdict::Fold);
         receipts.commit();
         assert_eq!(receipts.changed(), []);
@@ -281,15 +359,24 @@ mod tests {
         logs
     }
 
+    /// Records of these lanes, and the end of each.
     fn sent(lanes: &[u8]) -> Vec<Record> {
         let mut last = [0; LANES as usize];
-        (0..)
-            .zip(lanes)
-            .map(|(time_ms, &lane)| {
-                last[usize::from(lane)] += 1;
-                record(lane, last[usize::from(lane)], time_ms)
-            })
-            .collect()
+        let records = (0..).zip(lanes).map(|(time_ms, &lane)| {
+            last[usize::from(lane)] += 1;
+            record(lane, last[usize::from(lane)], time_ms)
+        });
+        let mut records: Vec<_> = records.collect();
+        let ends: Vec<(u8, u64)> = (0..)
+            .zip(last)
+            .filter(|(_, last)| *last > 0)
+            .map(|(lane, last)| (lane, last + 1))
+            .collect();
+        records.extend(
+            ends.iter()
+                .map(|(lane, _)| Record::end(STREAM, *lane, &ends)),
+        );
+        records
     }
 
     /// Folds the logs in batches of which some fail to commit and are read again; the indexes folded, per lane.
@@ -302,7 +389,7 @@ mod tests {
         let mut folded = vec![Vec::new(); usize::from(LANES)];
         let mut failures = failures.iter().copied();
         for log in logs {
-            let mut receipts = Receipts::default();
+            let mut receipts = Receipts::new(PARTITIONS.into(), [], []);
             for chunk in log.chunks(batch) {
                 loop {
                     let accepted: Vec<usize> = chunk
@@ -321,6 +408,7 @@ mod tests {
                     break;
                 }
             }
+            assert_eq!(receipts.kept.highs.len(), 0, "all of it has ended");
         }
         folded
     }
@@ -365,7 +453,11 @@ mod tests {
                 Event::Replace,
             ],
         );
-        assert_eq!(logs[0], [1, 2, 0, 1, 2], "younger ones overtook the first");
+        assert_eq!(
+            logs[0],
+            [1, 2, 0, 1, 2, 3],
+            "younger ones overtook the first"
+        );
         let mut high = 0;
         let naive: Vec<u64> = logs[0]
             .iter()
@@ -376,7 +468,7 @@ mod tests {
                 new
             })
             .collect();
-        assert_eq!(naive, [2, 3], "the first is lost");
+        assert_eq!(naive, [2, 3, 4], "the first is lost");
         assert_eq!(fold(&records, &logs, 8, &[]), expected(&records));
     }
 }

@@ -13,6 +13,12 @@ pub use journal::StreamId;
 /// Kind of a record whose number is known to be lost; it carries no value.
 pub const TOMBSTONE: u16 = 0;
 
+/// Kind of the last record of a lane of a stream; its value says where every lane of the stream ends ([`Record::end`]).
+pub const END: u16 = u16::MAX;
+
+/// Bytes of one lane in the value of an end record.
+const END_BYTES: usize = 9;
+
 /// Most bytes of a key: its length is 16 bits.
 pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
 
@@ -53,6 +59,41 @@ impl Record {
             time_ms,
             value: Vec::new(),
         }
+    }
+
+    /// The last record of a lane: nothing of its stream comes after it there. `ends` has every lane of the stream on this
+    /// topic with the number of its end record, 9 bytes each in the value: lane, number (big-endian). So a reader that has
+    /// seen one end knows of which lanes more is to come.
+    ///
+    /// An end has no time of its own: 0.
+    ///
+    /// # Panics
+    /// When `ends` does not name the lane.
+    pub fn end(origin: StreamId, lane: u8, ends: &[(u8, u64)]) -> Self {
+        let own = ends.iter().find(|(of, _)| *of == lane);
+        let (_, n) = own.expect("a lane that ends is among those that end");
+        let value = ends.iter().flat_map(|(lane, n)| {
+            let mut bytes = [*lane; END_BYTES];
+            bytes[1..].copy_from_slice(&n.to_be_bytes());
+            bytes
+        });
+        Self {
+            kind: END,
+            value: value.collect(),
+            ..Self::tombstone(origin, lane, *n, 0)
+        }
+    }
+
+    /// Where the lanes of the stream end; empty where this is no end record.
+    pub fn ends(&self) -> Vec<(u8, u64)> {
+        if self.kind != END {
+            return Vec::new();
+        }
+        let (ends, _) = self.value.as_chunks::<END_BYTES>();
+        let ends = ends
+            .iter()
+            .map(|&[lane, ref n @ ..]| (lane, u64::from_be_bytes(*n)));
+        ends.collect()
     }
 
     /// Whether this only takes the number of a lost record.
@@ -134,6 +175,16 @@ mod tests {
              78797a"
         );
         assert_eq!(Record::decode(&bytes), Some(record));
+    }
+
+    #[test]
+    fn golden_end() {
+        let end = Record::end(StreamId([0xee; 16]), 2, &[(2, 7), (255, 0x0102)]);
+        let hex: String = end.value.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "020000000000000007ff0000000000000102");
+        assert_eq!((end.n, end.time_ms), (7, 0));
+        assert_eq!(end.ends(), [(2, 7), (255, 0x0102)]);
+        assert_eq!(Record::tombstone(StreamId([1; 16]), 2, 3, 4).ends(), []);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 use std::sync::{Arc, Mutex};
 
-use domain::event::{Click, ClickKey, Consent, Postback, Unmatched};
+use domain::event::{Click, ClickKey, Consent, Postback, StreamEnd, Unmatched};
 use journal::{Log, StreamId};
-use stream::{Batch, Embedded};
+use stream::{Batch, END, Embedded};
 
 use super::*;
 
@@ -58,16 +58,26 @@ impl Bench {
         self.log.sync().unwrap();
     }
 
+    fn cursor(&self, topic: Topic) -> PathBuf {
+        self.folder.path().join(format!("{}.cursor", topic.name()))
+    }
+
+    /// The clicks' courier.
     fn courier(&self) -> (Courier, prometheus::Registry) {
+        self.courier_of(Topic::Clicks)
+    }
+
+    fn courier_of(&self, topic: Topic) -> (Courier, prometheus::Registry) {
         let registry = prometheus::Registry::new();
         let courier = Courier::open(
             &self.journal(),
-            &self.folder.path().join("cursor"),
+            &self.cursor(topic),
             Enrich {
                 visitor_key: [5; 32],
                 truncate: true,
             },
             Options {
+                topic,
                 acknowledgement_wait: Duration::ZERO,
                 drain_max: Duration::from_secs(60),
                 ..Options::default()
@@ -236,12 +246,16 @@ fn what_the_journal_holds_arrives_once_enriched_and_without_the_address() {
         })),
     };
     bench.record(&[click(0, 1), click(0, 2), unmatched, postback]);
-    let (mut courier, registry) = bench.courier();
-    let mut sender = bench.stream.sender();
-    ship(&mut courier, &mut *sender);
-    drop(courier);
-    let (mut courier, _) = bench.courier();
-    ship(&mut courier, &mut *bench.stream.sender());
+    let registries: Vec<prometheus::Registry> = TOPICS
+        .map(|topic| {
+            let (mut courier, registry) = bench.courier_of(topic);
+            ship(&mut courier, &mut *bench.stream.sender());
+            drop(courier);
+            let (mut courier, _) = bench.courier_of(topic);
+            ship(&mut courier, &mut *bench.stream.sender());
+            registry
+        })
+        .into();
 
     let mut all = bench.clicks();
     assert_eq!(identities(&all), [(0, 1), (0, 2), (1, 1)]);
@@ -268,14 +282,26 @@ fn what_the_journal_holds_arrives_once_enriched_and_without_the_address() {
             assert!(!bytes.windows(address.len()).any(|part| part == address));
         }
     }
-    assert!(metric(
-        &registry,
-        "sluice_journal_delivered_total{journal=\"0\"} 4"
-    ));
-    assert!(metric(
-        &registry,
-        "sluice_courier_delivery_lag_seconds{journal=\"0\"} 0"
-    ));
+    for (registry, line) in [
+        (
+            0,
+            "sluice_journal_delivered_total{journal=\"0\",topic=\"clicks\"} 3",
+        ),
+        (
+            1,
+            "sluice_journal_delivered_total{journal=\"0\",topic=\"postbacks\"} 1",
+        ),
+        (
+            0,
+            "sluice_journal_lost_total{journal=\"0\",reason=\"hole\"} 0",
+        ),
+        (
+            0,
+            "sluice_courier_delivery_lag_seconds{journal=\"0\",topic=\"clicks\"} 0",
+        ),
+    ] {
+        assert!(metric(&registries[registry], line), "{line}");
+    }
 }
 
 #[test]
@@ -298,7 +324,7 @@ fn killed_between_sending_and_saving_it_sends_the_same_again() {
     );
     assert!(metric(
         &registry,
-        "sluice_courier_delivery_lag_seconds{journal=\"0\"} 0.999"
+        "sluice_courier_delivery_lag_seconds{journal=\"0\",topic=\"clicks\"} 0.999"
     ));
     drop(courier);
     let (mut courier, _) = bench.courier();
@@ -364,12 +390,84 @@ fn holes_are_filled_with_tombstones_and_a_full_sender_repeats_none() {
     assert_eq!(found, expected);
     assert!(metric(
         &registry,
-        "sluice_journal_lost_total{journal=\"0\",reason=\"hole\"} 7"
+        "sluice_journal_delivered_total{journal=\"0\",topic=\"clicks\"} 6"
     ));
+}
+
+#[test]
+fn where_the_worker_ended_each_lane_gets_an_end_record_and_only_there() {
+    let mut bench = Bench::new();
+    bench.record(&[click(0, 1), click(4, 1)]);
+    // Killed: whoever copied this disk may have a worker that goes on.
+    let mut bench = bench.reopen();
+    let end = EdgeRecord {
+        event: Some(Event::End(StreamEnd {})),
+        ..EdgeRecord::default()
+    };
+    bench.record(&[click(2, 1), click(0, 1), click(2, 2), end]);
+    let mut bench = bench.reopen();
+    bench.record(&[click(0, 1)]);
+    let faults = Arc::new(Mutex::new(Faults {
+        full_after: Some(4),
+        ..Faults::default()
+    }));
+    let (mut courier, registry) = bench.courier();
+    ship(&mut courier, &mut *faulty(&bench, &faults));
+    let ends: Vec<_> = bench.clicks();
+    let ends: Vec<_> = ends.iter().filter(|record| record.kind == END).collect();
+    let found: Vec<_> = ends.iter().map(|end| (end.lane, end.n)).collect();
+    assert_eq!(found, [(0, 2), (2, 3)]);
+    assert!(ends.iter().all(|end| end.ends() == [(0, 2), (2, 3)]));
     assert!(metric(
         &registry,
-        "sluice_journal_delivered_total{journal=\"0\"} 6"
+        "sluice_journal_delivered_total{journal=\"0\",topic=\"clicks\"} 7"
     ));
+    let (mut courier, _) = bench.courier_of(Topic::Postbacks);
+    ship(&mut courier, &mut *bench.stream.sender());
+    let mut receiver = bench.stream.receiver("sluice.postbacks").unwrap();
+    assert_eq!(
+        receiver.poll(10, Duration::ZERO).unwrap(),
+        None,
+        "no lane of it was used"
+    );
+}
+
+#[test]
+fn what_cannot_be_shipped_of_one_topic_does_not_hold_up_the_other() {
+    let mut bench = Bench::new();
+    let postback = |n| EdgeRecord {
+        topic: Topic::Postbacks as u32,
+        lane: 0,
+        n,
+        address: Vec::new(),
+        event: Some(Event::Postback(Postback {
+            key: Some(ClickKey::default()),
+            ..Postback::default()
+        })),
+    };
+    bench.record(&[postback(1), click(0, 1), postback(2)]);
+    let (mut postbacks, _) = bench.courier_of(Topic::Postbacks);
+    let faults = Arc::new(Mutex::new(Faults {
+        withhold: true,
+        ..Faults::default()
+    }));
+    postbacks
+        .step(&mut *faulty(&bench, &faults), NOW_MS)
+        .unwrap();
+    let (mut clicks, _) = bench.courier();
+    ship(&mut clicks, &mut *bench.stream.sender());
+    assert_eq!(identities(&bench.clicks()), [(0, 1)]);
+    // What it only passes is saved now and then.
+    let path = bench.cursor(Topic::Clicks);
+    let saved = || Cursor::read(&path).unwrap();
+    let before = saved();
+    bench.record(&[postback(3)]);
+    let mut sender = bench.stream.sender();
+    for (now_ms, same) in [(NOW_MS, true), (NOW_MS + SAVE_EVERY_MS, false)] {
+        clicks.rewind().unwrap();
+        clicks.step(&mut *sender, now_ms).unwrap();
+        assert_eq!(saved() == before, same);
+    }
 }
 
 #[test]
@@ -387,19 +485,25 @@ fn what_is_not_understood_goes_to_the_dead_letters() {
         [(0, 1), (0, 2), (0, 3), (0, 4)]
     );
     for line in [
-        "sluice_journal_dead_total{journal=\"0\",reason=\"undecodable\"} 1",
-        "sluice_journal_dead_total{journal=\"0\",reason=\"invalid\"} 2",
-        "sluice_journal_lost_total{journal=\"0\",reason=\"hole\"} 0",
-        "sluice_journal_delivered_total{journal=\"0\"} 2",
+        "sluice_journal_dead_total{journal=\"0\",reason=\"undecodable\",topic=\"clicks\"} 1",
+        "sluice_journal_dead_total{journal=\"0\",reason=\"invalid\",topic=\"clicks\"} 1",
+        "sluice_journal_delivered_total{journal=\"0\",topic=\"clicks\"} 2",
     ] {
         assert!(metric(&registry, line), "{line}");
     }
+    let (mut postbacks, registry) = bench.courier_of(Topic::Postbacks);
+    ship(&mut postbacks, &mut *bench.stream.sender());
+    let line = "sluice_journal_dead_total{journal=\"0\",reason=\"invalid\",topic=\"postbacks\"} 1";
+    assert!(metric(&registry, line));
     let letters = std::fs::read(bench.journal().join("dead-letters.log")).unwrap();
     let text = b"\xff no message";
     assert!(letters.windows(text.len()).any(|part| part == text));
     let (_, registry) = bench.courier();
     assert!(
-        metric(&registry, "sluice_journal_delivered_total{journal=\"0\"} 2"),
+        metric(
+            &registry,
+            "sluice_journal_delivered_total{journal=\"0\",topic=\"clicks\"} 2"
+        ),
         "a restart resets nothing"
     );
 }
@@ -435,8 +539,8 @@ fn a_refused_record_is_found_kept_and_replaced_by_a_tombstone() {
     let payload = records[2].encode_to_vec();
     assert!(letters.windows(payload.len()).any(|part| part == payload));
     for line in [
-        "sluice_journal_dead_total{journal=\"0\",reason=\"refused\"} 1",
-        "sluice_journal_delivered_total{journal=\"0\"} 5",
+        "sluice_journal_dead_total{journal=\"0\",reason=\"refused\",topic=\"clicks\"} 1",
+        "sluice_journal_delivered_total{journal=\"0\",topic=\"clicks\"} 5",
         "sluice_journal_lost_total{journal=\"0\",reason=\"hole\"} 0",
     ] {
         assert!(metric(&registry, line), "{line}");
@@ -459,28 +563,37 @@ fn acknowledged_files_are_deleted_when_they_are_old() {
     let mut bench = bench.reopen();
     bench.record(&[click(0, 1)]);
     let before = files(&bench);
-    let changed_ms = {
-        let newest = std::fs::metadata(bench.journal().join("lock")).unwrap();
-        let since = newest.modified().unwrap().duration_since(UNIX_EPOCH);
-        u64::try_from(since.unwrap().as_millis()).unwrap()
+    let cursors = TOPICS.map(|topic| bench.cursor(topic));
+    let day = Duration::from_secs(24 * 3600);
+    let changed = std::fs::metadata(bench.journal().join("lock")).unwrap();
+    let since = changed.modified().unwrap().duration_since(UNIX_EPOCH);
+    let changed_ms = u64::try_from(since.unwrap().as_millis()).unwrap();
+    let later_ms = changed_ms + 24 * 3600 * 1000 + 60_000;
+    let delete = |now_ms| delete_acknowledged(&bench.journal(), &cursors, day, now_ms).unwrap();
+    let pass = |topic| {
+        let (mut courier, _) = bench.courier_of(topic);
+        for now_ms in [NOW_MS, NOW_MS + SAVE_EVERY_MS] {
+            let mut sender = bench.stream.sender();
+            while !courier.step(&mut *sender, now_ms).unwrap().is_idle() {}
+        }
     };
-    let (mut courier, _) = bench.courier();
-    let mut sender = bench.stream.sender();
-    let day_ms = 24 * 3600 * 1000;
-    for (now_ms, expected) in [
-        (changed_ms, before),
-        (changed_ms + day_ms + 60_000, before - 1),
-    ] {
-        while !courier.step(&mut *sender, now_ms).unwrap().is_idle() {}
-        assert_eq!(files(&bench), expected);
-    }
+    pass(Topic::Clicks);
+    assert_eq!(
+        delete(later_ms),
+        0,
+        "the other topic's courier has not been here"
+    );
+    pass(Topic::Postbacks);
+    assert_eq!(delete(changed_ms), 0, "they are young");
+    assert_eq!(delete(later_ms), 1);
+    assert_eq!(files(&bench), before - 1);
 }
 
 #[test]
 fn a_cursor_of_a_newer_version_is_refused() {
     let bench = Bench::new();
-    let path = bench.folder.path().join("cursor");
-    Cursor::open(&path).unwrap().0.save(&[2]).unwrap();
+    let path = bench.cursor(Topic::Clicks);
+    Cursor::open(&path).unwrap().0.save(&[3]).unwrap();
     let error = Courier::open(
         &bench.journal(),
         &path,
@@ -493,5 +606,5 @@ fn a_cursor_of_a_newer_version_is_refused() {
     )
     .err()
     .expect("it is newer");
-    assert!(error.to_string().contains("version 2"), "{error}");
+    assert!(error.to_string().contains("version 3"), "{error}");
 }

@@ -169,8 +169,8 @@ impl<H: Handler> Reading<H> {
         let mut stored = Stored::new(store.clone(), handler, topic, "sluice", candidate).unwrap();
         let positions = [0, 1].map(|partition| stored.position(partition).unwrap());
         Self {
-            offsets: [positions[0].0, positions[1].0],
-            receipts: positions.map(|(_, highs)| Receipts::new(highs)),
+            offsets: [positions[0].offset, positions[1].offset],
+            receipts: positions.map(|position| Receipts::new(2, position.highs, position.ended)),
             stored,
         }
     }
@@ -190,6 +190,7 @@ impl<H: Handler> Reading<H> {
                 to: from + chunk.len() as u64,
                 records,
                 highs: receipts.changed(),
+                ended: receipts.ended(),
                 tombstones: 0,
                 repeats: 0,
                 conflicts: 0,

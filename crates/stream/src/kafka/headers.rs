@@ -2,7 +2,7 @@
 //!
 //! | header | is |
 //! |---|---|
-//! | `type` | the message type of the value, e.g. `Click`; `Tombstone` takes the number of a lost record and has no value |
+//! | `type` | the message type of the value, e.g. `Click`; `Tombstone` takes the number of a lost record and has no value, `End` is the last of its lane |
 //! | `version` | of the value's schema |
 //! | `stream` | 32 hexadecimal digits: where the record was first recorded |
 //! | `lane` | 0 to 255 |
@@ -11,7 +11,7 @@
 
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
-use crate::{Record, StreamId, TOMBSTONE};
+use crate::{END, Record, StreamId, TOMBSTONE};
 
 const TYPE: &str = "type";
 const VERSION: &str = "version";
@@ -20,6 +20,7 @@ const LANE: &str = "lane";
 const N: &str = "n";
 const TIME: &str = "time";
 const TOMBSTONE_NAME: &str = "Tombstone";
+const END_NAME: &str = "End";
 
 /// What the kinds of records are called.
 #[derive(Clone, Copy)]
@@ -34,6 +35,7 @@ pub struct KindNames {
 pub(super) fn encode(record: &Record, kinds: &KindNames) -> Option<OwnedHeaders> {
     let name = match record.kind {
         TOMBSTONE => TOMBSTONE_NAME,
+        END => END_NAME,
         kind => (kinds.name)(kind)?,
     };
     let mut stream = [0; 32];
@@ -89,6 +91,7 @@ pub(super) fn decode(message: &BorrowedMessage<'_>, kinds: &KindNames) -> Option
     };
     let kind = match text(TYPE)? {
         TOMBSTONE_NAME => TOMBSTONE,
+        END_NAME => END,
         name => (kinds.number)(name)?,
     };
     let origin: StreamId = text(STREAM)?.parse().ok()?;

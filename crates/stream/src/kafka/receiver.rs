@@ -189,6 +189,10 @@ fn is_weather(error: &KafkaError) -> bool {
 }
 
 impl Receiver for KafkaReceiver {
+    fn partitions(&self) -> u16 {
+        self.inner.topics[&self.topic].partitions
+    }
+
     fn assigned(&mut self) -> Option<Vec<u16>> {
         let mut assignment = self.context.lock();
         if !std::mem::take(&mut assignment.changed) {

@@ -39,10 +39,12 @@ fn gather(
         let name = entry.file_name().to_string_lossy().into_owned();
         let kind = entry.file_type().map_err(about)?;
         let path = format!("{prefix}{name}");
+        if LEFT_OUT.contains(&name.as_str()) {
+            // In a worktree `.git` is a file.
+            continue;
+        }
         if kind.is_dir() {
-            if !LEFT_OUT.contains(&name.as_str()) {
-                gather(&entry.path(), &format!("{path}/"), depth + 1, files)?;
-            }
+            gather(&entry.path(), &format!("{path}/"), depth + 1, files)?;
         } else if kind.is_file()
             && let Ok(text) = fs::read_to_string(entry.path())
         {
