@@ -11,7 +11,7 @@ use prost::Message;
 use service::clock::Clock;
 use stream::{MakeSender, Record, SendError, Sender};
 
-use crate::dead_letters::{DeadLetters, Reason as DeadReason};
+use crate::dead_letters::{DeadLetters, Letter, Reason as DeadReason};
 use crate::enrich::Enricher;
 use crate::marks::{Marks, Outcome, Step, TOPICS, Unreadable};
 use crate::metrics::JournalMetrics;
@@ -65,6 +65,17 @@ impl Default for Options {
             drain_max: Duration::from_secs(10),
         }
     }
+}
+
+/// The files of a courier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The journal's folder.
+    pub journal: PathBuf,
+    /// The cursor.
+    pub cursor: PathBuf,
+    /// Where dead letters go; its folder exists.
+    pub dead_letters: PathBuf,
 }
 
 /// What one step did, and what is left.
@@ -135,7 +146,7 @@ struct UnderWay {
     /// It is acknowledged when the sender's count has reached this.
     at: u64,
     /// Of a dead one.
-    letter: Option<(DeadReason, Vec<u8>)>,
+    letter: Option<Letter>,
 }
 
 impl Courier {
@@ -144,27 +155,31 @@ impl Courier {
     /// # Errors
     /// The cursor cannot be used, or is of a newer version.
     pub fn open(
-        journal_folder: &Path,
-        cursor_path: &Path,
+        places: &Places,
         enrich: Enrich,
         options: Options,
         metrics: &Metrics,
     ) -> Result<Self, Error> {
+        let Places {
+            journal: folder,
+            cursor: cursor_path,
+            dead_letters,
+        } = places;
         let (cursor, saved) =
             Cursor::open(cursor_path).map_err(|error| Error::cursor(cursor_path, error))?;
         let marks = marks(cursor_path, options.topic, saved)?;
         let metrics = metrics.of(options.journal, options.topic);
         metrics.show(&marks.totals, 0.0);
         Ok(Self {
-            folder: journal_folder.to_owned(),
+            folder: folder.clone(),
             topic: format!("{}.{}", options.topic_prefix, options.topic.name()),
             options,
             enricher: Enricher::new(enrich),
             metrics,
-            dead_letters: DeadLetters::new(journal_folder),
-            cursor_path: cursor_path.to_owned(),
+            dead_letters: DeadLetters::new(dead_letters),
+            cursor_path: cursor_path.clone(),
             cursor,
-            reader: open_reader(journal_folder, &marks)?,
+            reader: open_reader(folder, &marks)?,
             sent: marks.clone(),
             acknowledged: marks,
             unsaved_since_ms: None,
@@ -341,7 +356,12 @@ impl Courier {
             let entry = self.read.pop_front().expect("it is the one just sent");
             self.sent.advance(&planned.step);
             let letter = match planned.step.outcome {
-                Outcome::Dead(reason) => Some((reason, entry.payload)),
+                Outcome::Dead(reason) => Some(Letter {
+                    reason,
+                    stream: entry.stream,
+                    sequence: entry.sequence,
+                    payload: entry.payload,
+                }),
                 Outcome::Record { .. } | Outcome::End | Outcome::Other => None,
             };
             self.under_way.push_back(UnderWay {
@@ -397,19 +417,17 @@ impl Courier {
         while let Some(first) = self.under_way.front()
             && first.at <= count
         {
-            if let Some((reason, payload)) = &first.letter {
-                let Step {
-                    stream, sequence, ..
-                } = first.step;
+            if let Some(letter) = &first.letter {
                 tracing::error!(
                     journal = self.options.journal,
-                    %stream,
-                    sequence,
-                    reason = reason.name(),
-                    "journal record cannot be shipped, kept in dead-letters.log"
+                    stream = %letter.stream,
+                    sequence = letter.sequence,
+                    reason = letter.reason.name(),
+                    file = %self.dead_letters.path().display(),
+                    "journal record cannot be shipped, kept with the dead letters"
                 );
                 self.dead_letters
-                    .add(*reason, stream, sequence, payload)
+                    .add(letter)
                     .map_err(|error| Error::dead_letters(self.dead_letters.path(), error))?;
             }
             delivered |= first.step.outcome != Outcome::Other;
@@ -528,7 +546,7 @@ fn plan(enricher: &mut Enricher, sent: &Marks, topic: Topic, entry: &Entry) -> P
     {
         return passed(entry, Outcome::Other);
     }
-    match translate(enricher, topic, entry) {
+    match translate(enricher, topic, entry.stream, &entry.payload) {
         Ok(Translated::Record(record)) => {
             let last = sent.last(entry.stream, record.lane);
             if record.n > last.saturating_add(HOLE_MAX) {
@@ -595,18 +613,19 @@ fn topic_of(payload: &[u8]) -> Option<u64> {
     prost::encoding::decode_varint(&mut rest).ok()
 }
 
-enum Translated {
+pub(crate) enum Translated {
     Record(Record),
     End,
 }
 
 /// A journal record as the stream's topic gets it.
-fn translate(
+pub(crate) fn translate(
     enricher: &mut Enricher,
     topic: Topic,
-    entry: &Entry,
+    stream: StreamId,
+    payload: &[u8],
 ) -> Result<Translated, DeadReason> {
-    let edge = EdgeRecord::decode(&*entry.payload).map_err(|_| DeadReason::Undecodable)?;
+    let edge = EdgeRecord::decode(payload).map_err(|_| DeadReason::Undecodable)?;
     let lane = u8::try_from(edge.lane).map_err(|_| DeadReason::Invalid)?;
     let (of, kind, time_ms, key, value) = match edge.event.ok_or(DeadReason::Invalid)? {
         Event::Click(mut click) => {
@@ -646,7 +665,7 @@ fn translate(
         key,
         kind: kind as u16,
         version: SCHEMA_VERSION,
-        origin: entry.stream,
+        origin: stream,
         lane,
         n: edge.n,
         time_ms,

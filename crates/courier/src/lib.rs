@@ -9,7 +9,7 @@
 //! Numbers are without holes per (stream, topic, lane) when the edge hands them out. A power cut may take records the log
 //! had not synced, damage may take others; their numbers show as holes and are filled with tombstones so that receivers go
 //! on. How many were lost is seen in the journal's own sequence. A record that cannot be understood goes to
-//! `dead-letters.log`. Where the worker said that its stream ends, each lane gets an end record.
+//! the dead letters ([`dead_letters`]), from where [`Release`] sends it once it can be. Where the worker said that its stream ends, each lane gets an end record.
 
 mod courier;
 pub mod dead_letters;
@@ -17,9 +17,11 @@ mod enrich;
 mod error;
 mod marks;
 mod metrics;
+mod release;
 
-pub use courier::{Courier, Options, Shipped, delete_acknowledged};
+pub use courier::{Courier, Options, Places, Shipped, delete_acknowledged};
 pub use enrich::Enrich;
 pub use error::Error;
 pub use marks::TOPICS;
 pub use metrics::Metrics;
+pub use release::{Release, Released};

@@ -32,7 +32,7 @@ impl Metrics {
             dead: IntCounterVec::new(
                 Opts::new(
                     "sluice_journal_dead_total",
-                    "Records that cannot be understood, now in dead-letters.log.",
+                    "Records that cannot be shipped, kept with the dead letters.",
                 ),
                 &["journal", "topic", "reason"],
             )?,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand, ValueEnum};
 use service::Refusal;
 
+use crate::replay;
 use crate::settings::DATA;
 
 /// `sluice catalog …`
@@ -43,6 +44,21 @@ pub(crate) enum Journal {
     Verify {
         /// The journal's folder.
         folder: PathBuf,
+    },
+    /// Send all of a journal again, each record as what it is: what is counted already is not counted twice.
+    Replay {
+        /// The journal's folder, or a copy of it.
+        folder: PathBuf,
+        #[command(flatten)]
+        to: replay::To,
+    },
+    /// Send dead letters that can be shipped now. Sent twice, one counts once.
+    Release {
+        /// Files of `DATA/dead-letters`.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        to: replay::To,
     },
 }
 
@@ -186,7 +202,11 @@ pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
 }
 
 pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {
-    let (Journal::Inspect { folder } | Journal::Verify { folder }) = command;
+    let folder = match command {
+        Journal::Inspect { folder } | Journal::Verify { folder } => folder,
+        Journal::Replay { folder, to } => return replay::replay(folder, to),
+        Journal::Release { files, to } => return replay::release(files, to),
+    };
     let found = journal::inspect(folder).map_err(refuse)?;
     if let Journal::Inspect { .. } = command {
         for file in &found.files {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use courier::{Courier, Enrich, Options, TOPICS};
+use courier::{Courier, Enrich, Options, Places, TOPICS};
 use domain::Topic;
 use prometheus::{IntGaugeVec, Opts};
 use service::{Clock, Health, Shutdown};
@@ -67,8 +67,7 @@ impl Metrics {
 struct Task {
     journal: u16,
     topic: Topic,
-    folder: PathBuf,
-    cursor: PathBuf,
+    places: Places,
 }
 
 impl Task {
@@ -77,14 +76,38 @@ impl Task {
     }
 }
 
-/// The tasks of a journal, in the order of [`TOPICS`].
-fn tasks(journal: u16, folder: &Path, cursors: &Path) -> [Task; TOPICS.len()] {
-    TOPICS.map(|topic| Task {
-        journal,
-        topic,
-        folder: folder.to_owned(),
-        cursor: cursors.join(format!("{journal}.{}.cursor", topic.name())),
-    })
+/// The folders of the data folder that couriers use.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders {
+    journals: PathBuf,
+    cursors: PathBuf,
+    dead_letters: PathBuf,
+}
+
+impl Folders {
+    pub(crate) fn of(data: &Path) -> Self {
+        Self {
+            journals: data.join("journal"),
+            cursors: data.join("cursors"),
+            dead_letters: data.join("dead-letters"),
+        }
+    }
+
+    /// The tasks of a journal, in the order of [`TOPICS`].
+    fn tasks(&self, journal: u16, folder: &Path) -> [Task; TOPICS.len()] {
+        TOPICS.map(|topic| {
+            let name = format!("{journal}.{}", topic.name());
+            Task {
+                journal,
+                topic,
+                places: Places {
+                    journal: folder.to_owned(),
+                    cursor: self.cursors.join(format!("{name}.cursor")),
+                    dead_letters: self.dead_letters.join(format!("{name}.log")),
+                },
+            }
+        })
+    }
 }
 
 /// Gives each topic the cursor that all had together before.
@@ -94,12 +117,13 @@ fn split_cursor(tasks: &[Task], cursors: &Path) -> Result<(), String> {
     if !together.exists() {
         return Ok(());
     }
-    for task in tasks.iter().filter(|task| !task.cursor.exists()) {
-        let young = task.cursor.with_extension("new");
+    let cursors_of_topics = tasks.iter().map(|task| &task.places.cursor);
+    for cursor in cursors_of_topics.filter(|cursor| !cursor.exists()) {
+        let young = cursor.with_extension("new");
         fs::copy(&together, &young)
             .and_then(|_| fs::File::open(&young)?.sync_all())
-            .and_then(|()| fs::rename(&young, &task.cursor))
-            .map_err(|error| because(&task.cursor, &error))?;
+            .and_then(|()| fs::rename(&young, cursor))
+            .map_err(|error| because(cursor, &error))?;
     }
     fs::File::open(cursors)
         .and_then(|folder| folder.sync_all())
@@ -111,28 +135,26 @@ fn split_cursor(tasks: &[Task], cursors: &Path) -> Result<(), String> {
 /// with the last of them. A folder of a dead edge is sealed first, so that its ring is shipped too.
 pub(crate) fn start(
     around: Around,
-    journals: &Path,
-    cursors: &Path,
+    folders: Folders,
 ) -> Result<JoinHandle<Result<(), String>>, String> {
-    for folder in [journals, cursors] {
+    for folder in [&folders.journals, &folders.cursors, &folders.dead_letters] {
         fs::create_dir_all(folder).map_err(|error| because(folder, &error))?;
     }
     // What is there is opened once here, so that what will never work is said at the start.
-    for (journal, folder) in folders(journals)? {
-        let tasks = tasks(journal, &folder, cursors);
-        split_cursor(&tasks, cursors)?;
+    for (journal, folder) in journals(&folders.journals)? {
+        let tasks = folders.tasks(journal, &folder);
+        split_cursor(&tasks, &folders.cursors)?;
         for task in tasks {
             drop(open(&around, &task).map_err(|error| error.to_string())?);
         }
     }
-    let (journals, cursors) = (journals.to_path_buf(), cursors.to_path_buf());
     std::thread::Builder::new()
         .name("couriers".into())
-        .spawn(move || supervise(&around, &journals, &cursors))
+        .spawn(move || supervise(&around, &folders))
         .map_err(|error| error.to_string())
 }
 
-fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), String> {
+fn supervise(around: &Around, folders: &Folders) -> Result<(), String> {
     let mut threads = BTreeMap::new();
     let mut told = None;
     let mut deleted = None;
@@ -140,14 +162,14 @@ fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), Str
         // Asked before the last look, so that what a stopped edge left is seen.
         let last = around.stop.requested();
         let delete = deleted.is_none_or(|at: Instant| at.elapsed() >= DELETE_EVERY);
-        match folders(journals) {
+        match journals(&folders.journals) {
             Ok(found) => {
                 for (journal, folder) in found {
                     // A worker that is gone left its last records in its ring; where one lives, its lock is held.
                     if folder.join("ring").exists() {
                         seal(journal, &folder);
                     }
-                    let tasks = tasks(journal, &folder, cursors);
+                    let tasks = folders.tasks(journal, &folder);
                     if delete {
                         delete_acknowledged(around, &tasks);
                     }
@@ -196,13 +218,13 @@ fn supervise(around: &Around, journals: &Path, cursors: &Path) -> Result<(), Str
 fn delete_acknowledged(around: &Around, tasks: &[Task; TOPICS.len()]) {
     let [
         Task {
-            journal, folder, ..
+            journal, places, ..
         },
         ..,
     ] = tasks;
-    let cursors = tasks.each_ref().map(|task| task.cursor.clone());
+    let cursors = tasks.each_ref().map(|task| task.places.cursor.clone());
     let retain = Duration::from_secs(around.settings.retain_acked_s);
-    match courier::delete_acknowledged(folder, &cursors, retain, around.clock.now_ms()) {
+    match courier::delete_acknowledged(&places.journal, &cursors, retain, around.clock.now_ms()) {
         Ok(0) => {}
         Ok(files) => tracing::info!(journal, files, "acknowledged journal files deleted"),
         Err(error) => tracing::warn!(journal, %error, "acknowledged journal files not deleted"),
@@ -230,15 +252,15 @@ fn seal(journal: u16, folder: &Path) {
 }
 
 /// The journals' numbers and folders.
-fn folders(journals: &Path) -> Result<Vec<(u16, PathBuf)>, String> {
+fn journals(folder: &Path) -> Result<Vec<(u16, PathBuf)>, String> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(journals).map_err(|error| because(journals, &error))? {
-        let folder = entry.map_err(|error| because(journals, &error))?.path();
-        let name = folder.file_name().and_then(|name| name.to_str());
+    for entry in fs::read_dir(folder).map_err(|error| because(folder, &error))? {
+        let path = entry.map_err(|error| because(folder, &error))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
         let journal = name
             .and_then(|name| name.parse().ok())
-            .ok_or_else(|| because(&folder, &"not a journal folder: move it elsewhere"))?;
-        found.push((journal, folder));
+            .ok_or_else(|| because(&path, &"not a journal folder: move it elsewhere"))?;
+        found.push((journal, path));
     }
     Ok(found)
 }
@@ -259,7 +281,7 @@ fn open(around: &Around, task: &Task) -> Result<Courier, courier::Error> {
         truncate: around.settings.truncated_address,
     };
     let metrics = &around.metrics.couriers;
-    Courier::open(&task.folder, &task.cursor, enrich, options, metrics)
+    Courier::open(&task.places, enrich, options, metrics)
 }
 
 /// Ships until the stop. A courier that cannot (a full disk) stands still and tries again: the journal keeps what waits.

@@ -1,15 +1,28 @@
-//! One live line of counters, in a terminal only.
+//! Live lines, in a terminal only.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use service::{Metrics, Shutdown};
 
 /// How often the line changes: often enough to look alive.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Shows the line until shutdown.
+/// How far work is that takes long.
+pub(crate) fn progress(records: u64, what: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "{msg} {wide_bar} {human_pos}/{human_len} records  {per_sec}  {eta} left",
+    );
+    ProgressBar::new(records)
+        .with_style(style.expect("the template is valid"))
+        .with_message(what)
+}
+
+/// Shows one line of counters until shutdown.
 pub(crate) fn show(metrics: &Metrics, shutdown: &Shutdown) {
     if !std::io::stderr().is_terminal() {
         while !shutdown.wait_timeout(Duration::from_secs(1)) {}

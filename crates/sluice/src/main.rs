@@ -6,6 +6,7 @@ mod couriers;
 mod demo;
 mod follow;
 mod live_line;
+mod replay;
 mod settings;
 mod topics;
 mod up;

@@ -234,7 +234,7 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
             health: health.clone(),
             stop: line.courier_stop.clone(),
         };
-        let couriers = couriers::start(around, &data.join("journal"), &data.join("cursors"));
+        let couriers = couriers::start(around, couriers::Folders::of(data));
         line.couriers = Some(couriers.map_err(refuse)?);
     }
     if !has(Part::Edge) {

@@ -2,13 +2,18 @@ use std::sync::{Arc, Mutex};
 
 use domain::event::{Click, ClickKey, Consent, Postback, StreamEnd, Unmatched};
 use journal::{Log, StreamId};
-use stream::{Batch, END, Embedded};
+use stream::{Batch, END, Embedded, Receipts, Verdict};
 
 use super::*;
+use crate::{Release, Released, dead_letters};
 
 /// 2026-01-31T23:59:59.999Z
 const NOW_MS: u64 = 1_769_903_999_999;
 const ADDRESS: [u8; 4] = [203, 0, 113, 77];
+const ENRICH: Enrich = Enrich {
+    visitor_key: [5; 32],
+    truncate: true,
+};
 
 /// A journal, a stream and a place for the cursor.
 struct Bench {
@@ -58,8 +63,17 @@ impl Bench {
         self.log.sync().unwrap();
     }
 
-    fn cursor(&self, topic: Topic) -> PathBuf {
-        self.folder.path().join(format!("{}.cursor", topic.name()))
+    fn places(&self, topic: Topic) -> Places {
+        let file = |what: &str| self.folder.path().join(format!("{}.{what}", topic.name()));
+        Places {
+            journal: self.journal(),
+            cursor: file("cursor"),
+            dead_letters: file("letters"),
+        }
+    }
+
+    fn letters(&self, topic: Topic) -> Vec<Letter> {
+        dead_letters::read(&self.places(topic).dead_letters).unwrap()
     }
 
     /// The clicks' courier.
@@ -70,12 +84,8 @@ impl Bench {
     fn courier_of(&self, topic: Topic) -> (Courier, prometheus::Registry) {
         let registry = prometheus::Registry::new();
         let courier = Courier::open(
-            &self.journal(),
-            &self.cursor(topic),
-            Enrich {
-                visitor_key: [5; 32],
-                truncate: true,
-            },
+            &self.places(topic),
+            ENRICH,
             Options {
                 topic,
                 acknowledgement_wait: Duration::ZERO,
@@ -458,7 +468,7 @@ fn what_cannot_be_shipped_of_one_topic_does_not_hold_up_the_other() {
     ship(&mut clicks, &mut *bench.stream.sender());
     assert_eq!(identities(&bench.clicks()), [(0, 1)]);
     // What it only passes is saved now and then.
-    let path = bench.cursor(Topic::Clicks);
+    let path = bench.places(Topic::Clicks).cursor;
     let saved = || Cursor::read(&path).unwrap();
     let before = saved();
     bench.record(&[postback(3)]);
@@ -495,9 +505,9 @@ fn what_is_not_understood_goes_to_the_dead_letters() {
     ship(&mut postbacks, &mut *bench.stream.sender());
     let line = "sluice_journal_dead_total{journal=\"0\",reason=\"invalid\",topic=\"postbacks\"} 1";
     assert!(metric(&registry, line));
-    let letters = std::fs::read(bench.journal().join("dead-letters.log")).unwrap();
-    let text = b"\xff no message";
-    assert!(letters.windows(text.len()).any(|part| part == text));
+    let letters = bench.letters(Topic::Clicks);
+    assert_eq!(letters[0].payload, b"\xff no message");
+    assert_eq!(bench.letters(Topic::Postbacks).len(), 1);
     let (_, registry) = bench.courier();
     assert!(
         metric(
@@ -535,9 +545,9 @@ fn a_refused_record_is_found_kept_and_replaced_by_a_tombstone() {
     found.dedup();
     let expected = [1, 2, 3, 4, 5, 6].map(|n| (n, n == 3));
     assert_eq!(found[found.len() - 6..], expected);
-    let letters = std::fs::read(bench.journal().join("dead-letters.log")).unwrap();
-    let payload = records[2].encode_to_vec();
-    assert!(letters.windows(payload.len()).any(|part| part == payload));
+    let letters = bench.letters(Topic::Clicks);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].payload, records[2].encode_to_vec());
     for line in [
         "sluice_journal_dead_total{journal=\"0\",reason=\"refused\",topic=\"clicks\"} 1",
         "sluice_journal_delivered_total{journal=\"0\",topic=\"clicks\"} 5",
@@ -545,6 +555,35 @@ fn a_refused_record_is_found_kept_and_replaced_by_a_tombstone() {
     ] {
         assert!(metric(&registry, line), "{line}");
     }
+
+    // Now it is taken; released twice it counts once.
+    let mut release = Release::new(Topic::Clicks, "sluice", ENRICH);
+    for _ in 0..2 {
+        let mut sender = bench.stream.sender();
+        let released = release.send(&letters[0], &mut *sender).unwrap();
+        assert_eq!(released, Released::Sent);
+    }
+    let mut receipts = Receipts::new(2, [], []);
+    let mut counted: Vec<u64> = bench
+        .clicks()
+        .iter()
+        .filter(|record| receipts.judge(record) == Verdict::Fold && record.kind == 1)
+        .map(|record| record.time_ms)
+        .collect();
+    counted.sort_unstable();
+    assert_eq!(counted, [1, 2, 3, 4, 5, 6].map(|n| NOW_MS - 1000 + n));
+    assert_eq!(
+        release
+            .send(
+                &Letter {
+                    payload: b"\xff".to_vec(),
+                    ..letters[0].clone()
+                },
+                &mut *bench.stream.sender()
+            )
+            .unwrap(),
+        Released::Dead(DeadReason::Undecodable)
+    );
 }
 
 #[test]
@@ -563,7 +602,7 @@ fn acknowledged_files_are_deleted_when_they_are_old() {
     let mut bench = bench.reopen();
     bench.record(&[click(0, 1)]);
     let before = files(&bench);
-    let cursors = TOPICS.map(|topic| bench.cursor(topic));
+    let cursors = TOPICS.map(|topic| bench.places(topic).cursor);
     let day = Duration::from_secs(24 * 3600);
     let changed = std::fs::metadata(bench.journal().join("lock")).unwrap();
     let since = changed.modified().unwrap().duration_since(UNIX_EPOCH);
@@ -592,15 +631,11 @@ fn acknowledged_files_are_deleted_when_they_are_old() {
 #[test]
 fn a_cursor_of_a_newer_version_is_refused() {
     let bench = Bench::new();
-    let path = bench.cursor(Topic::Clicks);
+    let path = bench.places(Topic::Clicks).cursor;
     Cursor::open(&path).unwrap().0.save(&[3]).unwrap();
     let error = Courier::open(
-        &bench.journal(),
-        &path,
-        Enrich {
-            visitor_key: [5; 32],
-            truncate: true,
-        },
+        &bench.places(Topic::Clicks),
+        ENRICH,
         Options::default(),
         &Metrics::register(&prometheus::Registry::new()).unwrap(),
     )

@@ -85,6 +85,16 @@ fn in_other_batches_and_with_every_record_twice() {
         system.stop();
         assert_same(&dump(&data), &first);
     }
+
+    // Sent again by hand, into what is there.
+    for journal in fs::read_dir(data.join("journal")).unwrap() {
+        let journal = journal.unwrap().path();
+        let said = system::command(&data, &["journal", "replay", journal.to_str().unwrap()]);
+        assert!(said.ends_with("all sent\n"), "{said}");
+    }
+    let system = System::start(&data, &[]);
+    system.stop();
+    assert_same(&dump(&data), &first);
 }
 
 fn forget(data: &Path, folders: &[&str]) {

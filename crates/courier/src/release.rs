@@ -1,0 +1,101 @@
+//! Dead letters that can be shipped after all: by a newer version, or since the stream takes longer records.
+//!
+//! A tombstone has taken the number such a record had, so it gets another identity: the first record of a stream of its
+//! own, whose name is worked out from where the record comes from. Released twice it is the same record twice, and
+//! receivers drop the repeat. The event itself goes on naming its origin by its key (stream and sequence).
+
+use std::time::{Duration, Instant};
+
+use domain::Topic;
+use journal::StreamId;
+use sha2::{Digest, Sha256};
+use stream::{Record, SendError, Sender};
+
+use crate::Enrich;
+use crate::courier::{Translated, translate};
+use crate::dead_letters::{Letter, Reason};
+use crate::enrich::Enricher;
+
+/// How long the stream may take to acknowledge one letter.
+const ACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
+/// How long one look for acknowledgements takes.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What became of a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// The stream has it.
+    Sent,
+    /// It still cannot be shipped.
+    Dead(Reason),
+}
+
+/// Sends letters of one topic.
+#[derive(Debug)]
+pub struct Release {
+    topic: Topic,
+    name: String,
+    enricher: Enricher,
+}
+
+impl Release {
+    /// To a topic, `prefix.name` on the stream.
+    pub fn new(topic: Topic, prefix: &str, enrich: Enrich) -> Self {
+        Self {
+            topic,
+            name: format!("{prefix}.{}", topic.name()),
+            enricher: Enricher::new(enrich),
+        }
+    }
+
+    /// Sends a letter and waits for its acknowledgement. `sender` is used for this one only.
+    ///
+    /// # Errors
+    /// The stream does not take it now, for no reason of its own.
+    pub fn send(&mut self, letter: &Letter, sender: &mut dyn Sender) -> stream::Result<Released> {
+        let stream = stream_of(letter);
+        let record = match translate(&mut self.enricher, self.topic, stream, &letter.payload) {
+            Ok(Translated::Record(record)) => Record { n: 1, ..record },
+            // A stream's end is nothing to be told late.
+            Ok(Translated::End) => return Ok(Released::Dead(Reason::Invalid)),
+            Err(reason) => return Ok(Released::Dead(reason)),
+        };
+        let end = Record::end(stream, record.lane, &[(record.lane, 2)]);
+        match self.ship(&[record, end], sender) {
+            Err(error) if error.is_refusal() => Ok(Released::Dead(Reason::Refused)),
+            done => done.map(|()| Released::Sent),
+        }
+    }
+
+    fn ship(&self, records: &[Record], sender: &mut dyn Sender) -> stream::Result<()> {
+        for record in records {
+            sender
+                .send(&self.name, record)
+                .map_err(|error| match error {
+                    SendError::Failed(error) => error,
+                    SendError::Full => stream::Error::other("a new sender is full"),
+                })?;
+        }
+        let started = Instant::now();
+        while sender.acknowledged(LOOK)? < records.len() as u64 {
+            if started.elapsed() > ACKNOWLEDGED_MAX {
+                return Err(stream::Error::other(format!(
+                    "no acknowledgement within {ACKNOWLEDGED_MAX:?}: run it again"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The stream of a released letter: always the same for the same one.
+fn stream_of(letter: &Letter) -> StreamId {
+    let digest = Sha256::new()
+        .chain_update(b"sluice released")
+        .chain_update(letter.stream.0)
+        .chain_update(letter.sequence.to_be_bytes())
+        .finalize();
+    let mut stream = StreamId([0; 16]);
+    stream.0.copy_from_slice(&digest[..16]);
+    stream
+}
