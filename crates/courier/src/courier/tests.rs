@@ -350,6 +350,37 @@ fn killed_between_sending_and_saving_it_sends_the_same_again() {
 }
 
 #[test]
+fn one_that_stood_still_and_goes_on_beside_its_successor_does_no_harm() {
+    let mut bench = Bench::new();
+    let records: Vec<_> = (1..=9).map(|n| click(0, n)).collect();
+    bench.record(&records[..2]);
+    let (mut stale, _) = bench.courier();
+    let mut stale_sender = bench.stream.sender();
+    ship(&mut stale, &mut *stale_sender);
+    let (mut successor, _) = bench.courier();
+    let mut sender = bench.stream.sender();
+    for part in [&records[2..4], &records[4..6]] {
+        bench.record(part);
+        ship(&mut successor, &mut *sender);
+    }
+    // An hour later: its cursor is old, and it saves over the successor's.
+    ship(&mut stale, &mut *stale_sender);
+    bench.record(&records[6..]);
+    ship(&mut successor, &mut *sender);
+    ship(&mut stale, &mut *stale_sender);
+    let (mut last, _) = bench.courier();
+    ship(&mut last, &mut *bench.stream.sender());
+
+    let mut receipts = Receipts::new(2, [], []);
+    let all = bench.clicks();
+    let folded = all
+        .iter()
+        .filter(|&record| receipts.judge(record) == Verdict::Fold);
+    assert_eq!(folded.count(), 9);
+    assert!(all.len() > 9, "some were sent twice");
+}
+
+#[test]
 fn a_failed_sender_is_replaced_and_everything_after_the_watermark_sent_again() {
     let mut bench = Bench::new();
     let records: Vec<_> = (1..=10).map(|n| click(0, n)).collect();
