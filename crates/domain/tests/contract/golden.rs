@@ -1,0 +1,225 @@
+//! Golden bytes: every message with every field set, as each state of the schema wrote it.
+//!
+//! `golden/Click.1` is what the first state wrote, in hexadecimal. A field that is added makes a `Click.2`; the older file
+//! stays, so that what was written then is read for ever.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use domain::event::edge_record::Event;
+use domain::event::{
+    Candidate, Class, Click, ClickKey, Consent, ConsentSource, Conversion, Decision, EdgeRecord,
+    FraudSignal, Label, Postback, Reason, Status, Trust, Unmatched,
+};
+use prost::Message;
+
+use crate::{WRITE, writes};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract/golden")
+}
+
+/// The committed bytes of a message, oldest first.
+fn committed(name: &str) -> BTreeMap<u32, Vec<u8>> {
+    let files = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let ours = files.filter(|path| path.file_stem().is_some_and(|stem| stem == name));
+    ours.map(|path| {
+        let number = path.extension().unwrap().to_str().unwrap().parse().unwrap();
+        let hex = fs::read_to_string(&path).unwrap();
+        let bytes = (0..hex.trim().len()).step_by(2);
+        let bytes = bytes.map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+        (number, bytes.collect())
+    })
+    .collect()
+}
+
+/// The newest bytes are this message, and older ones still say all that they said.
+#[track_caller]
+fn check<M: Message + Default + PartialEq + Debug>(name: &str, full: &M) {
+    let mut committed = committed(name);
+    let bytes = full.encode_to_vec();
+    let newest = committed.last_key_value();
+    if newest.is_none_or(|(_, newest)| *newest != bytes) {
+        let number = newest.map_or(1, |(number, _)| number + 1);
+        assert!(
+            writes(),
+            "{name} has no golden bytes of its newest fields: make golden/{name}.{number} with {WRITE}"
+        );
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(folder().join(format!("{name}.{number}")), hex + "\n").unwrap();
+        committed.insert(number, bytes);
+    }
+    for (number, bytes) in &committed {
+        let read = M::decode(&**bytes).unwrap_or_else(|error| panic!("{name}.{number}: {error}"));
+        // A field that was removed or retyped would not come back.
+        assert_eq!(read.encode_to_vec(), *bytes, "{name}.{number}");
+    }
+    let (_, newest) = committed.last_key_value().expect("made above");
+    assert_eq!(M::decode(&**newest).unwrap(), *full, "{name}");
+}
+
+// Every field is named and none is left at its default, so that a field that is added does not compile before it is here.
+
+fn key() -> ClickKey {
+    ClickKey {
+        time_ms: 1_795_000_000_123,
+        stream: 0xdead_beef,
+        sequence: 42,
+    }
+}
+
+fn click() -> Click {
+    let text = |name: &str| format!("a {name}");
+    Click {
+        key: Some(key()),
+        shard: 0xabc,
+        catalog_version: 3,
+        class: Class::Bot.into(),
+        decision: Decision::Redirect.into(),
+        reason: Reason::DeclaredBot.into(),
+        domain: 4,
+        link: (1 << 42) - 1,
+        offer: 5,
+        affiliate: 6,
+        advertiser: 7,
+        labels: vec![Label::Cut.into(), Label::BadCookie.into()],
+        consent: Consent::Token.into(),
+        consent_source: ConsentSource::Gpc.into(),
+        token_issued: true,
+        cookie_set: true,
+        history: vec![vec![1; 20], vec![2; 20]],
+        visitor: u64::MAX,
+        network: "203.0.113.0/24".into(),
+        user_agent: text("user agent"),
+        referrer_host: text("referrer"),
+        source: text("source"),
+        creative: text("creative"),
+        page: text("page"),
+        ext: text("click id"),
+        coupon: text("coupon"),
+        cost: "0.0035".into(),
+        slug: "höhe".into(),
+        sub1: text("sub1"),
+        sub2: text("sub2"),
+        sub3: text("sub3"),
+        sub4: text("sub4"),
+        sub5: text("sub5"),
+        sub6: text("sub6"),
+        sub7: text("sub7"),
+        sub8: text("sub8"),
+        sub9: text("sub9"),
+        sub10: text("sub10"),
+    }
+}
+
+fn unmatched() -> Unmatched {
+    Unmatched {
+        key: Some(key()),
+        shard: 1,
+        minute_ms: 1_795_000_020_000,
+        domain: 4,
+        reason: Reason::UnknownLink.into(),
+        class: Class::Browser.into(),
+        count: u64::MAX,
+    }
+}
+
+fn postback() -> Postback {
+    Postback {
+        key: Some(key()),
+        shard: 2,
+        catalog_version: 3,
+        trust: Trust::Server.into(),
+        reason: Reason::AmountMalformed.into(),
+        token: vec![3; 20],
+        token_text: "not a token".into(),
+        advertiser: 7,
+        offer: 5,
+        affiliate: 6,
+        link: 8,
+        goal: 9,
+        goal_text: "sale".into(),
+        order: "A-1".into(),
+        amount_text: "-80.00".into(),
+        amount_micros: -80_000_000,
+        has_amount: true,
+        currency: "USD".into(),
+        status: Status::Reversed.into(),
+        network: "2001:db8:1::/48".into(),
+    }
+}
+
+fn conversion() -> Conversion {
+    Conversion {
+        advertiser: 7,
+        order: "A-1".into(),
+        goal: 9,
+        revision: 5,
+        offer: 5,
+        affiliate: 6,
+        link: 8,
+        click: Some(key()),
+        time_ms: 1_795_000_100_000,
+        status: Status::Approved.into(),
+        reason: Reason::OutsideWindow.into(),
+        facts_pending: true,
+        currency: "USD".into(),
+        amount_micros: 80_000_000,
+        revenue_currency: "EUR".into(),
+        revenue_micros: 9_600_000,
+        payout_currency: "GBP".into(),
+        payout_micros: -6_400_000,
+        candidates: vec![Candidate {
+            click: Some(key()),
+            offer: 5,
+            affiliate: 6,
+            link: 8,
+            credited: true,
+            rule: "kept".into(),
+        }],
+        explanation: "one postback".into(),
+        paid: true,
+    }
+}
+
+fn signal() -> FraudSignal {
+    FraudSignal {
+        click: Some(key()),
+        shard: 0xabc,
+        reason: Reason::RepeatClick.into(),
+        offer: 5,
+        affiliate: 6,
+        link: 8,
+        visitor: 1,
+        catalog_version: 3,
+    }
+}
+
+fn record(event: Event) -> EdgeRecord {
+    EdgeRecord {
+        topic: 1,
+        lane: 171,
+        n: 3,
+        address: vec![203, 0, 113, 9],
+        event: Some(event),
+    }
+}
+
+#[test]
+fn what_was_written_is_read_for_ever() {
+    check("Click", &click());
+    check("Unmatched", &unmatched());
+    check("Postback", &postback());
+    check("Conversion", &conversion());
+    check("FraudSignal", &signal());
+    check("EdgeRecord-click", &record(Event::Click(click())));
+    check("EdgeRecord-postback", &record(Event::Postback(postback())));
+    check(
+        "EdgeRecord-unmatched",
+        &record(Event::Unmatched(unmatched())),
+    );
+}
