@@ -3,6 +3,7 @@
 
 pub mod kafka;
 pub mod process;
+pub mod python;
 pub mod system;
 
 pub mod http;

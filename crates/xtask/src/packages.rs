@@ -1,5 +1,5 @@
 //! The system packages that a build needs (what librdkafka's, OpenSSL's and SQLite's sources are compiled with), and those
-//! that tests need (what runs Apache Kafka and fetches it).
+//! that tests need (what runs Apache Kafka and fetches it, and Python for readers in another language).
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,6 +13,9 @@ const NEEDED: [(&str, &str); 6] = [
     ("java", "default-jre-headless"),
     ("mvn", "maven"),
 ];
+
+/// Python and its own way to keep packages apart, which Debian has in a package beside it.
+const PYTHON: (&str, &str) = ("python3 with venv", "python3-venv");
 
 /// Installs what is missing where that is allowed, and names it where not.
 pub(crate) fn ensure() -> Result<(), String> {
@@ -29,7 +32,7 @@ pub(crate) fn ensure() -> Result<(), String> {
     );
     if !on_path("apt-get") {
         return Err(format!(
-            "missing {}: install a C and C++ compiler, make, perl, Java 17 and Maven",
+            "missing {}: install a C and C++ compiler, make, perl, Java 17, Maven and Python 3 with venv",
             programs.join(", ")
         ));
     }
@@ -58,10 +61,9 @@ pub(crate) fn ensure() -> Result<(), String> {
 }
 
 fn missing() -> Vec<(&'static str, &'static str)> {
-    NEEDED
-        .into_iter()
-        .filter(|(program, _)| !on_path(program))
-        .collect()
+    let programs = NEEDED.into_iter().filter(|(program, _)| !on_path(program));
+    let python = succeeds(&["python3", "-c", "import ensurepip, venv"], None);
+    programs.chain((!python).then_some(PYTHON)).collect()
 }
 
 /// Whether a program of this name can be started.

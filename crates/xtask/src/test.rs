@@ -21,6 +21,11 @@ impl Setup {
     fn kafka(&self) -> PathBuf {
         self.target.join("kafka")
     }
+
+    /// Where Python's packages lie.
+    fn python(&self) -> PathBuf {
+        self.target.join("python")
+    }
 }
 
 /// One step: what it is called, and what it does.
@@ -41,6 +46,10 @@ const STEPS: &[Step] = &[
     }),
     ("Apache Kafka", |setup| {
         testkit::kafka::fetch(&setup.kafka())
+    }),
+    ("Python", |setup| {
+        let requirements = setup.root.join("docs/reader/requirements.txt");
+        testkit::python::make(&setup.python(), &requirements)
     }),
     ("tests", |setup| cargo(setup, &["test", "--workspace"])),
     ("a short audit", audit),
@@ -134,6 +143,7 @@ fn cargo(setup: &Setup, arguments: &[&str]) -> Result<(), String> {
         .current_dir(&setup.root)
         .env("SLUICE_SKIPS", &setup.skips)
         .env(testkit::kafka::JARS_VARIABLE, setup.kafka())
+        .env(testkit::python::VARIABLE, setup.python())
         .env("SLUICE_BIN_DIR", setup.target.join("debug"))
         .env("RUSTDOCFLAGS", "-D warnings")
         .status()

@@ -13,6 +13,7 @@ mod refused_starts;
 mod catalog_changes;
 mod edge_alone;
 mod folded_again;
+mod foreign_reader;
 mod killed;
 mod replayed;
 

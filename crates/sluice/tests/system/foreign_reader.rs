@@ -1,0 +1,489 @@
+//! A reader in another language, `docs/reader/reader.py`, has nothing but the topics and the schema, and agrees with the
+//! report: also when records come twice, too early, or as tombstones.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use domain::event::{Class, Click, Decision, Kind, Postback, Trust};
+use domain::{Affiliate, Micros, Offer};
+use prost::Message;
+use stream::kafka::{Cleanup, KindNames, Settings, Topic};
+use stream::{Kafka, Record, StreamId};
+use testkit::http::{self, Response};
+use testkit::kafka::Broker;
+use testkit::{System, bin, python, system, wait};
+
+use crate::{BOUND, CHROME, token};
+
+const CATALOG: &str = r#"
+[network]
+currency = "USD"
+[domain."go.northpeak.example"]
+[advertiser.northpeak]
+postback = { secret = "file:northpeak.secret" }
+[offer.boots]
+advertiser = "northpeak"
+to = "https://shop.northpeak.example/boots"
+click_param = "npk"
+goal.signup = { revenue = "4.00 USD", payout = "3.00 USD" }
+goal.sale = { revenue = "12 %", payout = "8 %" }
+[offer.tents]
+advertiser = "northpeak"
+to = "https://shop.northpeak.example/tents"
+click_param = "npk"
+goal.sale = { revenue = "10 %", payout = "7.25 %" }
+[affiliate.trailblog]
+offers = ["boots", "tents"]
+[affiliate.gearhub]
+offers = ["tents"]
+[link.fall-boots]
+affiliate = "trailblog"
+offer = "boots"
+"#;
+const SECRET: &str = "only for this test";
+
+const CLICKS: &str = "sluice.clicks";
+const POSTBACKS: &str = "sluice.postbacks";
+const PARTITIONS: u16 = 4;
+
+/// What is told of an (affiliate, offer): clicks, invalid, conversions, payout by currency.
+type Told = BTreeMap<(String, String), (u64, u64, u64, BTreeMap<String, Micros>)>;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The Python reader with code generated from the schema.
+struct Reader {
+    python: PathBuf,
+    generated: PathBuf,
+    brokers: String,
+}
+
+impl Reader {
+    fn new(python: PathBuf, generated: &Path, brokers: String) -> Self {
+        std::fs::create_dir(generated).unwrap();
+        let output = Command::new(&python)
+            .args(["-m", "grpc_tools.protoc", "-I"])
+            .arg(root().join("crates/domain/proto"))
+            .arg(format!("--python_out={}", generated.display()))
+            .arg("sluice/v1/events.proto")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        Self {
+            python,
+            generated: generated.to_owned(),
+            brokers,
+        }
+    }
+
+    fn read(&self) -> Output {
+        Command::new(&self.python)
+            .arg(root().join("docs/reader/reader.py"))
+            .args(["--brokers", &self.brokers])
+            .env("PYTHONPATH", &self.generated)
+            .output()
+            .unwrap()
+    }
+}
+
+/// The columns of CSV that are asked for, by name.
+fn columns<const N: usize>(csv: &str, names: [&str; N]) -> Vec<[String; N]> {
+    let mut lines = csv.lines();
+    let head: Vec<&str> = lines.next().expect("a head").split(',').collect();
+    let places = names.map(|name| head.iter().position(|found| *found == name).expect(name));
+    lines
+        .map(|line| {
+            let fields: Vec<&str> = line.split(',').collect();
+            places.map(|at| fields[at].to_owned())
+        })
+        .collect()
+}
+
+/// What a table tells, with names by `affiliate` and `offer`.
+fn told(csv: &str, affiliate: impl Fn(&str) -> String, offer: impl Fn(&str) -> String) -> Told {
+    let names = [
+        "affiliate",
+        "offer",
+        "clicks",
+        "invalid",
+        "conversions",
+        "currency",
+        "payout",
+    ];
+    // Counts stand on the first line of several.
+    let count = |text: &str| {
+        if text.is_empty() {
+            0
+        } else {
+            text.parse().expect("a count")
+        }
+    };
+    let mut told = Told::new();
+    for [who, what, clicks, invalid, conversions, currency, payout] in columns(csv, names) {
+        let line = told.entry((affiliate(&who), offer(&what))).or_default();
+        line.0 += count(&clicks);
+        line.1 += count(&invalid);
+        line.2 += count(&conversions);
+        let payout = Micros::parse(&payout).expect(&payout);
+        // Where there is no money the report names the network's currency, and the reader none.
+        if payout != Micros(0) {
+            line.3.insert(currency, payout);
+        }
+    }
+    told
+}
+
+fn connect(broker: &Broker) -> Kafka {
+    let settings = Settings {
+        brokers: broker.address(),
+        ..Settings::default()
+    };
+    let topics = [CLICKS, POSTBACKS].map(|name| Topic {
+        name: name.to_owned(),
+        partitions: PARTITIONS,
+        cleanup: Cleanup::Days(100),
+    });
+    let kinds = KindNames {
+        name: |number| Kind::from_number(number).map(Kind::name),
+        number: |name| Kind::from_name(name).map(|kind| kind as u16),
+    };
+    Kafka::connect(&settings, &topics, kinds).unwrap()
+}
+
+/// A topic's records until some of them are there.
+fn records(kafka: &Kafka, topic: &str, enough: impl Fn(&[Record]) -> bool) -> Vec<Record> {
+    let mut receiver = kafka.receiver(topic, "test", "test").unwrap();
+    let mut records = Vec::new();
+    wait::until("the topic holds what is looked for", BOUND, || {
+        for partition in receiver.assigned().unwrap_or_default() {
+            receiver.seek(partition, 0).unwrap();
+        }
+        if let Some(batch) = receiver.poll(1000, Duration::from_millis(100)).unwrap() {
+            records.extend(batch.records.into_iter().map(|(_, record)| record));
+        }
+        enough(&records)
+    });
+    records
+}
+
+fn send(kafka: &Kafka, topic: &str, records: &[Record]) {
+    let mut sender = kafka.sender().unwrap();
+    for record in records {
+        sender.send(topic, record).unwrap();
+    }
+    wait::until("all is acknowledged", BOUND, || {
+        sender.acknowledged(Duration::from_millis(50)).unwrap() == records.len() as u64
+    });
+}
+
+/// Visitors, bots, prefetches, sales and a reversal; how many clicks of any kind, postbacks and paid orders.
+fn traffic(system: &System) -> (usize, usize, usize) {
+    let (mut gross, mut said) = (0, 0);
+    let mut click = |target: &str, agent: &str| -> Response {
+        gross += 1;
+        system.get(target, &[("User-Agent", agent)])
+    };
+    let mut boots = Vec::new();
+    let mut tents = Vec::new();
+    for visitor in 0..12 {
+        let agent = format!("{CHROME} {visitor}");
+        boots.push(token(&click("/fall-boots", &agent), "npk"));
+        tents.push(token(&click("/c?offer=tents&aff=trailblog", &agent), "npk"));
+    }
+    let other = token(&click("/c?offer=tents&aff=gearhub", CHROME), "npk");
+    // At once again: invalid when it is found, which is later than the click.
+    for _ in 0..3 {
+        click("/c?offer=tents&aff=gearhub", CHROME);
+    }
+    for _ in 0..4 {
+        click("/fall-boots", "Mozilla/5.0 (compatible; Googlebot/2.1)");
+    }
+    click("/fall-boots?cons=none", CHROME);
+    click("/c?offer=boots&aff=nobody", CHROME);
+    click("/c?offer=boots&aff=gearhub", CHROME);
+    let agent = ("User-Agent", CHROME);
+    http::request(system.edge, "HEAD", "/fall-boots", &[agent], b"").unwrap();
+    gross += 1;
+    // No clicks.
+    for _ in 0..3 {
+        let prefetch = system.get("/fall-boots", &[agent, ("Sec-Purpose", "prefetch")]);
+        assert_eq!(prefetch.status, 503);
+    }
+    assert_eq!(system.get("/nowhere", &[agent]).status, 404);
+
+    let bearer = format!("Bearer {SECRET}");
+    let vouched = [("Authorization", bearer.as_str())];
+    let mut say = |query: String, headers: &[(&str, &str)], status: u16| {
+        said += 1;
+        let answer = system.get(&format!("/postback?{query}"), headers);
+        assert_eq!(answer.status, status, "{query}: {}", answer.text());
+    };
+    let (first, second) = (&boots[0], &tents[1]);
+    for _ in 0..3 {
+        say(
+            format!("token={first}&order=A-1&goal=sale&amount=80.01"),
+            &vouched,
+            200,
+        );
+    }
+    say(
+        format!("token={}&order=A-2&goal=signup", boots[1]),
+        &vouched,
+        200,
+    );
+    say(
+        format!("token={second}&order=A-3&amount=33.33"),
+        &vouched,
+        200,
+    );
+    say(
+        format!("token={}&order=A-4&amount=100&currency=EUR", tents[2]),
+        &vouched,
+        200,
+    );
+    say(
+        format!("token={other}&order=A-5&amount=12.34"),
+        &vouched,
+        200,
+    );
+    // None of these pays: no amount, nobody who vouches, an error, a reversal.
+    say(format!("token={second}&order=B-1"), &vouched, 200);
+    say(format!("token={second}&order=B-2&amount=5"), &[], 202);
+    say(
+        format!("token={second}&order=B-3&goal=nothing"),
+        &vouched,
+        422,
+    );
+    say(format!("token={second}&order=B-4&amount=50"), &vouched, 200);
+    say(
+        format!("token={second}&order=B-4&status=reversed"),
+        &vouched,
+        200,
+    );
+    // What is vouched for takes the order to another affiliate.
+    say(format!("token={other}&order=A-6&amount=70"), &[], 202);
+    say(format!("token={second}&order=A-6&amount=70"), &vouched, 200);
+    (gross, said, 6)
+}
+
+/// Under a stream of our own, in the order in which they are sent: 1, then 3 and 4 too early, what is missing, a tombstone.
+fn out_of_order(base: &Record, origin: StreamId, value: impl Fn(u64) -> Vec<u8>) -> Vec<Record> {
+    let at = |n: u64| Record {
+        origin,
+        n,
+        time_ms: base.time_ms + n,
+        value: value(n),
+        ..base.clone()
+    };
+    let tombstone = Record::tombstone(origin, base.lane, 5, base.time_ms + 5);
+    vec![
+        at(1),
+        at(3),
+        at(4),
+        at(2),
+        at(2),
+        at(3),
+        at(4),
+        tombstone,
+        at(6),
+    ]
+}
+
+/// How many of [`out_of_order`] are new, repeats, early.
+const OUT_OF_ORDER: (usize, usize, usize) = (5, 1, 2);
+
+#[test]
+fn a_reader_in_another_language_agrees_with_the_report() {
+    let test = "a_reader_in_another_language_agrees_with_the_report";
+    let Some(jars) = testkit::kafka::jars() else {
+        testkit::skip(
+            test,
+            "Apache Kafka is not there: cargo xtask test fetches it",
+        );
+        return;
+    };
+    let Some(python) = python::python() else {
+        testkit::skip(
+            test,
+            "Python's packages are not there: cargo xtask test fetches them",
+        );
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("catalog.toml"), CATALOG).unwrap();
+    std::fs::write(path("northpeak.secret"), SECRET).unwrap();
+    let broker = Broker::start(&jars, &path("kafka"), &[]);
+    let address = broker.address();
+    let reader = Reader::new(python, &path("generated"), address.clone());
+    let made = Command::new(bin("sluice"))
+        .args([
+            "topics",
+            "create",
+            "--replication",
+            "1",
+            "--kafka",
+            &address,
+        ])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+
+    let (data, catalog) = (path("data"), path("catalog.toml"));
+    let catalog = catalog.to_str().unwrap();
+    let system = System::start(&data, &["--catalog", catalog, "--kafka", &address]);
+    let (gross, said, conversions) = traffic(&system);
+    let until_counted = |gross: usize, conversions: usize| {
+        let mut last = String::new();
+        let found = wait::holds_within(BOUND, || {
+            last = system.report("");
+            let expected = [gross.to_string(), conversions.to_string()];
+            columns(&last, ["gross", "conversions"]).first() == Some(&expected)
+        });
+        assert!(
+            found,
+            "expected {gross} clicks and {conversions} orders:\n{last}"
+        );
+    };
+    until_counted(gross, conversions);
+
+    let kafka = connect(&broker);
+    let decoded = |record: &Record| {
+        (record.kind == Kind::Click as u16).then(|| Click::decode(&*record.value).unwrap())
+    };
+    let clicks = records(&kafka, CLICKS, |records| {
+        let clicks = records.iter().filter_map(decoded);
+        // A prefetch and a request that names nothing are recorded too.
+        clicks.count() == gross + 4
+    });
+    let is_sent_on = |click: &Click| {
+        click.decision() == Decision::Redirect
+            && click.class() == Class::Browser
+            && click.visitor != 0
+    };
+    let (base, click) = clicks
+        .iter()
+        .find_map(|record| Some((record, decoded(record).filter(is_sent_on)?)))
+        .expect("a visitor");
+    let ours = StreamId::random();
+    let stream = u32::from_be_bytes(ours.0[..4].try_into().unwrap());
+    let key = |time_ms: u64, n: u64| domain::event::ClickKey {
+        time_ms: time_ms + n,
+        stream,
+        sequence: u32::try_from(n).unwrap(),
+    };
+    let more = out_of_order(base, ours, |n| {
+        let mut click = click.clone();
+        click.key = Some(key(base.time_ms, n));
+        // Every second one is the visitor of the click it is made from, right after it: no valid click.
+        click.visitor = if n.is_multiple_of(2) {
+            click.visitor
+        } else {
+            n
+        };
+        click.encode_to_vec()
+    });
+    send(&kafka, CLICKS, &[&clicks[..], &more].concat());
+
+    let order = |record: &Record| Postback::decode(&*record.value).unwrap();
+    let is_first = |said: &Postback| said.order == "A-1" && said.trust() == Trust::Server;
+    let postbacks = records(&kafka, POSTBACKS, |records| records.len() == said);
+    let (base, postback) = postbacks
+        .iter()
+        .find_map(|record| Some((record, Some(order(record)).filter(is_first)?)))
+        .expect("the first order");
+    let more_said = out_of_order(base, ours, |n| {
+        let mut postback = postback.clone();
+        postback.key = Some(key(base.time_ms, n));
+        postback.order = format!("C-{n}");
+        postback.encode_to_vec()
+    });
+    send(&kafka, POSTBACKS, &[&postbacks[..], &more_said].concat());
+    let (new, repeats, early) = OUT_OF_ORDER;
+    until_counted(gross + new, conversions + new);
+    system.stop();
+
+    let report = system::command(
+        &data,
+        &["report", "--by", "affiliate,offer", "--format", "csv"],
+    );
+    let output = reader.read();
+    let (table, met) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
+    assert!(output.status.success(), "{met}");
+    let catalog = catalog::Folder::open(data.join("catalog"))
+        .unwrap()
+        .current()
+        .unwrap()
+        .unwrap();
+    let affiliate = |number: &str| match Affiliate::new(number.parse().unwrap()) {
+        Some(number) => catalog.affiliate_name(number).to_owned(),
+        None => "(none)".to_owned(),
+    };
+    let offer = |number: &str| {
+        let number = Offer::new(number.parse().unwrap()).expect("every click has an offer");
+        catalog.offer_name(number).to_owned()
+    };
+    let reported = told(&report, str::to_owned, str::to_owned);
+    assert_eq!(
+        told(&table, affiliate, offer),
+        reported,
+        "\n{table}\n{met}\n{report}"
+    );
+    // The comparison is of something: every pair, labels, two currencies.
+    let boots = &reported[&("trailblog".to_owned(), "boots".to_owned())];
+    // Four bots, a look, and the second, fourth and sixth of ours.
+    assert_eq!((boots.0, boots.1), (12 + 1 + 2, 4 + 1 + 3), "{report}");
+    let tents = &reported[&("trailblog".to_owned(), "tents".to_owned())];
+    assert_eq!(tents.3.keys().collect::<Vec<_>>(), ["EUR", "USD"]);
+    assert_eq!(reported.len(), 5, "{report}");
+
+    let names = [
+        "topic",
+        "taken",
+        "repeats",
+        "early",
+        "tombstones",
+        "conflicts",
+        "holes",
+    ];
+    let met = columns(&met, names);
+    for (at, sent, topic) in [
+        (0, clicks.len(), "clicks"),
+        (2, postbacks.len(), "postbacks"),
+    ] {
+        let expected = [sent + new, sent + repeats, early, 1, 0, 0].map(|count| count.to_string());
+        assert_eq!(met[at][0], topic);
+        assert_eq!(met[at][1..], expected, "{topic}");
+    }
+
+    // A hole that nobody fills, and a number that two claim: told, and nothing of them counted.
+    let hole = Record {
+        origin: StreamId([9; 16]),
+        n: 2,
+        ..base.clone()
+    };
+    let conflict = Record {
+        n: 1,
+        time_ms: base.time_ms + 1000,
+        ..more_said[0].clone()
+    };
+    send(&kafka, POSTBACKS, &[hole, conflict]);
+    let output = reader.read();
+    let met = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{met}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), table);
+    let owed = format!(
+        "postbacks: lane {} of {}: 1 to 2 are owed\n",
+        base.lane,
+        "09".repeat(16)
+    );
+    assert!(met.starts_with(&owed), "{met}");
+    assert!(met.contains(",1,1,1\nconversions,"), "{met}");
+}
