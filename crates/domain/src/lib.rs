@@ -1,6 +1,9 @@
 //! The nouns of Sluice: numbers, money, time, click token, events. No I/O and no clock.
 
 pub mod event;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod money;
 pub mod number;
 pub mod shard;

@@ -6,7 +6,7 @@ use domain::{Keyring, Token, token::TOKEN_CHARS};
 use hyper::{HeaderMap, header};
 
 /// Tokens a cookie holds: with name and dots they stay within 450 bytes.
-const TOKENS_MAX: usize = 8;
+pub(crate) const TOKENS_MAX: usize = 8;
 /// How many cookie pairs of a request are looked at; browsers send at most 180 a host.
 const PAIRS_MAX: usize = 256;
 

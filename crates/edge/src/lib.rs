@@ -8,6 +8,9 @@ mod answer;
 mod classify;
 mod click;
 mod cookie;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod keys;
 mod live;
 mod metrics;

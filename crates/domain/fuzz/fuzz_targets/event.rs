@@ -1,0 +1,6 @@
+//! Bytes of any kind as events.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    domain::fuzz::event(bytes);
+});
