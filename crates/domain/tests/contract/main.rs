@@ -7,6 +7,7 @@
 
 mod golden;
 mod lock;
+mod page;
 mod schema;
 
 /// Set, it lets the tests write what is new: lines of the lock and golden bytes. They never remove or change any.
