@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use domain::event::edge_record::Event;
 use domain::event::{
     Candidate, Class, Click, ClickKey, Consent, ConsentSource, Conversion, Decision, EdgeRecord,
-    FraudSignal, Label, Postback, Reason, Status, Trust, Unmatched,
+    FraudSignal, Label, Postback, Reason, Status, StreamEnd, Trust, Unmatched,
 };
 use prost::Message;
 
@@ -222,4 +222,5 @@ fn what_was_written_is_read_for_ever() {
         "EdgeRecord-unmatched",
         &record(Event::Unmatched(unmatched())),
     );
+    check("EdgeRecord-end", &record(Event::End(StreamEnd {})));
 }

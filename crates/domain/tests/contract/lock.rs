@@ -149,13 +149,8 @@ fn changes_that_break_readers_are_named() {
             &["is now `CLASS_ROBOT`"],
         ),
         (
-            (
-                "    Unmatched unmatched = 7;\n  }",
-                "}\n  Unmatched unmatched = 7;",
-            ),
-            &[
-                "field EdgeRecord 7, locked as `unmatched Unmatched oneof event`, is now `unmatched Unmatched`",
-            ],
+            ("    StreamEnd end = 8;\n  }", "}\n  StreamEnd end = 8;"),
+            &["field EdgeRecord 8, locked as `end StreamEnd oneof event`, is now `end StreamEnd`"],
         ),
     ] {
         let (wrong, _) = after(edit);
