@@ -19,14 +19,16 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from sluice.v1 import events_pb2 as events
 
 VERSION = 1  # of the schema this reader was generated from
-NUMBER_ONLY = {"Tombstone", "End"}  # these take a number and carry nothing
+NUMBER_ONLY = {"Tombstone": "tombstones", "End": "ends"}  # these take a number and carry no event
+COUNTED = ("taken", "repeats", "early", "ends", "tombstones", "conflicts")
 SILENCE_S = 30  # a broker that says nothing for so long is away
 
 
 class Receiver:
     """The receiver's rule for one topic: of "at least once" it makes each record once, and knows what is missing.
 
-    A reader that goes on later keeps `high` where it keeps its results: in one transaction with them and the offset.
+    A reader that goes on later keeps `high` where it keeps its results: in one transaction with them and the offset. This
+    one begins anew each time and keeps a row for each lane of each stream; docs/TOPICS.md says how an End makes them fewer.
     """
 
     def __init__(self):
@@ -49,7 +51,7 @@ class Receiver:
             return False
         self.high[of] = (n, max(time_ms, latest_ms))
         if headers["type"] in NUMBER_ONLY:
-            self.met["tombstones"] += 1
+            self.met[NUMBER_ONLY[headers["type"]]] += 1
             return False
         self.met["taken"] += 1
         return True
@@ -178,7 +180,7 @@ def main():
             print(f"{topic}: lane {lane} of {stream}: {first} to {last} are owed", file=sys.stderr)
         met = receiver.met
         whole = whole and not holes and not met["conflicts"]
-        counts = [met[name] for name in ("taken", "repeats", "early", "tombstones", "conflicts")]
+        counts = [met[name] for name in COUNTED]
         summary.append((topic, *counts, len(holes)))
     consumer.close()
 
@@ -187,7 +189,7 @@ def main():
     for *counts, payout in totals.lines():
         lines.writerow([*counts, f"{payout:.6f}"])
     lines = csv.writer(sys.stderr, lineterminator="\n")
-    lines.writerow(["topic", "taken", "repeats", "early", "tombstones", "conflicts", "holes"])
+    lines.writerow(["topic", *COUNTED, "holes"])
     lines.writerows(summary)
     return 0 if whole else 1
 

@@ -453,7 +453,7 @@ fn a_reader_in_another_language_agrees_with_the_report() {
         "conflicts",
         "holes",
     ];
-    let met = columns(&met, names);
+    let (met, ends) = (columns(&met, names), columns(&met, ["ends"]));
     for (at, sent, topic) in [
         (0, clicks.len(), "clicks"),
         (2, postbacks.len(), "postbacks"),
@@ -462,6 +462,8 @@ fn a_reader_in_another_language_agrees_with_the_report() {
         assert_eq!(met[at][0], topic);
         assert_eq!(met[at][1..], expected, "{topic}");
     }
+    // The worker has ended in good order: what it says last takes a number too.
+    assert_ne!(ends[0], ["0"], "of clicks");
 
     // A hole that nobody fills, and a number that two claim: told, and nothing of them counted.
     let hole = Record {
