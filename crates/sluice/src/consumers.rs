@@ -11,6 +11,8 @@ use service::{Clock, Health, Shutdown};
 use stream::Stream;
 use stream::consumer::{Options, Progress};
 
+use crate::waiting::Waiting;
+
 /// The pause after a failure; doubles up to the maximum while nothing is folded in between.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -89,13 +91,8 @@ pub(crate) fn start<H: Handler + Send + 'static>(
         clock,
         records_max,
     } = around.clone();
-    let mut receiver = stream
-        .receiver(
-            &format!("{prefix}.{}", topic.name()),
-            &format!("{prefix}.{name}"),
-            &member,
-        )
-        .map_err(|error| error.to_string())?;
+    let topic = format!("{prefix}.{}", topic.name());
+    let group = format!("{prefix}.{name}");
     let run = move || {
         let mut senders = || stream.sender();
         let options = Options {
@@ -140,9 +137,34 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                 lag_seconds.set(0.0);
             }
         };
+        let mut waiting = Waiting::default();
+        let mut receiver = None;
         loop {
+            let reader = match &mut receiver {
+                Some(reader) => reader,
+                none => match stream.receiver(&topic, &group, &member) {
+                    Ok(reader) => {
+                        waiting.ended(name);
+                        failing.set(0);
+                        pause.set(RETRY_PAUSE);
+                        none.insert(reader)
+                    }
+                    Err(error) => {
+                        failing.set(1);
+                        waiting.because(name, &error);
+                        health.beat(name);
+                        if stop.wait_timeout(pause.get()) {
+                            health.ended(name);
+                            return Err(format!("{name}: {error}"));
+                        }
+                        pause.set((pause.get() * 2).min(RETRY_PAUSE_MAX));
+                        health.beat(name);
+                        continue;
+                    }
+                },
+            };
             let done = stream::consumer::run(
-                &mut *receiver,
+                &mut **reader,
                 Some(&mut senders),
                 &mut stored,
                 &options,
@@ -154,6 +176,10 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                 return Ok(());
             };
             failing.set(1);
+            if matches!(&error, stream::consumer::Error::Stream(error) if error.is_topics_differ())
+            {
+                receiver = None;
+            }
             tracing::error!(consumer = name, %error, "consumer stands still and tries again, nothing is lost");
             if stop.wait_timeout(pause.get()) {
                 health.ended(name);

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use courier::{Courier, Enrich, Options, Places, TOPICS};
 use domain::Topic;
-use prometheus::{IntGaugeVec, Opts};
+use prometheus::{IntGauge, IntGaugeVec, Opts};
 use service::{Clock, Health, Shutdown};
-use stream::Stream;
+use stream::{Sender, Stream};
 
 use crate::settings;
+use crate::waiting::Waiting;
 
 /// The pause after a failure; doubles up to the maximum.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -284,6 +285,33 @@ fn open(around: &Around, task: &Task) -> Result<Courier, courier::Error> {
     Courier::open(&task.places, enrich, options, metrics)
 }
 
+/// A sender, once the cluster is there and its topics are as they should be; after the stop one more try.
+fn sender(
+    around: &Around,
+    name: &str,
+    failing: &IntGauge,
+    waiting: &mut Waiting,
+) -> Result<Box<dyn Sender>, stream::Error> {
+    let mut pause = RETRY_PAUSE;
+    loop {
+        let error = match around.stream.sender() {
+            Ok(sender) => {
+                waiting.ended(name);
+                return Ok(sender);
+            }
+            Err(error) => error,
+        };
+        failing.set(1);
+        waiting.because(name, &error);
+        around.health.beat(name);
+        if around.stop.wait_timeout(pause) {
+            return Err(error);
+        }
+        pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        around.health.beat(name);
+    }
+}
+
 /// Ships until the stop. A courier that cannot (a full disk) stands still and tries again: the journal keeps what waits.
 fn run(around: &Around, task: &Task) -> Result<(), String> {
     let name = task.name();
@@ -292,10 +320,11 @@ fn run(around: &Around, task: &Task) -> Result<(), String> {
         .failing
         .with_label_values(&[task.journal.to_string().as_str(), task.topic.name()]);
     let mut pause = RETRY_PAUSE;
+    let mut waiting = Waiting::default();
     loop {
         let done = open(around, task).and_then(|mut courier| {
             courier.run(
-                &mut || around.stream.sender(),
+                &mut || sender(around, &name, &failing, &mut waiting),
                 &around.clock,
                 &|| around.stop.requested(),
                 &mut |_| {

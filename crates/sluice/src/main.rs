@@ -5,11 +5,13 @@ mod consumers;
 mod couriers;
 mod demo;
 mod follow;
+mod kafka_metrics;
 mod live_line;
 mod replay;
 mod settings;
 mod topics;
 mod up;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -93,11 +93,11 @@ pub(crate) fn run(command: &Command) -> Result<(), Refusal> {
     }
 }
 
-/// The stream the settings name, opened.
+/// The stream the settings name. A cluster is not asked for anything yet: it may be away.
 pub(crate) fn open(settings: &Settings) -> Result<Stream, stream::Error> {
     let topics = described(settings);
     if !settings.kafka.brokers.is_empty() {
-        return Kafka::connect(&settings.kafka, &topics, KINDS).map(Stream::Kafka);
+        return Kafka::new(&settings.kafka, &topics, KINDS).map(Stream::Kafka);
     }
     let topics: Vec<(&str, u16)> = topics
         .iter()

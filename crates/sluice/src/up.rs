@@ -16,10 +16,11 @@ use fraud::Fraud;
 use journal::StreamId;
 use service::{Clock, DataFolder, Health, Metrics, Refusal, Shutdown, admin, listen};
 use store::Store;
+use stream::{Kafka, Stream};
 
 use crate::commands::{self, refuse};
 use crate::settings::Settings;
-use crate::{consumers, couriers, demo, follow, live_line, topics};
+use crate::{consumers, couriers, demo, follow, kafka_metrics, live_line, topics};
 
 /// A part of the system, in the order of the way an event takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +187,13 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
     } else {
         None
     };
+    if let Some(Stream::Kafka(kafka)) = &stream {
+        if !has(Part::Edge) {
+            told_at_once(kafka)?;
+        }
+        kafka_metrics::register(kafka, &settings.stream.prefix, metrics.registry())
+            .map_err(refuse)?;
+    }
     if let Some(stream) = &stream
         && folds.iter().any(|part| has(*part))
     {
@@ -314,6 +322,14 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
         "ended early, what was recorded is kept"
     );
     Ok(ExitCode::FAILURE)
+}
+
+/// A part started by itself tells its operator now what only an operator can put right; a cluster that is away it waits for.
+fn told_at_once(kafka: &Kafka) -> Result<(), Refusal> {
+    match kafka.check() {
+        Err(error) if error.is_topics_differ() => Err(refuse(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Puts the catalog's file in force.

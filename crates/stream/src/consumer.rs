@@ -81,7 +81,8 @@ pub struct Position {
     pub ended: Vec<StreamId>,
 }
 
-/// What to fold of one batch. The offset moves even where nothing of it is new.
+/// What to fold of one batch. The offset moves over repeats, and not over records at the end that came early: those are read
+/// again after a restart.
 #[derive(Debug)]
 pub struct Accepted<'a> {
     /// Which partition.
@@ -204,7 +205,7 @@ pub fn run<F: Fold>(
     stop: &dyn Fn() -> bool,
     observe: &mut dyn FnMut(&Progress),
 ) -> Result<(), Error<F::Error>> {
-    let mut partitions = HashMap::new();
+    let mut partitions: HashMap<u16, Place> = HashMap::new();
     receiver.restart();
     let mut outbox = senders.map(Outbox::new);
     let mut stopping: Option<Instant> = None;
@@ -221,9 +222,16 @@ pub fn run<F: Fold>(
                     highs,
                     ended,
                 } = fold.position(partition).map_err(Error::Fold)?;
-                receiver.seek(partition, offset).map_err(Error::Stream)?;
-                let receipts = Receipts::new(receiver.partitions(), highs, ended);
-                partitions.insert(partition, (offset, receipts));
+                let begin = receiver
+                    .begin_at(partition, offset)
+                    .map_err(Error::Stream)?;
+                receiver.seek(partition, begin).map_err(Error::Stream)?;
+                let place = Place {
+                    offset,
+                    receipts: Receipts::new(receiver.partitions(), highs, ended),
+                    proven: begin == offset,
+                };
+                partitions.insert(partition, place);
             }
         }
         let wait = if outbox.as_ref().is_some_and(|outbox| !outbox.is_empty()) {
@@ -238,13 +246,19 @@ pub fn run<F: Fold>(
             .map_err(Error::Stream)?;
         let idle = batch.is_none();
         let mut busy = false;
-        if let Some(batch) = batch {
-            let (position, receipts) = partitions
+        if let Some(mut batch) = batch {
+            let place = partitions
                 .get_mut(&batch.partition)
                 .expect("a receiver reads the partitions it was assigned");
-            let progress = fold_batch(fold, &batch, *position, receipts).map_err(Error::Fold)?;
-            *position = batch.next;
-            observe(&progress);
+            if !place.proven {
+                place
+                    .prove(&mut batch, receiver.topic())
+                    .map_err(Error::Stream)?;
+            }
+            if !batch.records.is_empty() {
+                let progress = fold_batch(fold, &batch, place).map_err(Error::Fold)?;
+                observe(&progress);
+            }
             batches_since_tick += 1;
             busy = true;
         } else {
@@ -266,16 +280,42 @@ pub fn run<F: Fold>(
     }
 }
 
+/// Where the loop stands in a partition.
+struct Place {
+    /// The offset the store stands at.
+    offset: u64,
+    receipts: Receipts,
+    /// The topic is known to be the one that was read.
+    proven: bool,
+}
+
+impl Place {
+    /// The first record read is the one before the position. It was folded or a repeat when the store moved over it, so it is
+    /// a repeat now; any other was not there then. Takes it off the batch.
+    fn prove(&mut self, batch: &mut Batch, topic: &str) -> crate::Result<()> {
+        let is_ours = batch.records.first().is_some_and(|(offset, record)| {
+            offset + 1 == self.offset && self.receipts.judge(record) == Verdict::Repeat
+        });
+        self.receipts.rollback();
+        if !is_ours {
+            return Err(crate::Error::recreated(topic, batch.partition, self.offset));
+        }
+        batch.records.remove(0);
+        batch.first = self.offset;
+        self.proven = true;
+        Ok(())
+    }
+}
+
 fn fold_batch<F: Fold>(
     fold: &mut F,
     batch: &Batch,
-    from: u64,
-    receipts: &mut Receipts,
+    place: &mut Place,
 ) -> Result<Progress, F::Error> {
     let mut accepted = Accepted {
         partition: batch.partition,
-        from,
-        to: batch.next,
+        from: place.offset,
+        to: place.offset,
         records: Vec::with_capacity(batch.records.len()),
         highs: Vec::new(),
         ended: Vec::new(),
@@ -285,9 +325,10 @@ fn fold_batch<F: Fold>(
         early: 0,
     };
     let mut newest_ms = 0;
-    for (_, record) in &batch.records {
+    for (offset, record) in &batch.records {
         newest_ms = newest_ms.max(record.time_ms);
-        match receipts.judge(record) {
+        let verdict = place.receipts.judge(record);
+        match verdict {
             Verdict::Fold if record.is_tombstone() => accepted.tombstones += 1,
             Verdict::Fold if record.kind == END => {}
             Verdict::Fold => accepted.records.push(record),
@@ -295,14 +336,21 @@ fn fold_batch<F: Fold>(
             Verdict::Conflict => accepted.conflicts += 1,
             Verdict::Early => accepted.early += 1,
         }
+        // The record before the store's offset is always one that the receipts know: that is what proves a topic.
+        if !matches!(verdict, Verdict::Early | Verdict::Conflict) {
+            accepted.to = offset + 1;
+        }
     }
-    accepted.highs = receipts.changed();
-    accepted.ended = receipts.ended();
-    if let Err(error) = fold.apply(&accepted) {
-        receipts.rollback();
+    accepted.highs = place.receipts.changed();
+    accepted.ended = place.receipts.ended();
+    if accepted.to > accepted.from
+        && let Err(error) = fold.apply(&accepted)
+    {
+        place.receipts.rollback();
         return Err(error);
     }
-    receipts.commit();
+    place.receipts.commit();
+    place.offset = accepted.to;
     if accepted.conflicts > 0 {
         tracing::error!(
             partition = batch.partition,
@@ -312,7 +360,7 @@ fn fold_batch<F: Fold>(
     }
     Ok(Progress::Folded {
         partition: batch.partition,
-        to: batch.next,
+        to: accepted.to,
         folded: accepted.records.len() as u64,
         tombstones: accepted.tombstones,
         repeats: accepted.repeats,

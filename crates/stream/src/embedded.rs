@@ -332,6 +332,25 @@ impl Tail {
 }
 
 impl EmbeddedReceiver {
+    /// The earliest offset of a partition that has `offset`.
+    fn earliest_for(&self, partition: u16, offset: u64) -> Result<u64> {
+        let Some(found) = self.topic.partitions.get(usize::from(partition)) else {
+            return Err(Error::not_assigned(partition));
+        };
+        let name = &self.topic.name;
+        let end = found.end.load(Ordering::Acquire);
+        if offset > end {
+            return Err(Error::offset_ahead(name, partition, offset, end));
+        }
+        let earliest = Reader::earliest_ordinal(&found.folder)
+            .map_err(|error| Error::journal(name, error))?
+            .unwrap_or(end);
+        if offset < earliest {
+            return Err(Error::offset_gone(name, partition, offset, earliest));
+        }
+        Ok(earliest)
+    }
+
     fn take(&mut self, number: usize, records_max: usize) -> Result<Option<Batch>> {
         let partition = &self.topic.partitions[number];
         let tail = &mut self.tails[number];
@@ -360,6 +379,9 @@ impl EmbeddedReceiver {
             }
             let record = Record::decode(&entry.payload)
                 .ok_or_else(|| Error::undecodable(name, number, entry.ordinal))?;
+            if usize::from(record.lane) % self.topic.partitions.len() != usize::from(number) {
+                return Err(Error::misplaced(name, number, entry.ordinal, record.lane));
+            }
             tail.next = entry.ordinal + 1;
             records.push((entry.ordinal, record));
         }
@@ -385,29 +407,18 @@ impl Receiver for EmbeddedReceiver {
         self.untold = true;
     }
 
+    fn topic(&self) -> &str {
+        &self.topic.name
+    }
+
+    fn begin_at(&mut self, partition: u16, offset: u64) -> Result<u64> {
+        let earliest = self.earliest_for(partition, offset)?;
+        Ok(offset.saturating_sub(1).max(earliest))
+    }
+
     fn seek(&mut self, partition: u16, offset: u64) -> Result<()> {
-        let Some(found) = self.topic.partitions.get(usize::from(partition)) else {
-            return Err(Error::not_assigned(partition));
-        };
-        let end = found.end.load(Ordering::Acquire);
-        if offset > end {
-            return Err(Error::offset_ahead(
-                &self.topic.name,
-                partition,
-                offset,
-                end,
-            ));
-        }
-        let earliest = Reader::earliest_ordinal(&found.folder)
-            .map_err(|error| Error::journal(&self.topic.name, error))?;
-        if let Some(earliest) = earliest.filter(|earliest| *earliest > offset) {
-            return Err(Error::offset_gone(
-                &self.topic.name,
-                partition,
-                offset,
-                earliest,
-            ));
-        }
+        self.earliest_for(partition, offset)?;
+        let found = &self.topic.partitions[usize::from(partition)];
         self.tails[usize::from(partition)] = Tail::open(&self.topic, found, offset)?;
         Ok(())
     }

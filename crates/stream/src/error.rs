@@ -51,6 +51,17 @@ enum Kind {
         offset: u64,
         end: u64,
     },
+    Recreated {
+        topic: String,
+        partition: u16,
+        offset: u64,
+    },
+    Misplaced {
+        topic: String,
+        partition: u16,
+        offset: u64,
+        lane: u8,
+    },
     Undecodable {
         topic: String,
         partition: u16,
@@ -77,11 +88,16 @@ impl Error {
         matches!(self.kind, Kind::Refused(_))
     }
 
-    /// Whether the offset asked for does not exist: the topic was made anew, or retention overtook the reader.
+    /// Whether topics are not as they are described; that ends when somebody puts them, or the settings, right.
+    pub fn is_topics_differ(&self) -> bool {
+        matches!(self.kind, Kind::TopicsDiffer(_))
+    }
+
+    /// Whether the place asked for does not exist or is another: the topic was made anew, or retention overtook the reader.
     pub fn is_offset(&self) -> bool {
         matches!(
             self.kind,
-            Kind::OffsetGone { .. } | Kind::OffsetAhead { .. }
+            Kind::OffsetGone { .. } | Kind::OffsetAhead { .. } | Kind::Recreated { .. }
         )
     }
 
@@ -194,6 +210,23 @@ impl Error {
         })
     }
 
+    pub(crate) fn recreated(topic: &str, partition: u16, offset: u64) -> Self {
+        Self::bare(Kind::Recreated {
+            topic: topic.to_owned(),
+            partition,
+            offset,
+        })
+    }
+
+    pub(crate) fn misplaced(topic: &str, partition: u16, offset: u64, lane: u8) -> Self {
+        Self::bare(Kind::Misplaced {
+            topic: topic.to_owned(),
+            partition,
+            offset,
+            lane,
+        })
+    }
+
     pub(crate) fn undecodable(topic: &str, partition: u16, offset: u64) -> Self {
         Self::bare(Kind::Undecodable {
             topic: topic.to_owned(),
@@ -262,7 +295,7 @@ impl std::fmt::Display for Error {
                 earliest,
             } => write!(
                 f,
-                "offset {offset} of topic {topic}, partition {partition} is deleted: the earliest is {earliest}"
+                "offset {offset} of topic {topic}, partition {partition} is deleted: the earliest is {earliest}: retention overtook this reader, see \"A topic made anew\" in docs/OPERATIONS.md"
             )?,
             Kind::OffsetAhead {
                 topic,
@@ -271,7 +304,24 @@ impl std::fmt::Display for Error {
                 end,
             } => write!(
                 f,
-                "offset {offset} of topic {topic}, partition {partition} is beyond its end {end}: the topic was made anew or lost records"
+                "offset {offset} of topic {topic}, partition {partition} is beyond its end {end}: the topic was made anew or lost records, see \"A topic made anew\" in docs/OPERATIONS.md"
+            )?,
+            Kind::Recreated {
+                topic,
+                partition,
+                offset,
+            } => write!(
+                f,
+                "topic {topic}, partition {partition} was made anew: before offset {offset} is not the record that was read there: bring the old topic back, or see \"A topic made anew\" in docs/OPERATIONS.md"
+            )?,
+            Kind::Misplaced {
+                topic,
+                partition,
+                offset,
+                lane,
+            } => write!(
+                f,
+                "offset {offset} of topic {topic}, partition {partition} is of lane {lane}, which belongs to another partition: who wrote it counts other partitions; stop that one and see \"A record in the wrong partition\" in docs/OPERATIONS.md"
             )?,
             Kind::Undecodable {
                 topic,

@@ -11,11 +11,12 @@
 mod headers;
 mod receiver;
 mod sender;
+mod statistics;
 mod topics;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use serde::Deserialize;
@@ -23,10 +24,21 @@ use serde::Deserialize;
 use crate::{Error, Receiver, Result, Sender};
 
 pub use headers::KindNames;
+pub use statistics::{Client, Statistics};
 pub use topics::{Cleanup, Difference, Topic};
 
-/// How long a broker may take to answer a question of ours at start.
+/// How long a broker may take to answer a command of ours.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// How long each of the two questions of a check may take where somebody waits for the cluster: together below the time in
+/// which a loop owes a sign of life.
+const CHECK_ANSWER_MAX: Duration = Duration::from_secs(4);
+
+/// A failed check is not repeated before this has passed: everybody who waits for the cluster asks.
+const CHECK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a client looks at its topics; asking is cheap.
+const METADATA_EVERY_MS: u32 = 10_000;
 
 /// How to reach a cluster: the `[kafka]` table of the settings file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -61,7 +73,7 @@ pub enum Security {
     SaslTls,
 }
 
-/// A cluster with the topics a process needs, checked.
+/// A cluster, and the topics a process needs. Nothing is sent or read before they were found to be as they are described.
 #[derive(Clone)]
 pub struct Kafka {
     inner: Arc<Inner>,
@@ -71,53 +83,129 @@ struct Inner {
     config: ClientConfig,
     topics: BTreeMap<String, Topic>,
     kinds: KindNames,
+    checked: Mutex<Checked>,
+    statistics: statistics::Registry,
+}
+
+/// How the last look at the topics ended.
+enum Checked {
+    Never,
+    Agree,
+    Failed {
+        at: Instant,
+        differ: bool,
+        text: String,
+    },
 }
 
 impl Kafka {
-    /// Connects, and checks that every topic is as it is described.
+    /// Keeps the settings and reaches for nothing: the cluster may be away.
     ///
     /// # Errors
-    /// The settings are incomplete, no broker answers, or topics differ: the text says how and what to do.
-    pub fn connect(settings: &Settings, topics: &[Topic], kinds: KindNames) -> Result<Self> {
-        let config = config(settings)?;
-        let differences = topics::check(&config, topics)?;
-        let serious: Vec<String> = differences
-            .iter()
-            .filter(|difference| difference.stops)
-            .map(ToString::to_string)
-            .collect();
-        for difference in differences.iter().filter(|difference| !difference.stops) {
-            tracing::warn!(%difference, "topic differs");
-        }
-        if !serious.is_empty() {
-            return Err(Error::topics_differ(serious.join("; ")));
-        }
+    /// The settings are incomplete.
+    pub fn new(settings: &Settings, topics: &[Topic], kinds: KindNames) -> Result<Self> {
         let topics = topics.iter();
         Ok(Self {
             inner: Arc::new(Inner {
-                config,
+                config: config(settings)?,
                 topics: topics
                     .map(|topic| (topic.name.clone(), topic.clone()))
                     .collect(),
                 kinds,
+                checked: Mutex::new(Checked::Never),
+                statistics: statistics::Registry::default(),
             }),
         })
+    }
+
+    /// As [`Self::new`], and checks at once that every topic is as it is described.
+    ///
+    /// # Errors
+    /// The settings are incomplete, no broker answers, or topics differ: the text says how and what to do.
+    pub fn connect(settings: &Settings, topics: &[Topic], kinds: KindNames) -> Result<Self> {
+        let kafka = Self::new(settings, topics, kinds)?;
+        kafka.check()?;
+        Ok(kafka)
+    }
+
+    /// Checks that every topic is as it is described, unless it is known.
+    ///
+    /// # Errors
+    /// No broker answers, or topics differ ([`Error::is_topics_differ`]): the text says how and what to do.
+    pub fn check(&self) -> Result<()> {
+        self.inner.check()
+    }
+
+    /// What librdkafka last said of this process's clients.
+    pub fn statistics(&self) -> Statistics {
+        self.inner.statistics.add_up()
     }
 
     /// A new sender.
     ///
     /// # Errors
-    /// librdkafka refuses the settings.
+    /// As [`Self::check`], or librdkafka refuses the settings.
     pub fn sender(&self) -> Result<Box<dyn Sender>> {
+        self.check()?;
         sender::open(&self.inner)
     }
 
     /// A receiver of a topic in a consumer group, under a name of its own that it keeps over restarts (static membership).
     ///
     /// # Errors
-    /// librdkafka refuses the settings, or there is no such topic.
+    /// As [`Self::check`], librdkafka refuses the settings, or there is no such topic.
     pub fn receiver(&self, topic: &str, group: &str, member: &str) -> Result<Box<dyn Receiver>> {
+        self.check()?;
         receiver::open(&self.inner, topic, group, member)
+    }
+}
+
+impl Inner {
+    /// One look at a time; who waited for somebody else's look has its answer.
+    fn check(&self) -> Result<()> {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*checked {
+            Checked::Agree => return Ok(()),
+            Checked::Failed { at, differ, text } if at.elapsed() < CHECK_PAUSE => {
+                return Err(if *differ {
+                    Error::topics_differ(text.clone())
+                } else {
+                    Error::other(text.clone())
+                });
+            }
+            Checked::Failed { .. } | Checked::Never => {}
+        }
+        let looked = self.look();
+        *checked = match &looked {
+            Ok(()) => Checked::Agree,
+            Err(error) => Checked::Failed {
+                at: Instant::now(),
+                differ: error.is_topics_differ(),
+                text: error.to_string(),
+            },
+        };
+        looked
+    }
+
+    fn look(&self) -> Result<()> {
+        let topics: Vec<Topic> = self.topics.values().cloned().collect();
+        let differences = topics::check(&self.config, &topics, CHECK_ANSWER_MAX)?;
+        let (serious, light): (Vec<_>, Vec<_>) = differences
+            .into_iter()
+            .partition(|difference| difference.stops);
+        if !serious.is_empty() {
+            let serious: Vec<String> = serious.iter().map(ToString::to_string).collect();
+            return Err(Error::topics_differ(serious.join("; ")));
+        }
+        for difference in light {
+            tracing::warn!(%difference, "topic differs");
+        }
+        Ok(())
+    }
+
+    /// What was found no longer holds: the next sender or receiver looks again.
+    fn distrust(&self) {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Checked::Never;
     }
 }
 
@@ -134,7 +222,7 @@ impl std::fmt::Debug for Kafka {
 /// # Errors
 /// The settings are incomplete or no broker answers.
 pub fn check_topics(settings: &Settings, topics: &[Topic]) -> Result<Vec<Difference>> {
-    topics::check(&config(settings)?, topics)
+    topics::check(&config(settings)?, topics, ANSWER_MAX)
 }
 
 /// Makes the topics that are missing, and says which; those that are there are left as they are.
@@ -172,6 +260,11 @@ fn config(settings: &Settings) -> Result<ClientConfig> {
         // A broker that is away is asked again soon after it is back, not minutes later.
         .set("reconnect.backoff.max.ms", "2000")
         .set("socket.keepalive.enable", "true")
+        // Somebody may add partitions to a topic: routing by two counts at once would put a lane into two partitions.
+        .set(
+            "topic.metadata.refresh.interval.ms",
+            METADATA_EVERY_MS.to_string(),
+        )
         .set(
             "security.protocol",
             match (tls, sasl) {

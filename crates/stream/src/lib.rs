@@ -34,7 +34,7 @@ impl Stream {
     /// A new sender.
     ///
     /// # Errors
-    /// The backend gives none.
+    /// The backend gives none: the cluster is away, or its topics differ from what they should be.
     pub fn sender(&self) -> Result<Box<dyn Sender>> {
         match self {
             Self::Embedded(stream) => Ok(stream.sender()),
@@ -46,7 +46,7 @@ impl Stream {
     /// name, and so its partitions, over restarts.
     ///
     /// # Errors
-    /// There is no such topic, or it cannot be read.
+    /// There is no such topic, it cannot be read, the cluster is away or its topics differ from what they should be.
     pub fn receiver(&self, topic: &str, group: &str, member: &str) -> Result<Box<dyn Receiver>> {
         match self {
             Self::Embedded(stream) => stream.receiver(topic),
@@ -97,6 +97,16 @@ pub trait Receiver: Send {
 
     /// Lets the whole assignment be told and sought anew, after whoever reads has lost its place.
     fn restart(&mut self);
+
+    /// What the topic is called.
+    fn topic(&self) -> &str;
+
+    /// Where to begin in order to go on at `offset` and to see the record before it first: there, where that record is still
+    /// kept; otherwise (and in a compacted topic, which may lose it at any time) at `offset` itself.
+    ///
+    /// # Errors
+    /// `offset` is no longer (or not yet) there, or nobody answers.
+    fn begin_at(&mut self, partition: u16, offset: u64) -> Result<u64>;
 
     /// Goes on at an offset; 0 is the beginning.
     ///

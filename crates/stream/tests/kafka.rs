@@ -7,6 +7,9 @@
 
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
 use stream::kafka::{Cleanup, KindNames, Security, Settings, Topic, check_topics, create_topics};
 use stream::{Kafka, Record, SendError, StreamId};
 use testkit::kafka::Broker;
@@ -271,4 +274,71 @@ fn tls_and_passwords() {
         let error = Kafka::connect(&secured(mechanism, user), &topics, KINDS).unwrap_err();
         assert!(error.to_string().contains(said), "{error}");
     }
+}
+
+#[test]
+fn a_topic_grown_under_them_ends_sender_and_receiver() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = broker("a_topic_grown_under_them_ends_sender_and_receiver", &folder) else {
+        return;
+    };
+    let settings = settings(&broker);
+    let topics = [topic("t.things", 2)];
+    create_topics(&settings, &topics, 1).unwrap();
+    let kafka = Kafka::connect(&settings, &topics, KINDS).unwrap();
+    let mut sender = kafka.sender().unwrap();
+    for n in 1..=3 {
+        sender.send("t.things", &record(0, n)).unwrap();
+    }
+    let mut receiver = kafka.receiver("t.things", "group", "member").unwrap();
+    let mut read = 0;
+    // Nobody asks the sender for anything, and its statistics come all the same.
+    wait::until("statistics of both clients", BOUND, || {
+        for partition in receiver.assigned().unwrap_or_default() {
+            receiver.seek(partition, 0).unwrap();
+        }
+        let batch = receiver.poll(7, Duration::from_millis(100)).unwrap();
+        read += batch.map_or(0, |batch| batch.records.len());
+        let statistics = kafka.statistics();
+        let clients = [statistics.producers, statistics.consumers];
+        let lag = statistics
+            .lag
+            .get(&("group".to_owned(), "t.things".to_owned(), 0));
+        clients
+            .iter()
+            .all(|client| client.brokers_connected > 0 && client.round_trip_p99_seconds > 0.0)
+            && lag == Some(&0)
+    });
+    assert_eq!(read, 3);
+
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", broker.address())
+        .create()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let grown = [NewPartitions::new("t.things", 3)];
+    let made = runtime.block_on(admin.create_partitions(&grown, &AdminOptions::new()));
+    made.unwrap()[0].as_ref().unwrap();
+    let mut ends = [None, None];
+    wait::until("both end", BOUND, || {
+        // A member that is given the new partition asks for it as for the others.
+        for partition in receiver.assigned().unwrap_or_default() {
+            receiver.seek(partition, 0).unwrap();
+        }
+        let wait = Duration::from_millis(100);
+        ends[0] = ends[0].take().or(receiver.poll(7, wait).err());
+        ends[1] = ends[1].take().or(sender.acknowledged(wait).err());
+        ends.iter().all(Option::is_some)
+    });
+    for end in ends.iter().flatten() {
+        assert!(end.is_topics_differ(), "{end}");
+        assert_eq!(
+            end.to_string(),
+            "topic t.things: has 3 partitions, 2 are set: set stream.partitions to 3"
+        );
+    }
+    assert!(sender.send("t.things", &record(0, 4)).is_err());
+    assert!(kafka.sender().err().unwrap().is_topics_differ());
 }

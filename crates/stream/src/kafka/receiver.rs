@@ -11,9 +11,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::{Inner, headers};
+use super::statistics::{self, Role, Seat};
+use super::{CHECK_ANSWER_MAX, Cleanup, Inner, Topic, headers};
 use crate::{Batch, Error, Receiver, Record, Result};
 
 /// Kibibytes fetched ahead of a partition: a few batches.
@@ -30,9 +31,10 @@ struct Assignment {
     changed: bool,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Context {
     assignment: Arc<Mutex<Assignment>>,
+    seat: Arc<Seat>,
 }
 
 impl Context {
@@ -44,6 +46,10 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        self.seat.take(&statistics);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "kafka consumer");
     }
@@ -74,7 +80,7 @@ impl ConsumerContext for Context {
 
 struct KafkaReceiver {
     inner: Arc<Inner>,
-    topic: String,
+    topic: Topic,
     consumer: BaseConsumer<Context>,
     context: Context,
     /// Partitions told and not sought yet.
@@ -91,10 +97,13 @@ pub(super) fn open(
     group: &str,
     member: &str,
 ) -> Result<Box<dyn Receiver>> {
-    if !inner.topics.contains_key(topic) {
+    let Some(described) = inner.topics.get(topic) else {
         return Err(Error::unknown_topic(topic));
-    }
-    let context = Context::default();
+    };
+    let context = Context {
+        assignment: Arc::default(),
+        seat: Seat::new(inner, Role::Consumer, group),
+    };
     let consumer: BaseConsumer<Context> = inner
         .config
         .clone()
@@ -108,6 +117,10 @@ pub(super) fn open(
         .set("auto.offset.reset", "error")
         .set("allow.auto.create.topics", "false")
         .set("queued.max.messages.kbytes", AHEAD_KIB_MAX.to_string())
+        .set(
+            "statistics.interval.ms",
+            statistics::INTERVAL_MS.to_string(),
+        )
         .create_with_context(context.clone())
         .map_err(|error| Error::kafka("make a consumer", error))?;
     consumer
@@ -115,7 +128,7 @@ pub(super) fn open(
         .map_err(|error| Error::kafka("subscribe", error))?;
     Ok(Box::new(KafkaReceiver {
         inner: Arc::clone(inner),
-        topic: topic.to_owned(),
+        topic: described.clone(),
         consumer,
         context,
         waiting: BTreeSet::new(),
@@ -151,7 +164,12 @@ impl KafkaReceiver {
                 continue;
             };
             let record = headers::decode(&message, &self.inner.kinds)
-                .ok_or_else(|| Error::undecodable(&self.topic, partition, offset))?;
+                .ok_or_else(|| Error::undecodable(&self.topic.name, partition, offset))?;
+            // By the receiver's rule its number would be early or a repeat for ever.
+            if u16::from(record.lane) % self.topic.partitions != partition {
+                let (topic, lane) = (&self.topic.name, record.lane);
+                return Err(Error::misplaced(topic, partition, offset, lane));
+            }
             self.read
                 .entry(partition)
                 .or_default()
@@ -190,7 +208,7 @@ fn is_weather(error: &KafkaError) -> bool {
 
 impl Receiver for KafkaReceiver {
     fn partitions(&self) -> u16 {
-        self.inner.topics[&self.topic].partitions
+        self.topic.partitions
     }
 
     fn assigned(&mut self) -> Option<Vec<u16>> {
@@ -209,6 +227,29 @@ impl Receiver for KafkaReceiver {
         assignment.changed = !assignment.partitions.is_empty();
     }
 
+    fn topic(&self) -> &str {
+        &self.topic.name
+    }
+
+    fn begin_at(&mut self, partition: u16, offset: u64) -> Result<u64> {
+        let name = &self.topic.name;
+        let (earliest, end) = self
+            .consumer
+            .fetch_watermarks(name, i32::from(partition), CHECK_ANSWER_MAX)
+            .map_err(|error| Error::kafka("ask for a partition's ends", error))?;
+        let [earliest, end] = [earliest, end].map(|offset| u64::try_from(offset).unwrap_or(0));
+        if offset > end {
+            return Err(Error::offset_ahead(name, partition, offset, end));
+        }
+        if offset < earliest {
+            return Err(Error::offset_gone(name, partition, offset, earliest));
+        }
+        if self.topic.cleanup == Cleanup::Compact {
+            return Ok(offset);
+        }
+        Ok(offset.saturating_sub(1).max(earliest))
+    }
+
     fn seek(&mut self, partition: u16, offset: u64) -> Result<()> {
         if !self.waiting.remove(&partition) && !self.sought.contains_key(&partition) {
             return Err(Error::not_assigned(partition));
@@ -221,7 +262,7 @@ impl Receiver for KafkaReceiver {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in &self.sought {
             let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
-            list.add_partition_offset(&self.topic, i32::from(*partition), offset)
+            list.add_partition_offset(&self.topic.name, i32::from(*partition), offset)
                 .map_err(|error| Error::kafka("seek", error))?;
         }
         self.consumer
@@ -232,6 +273,9 @@ impl Receiver for KafkaReceiver {
     fn poll(&mut self, records_max: usize, wait: Duration) -> Result<Option<Batch>> {
         if self.read.values().all(VecDeque::is_empty) {
             self.fetch(records_max, wait)?;
+        }
+        if let Some(error) = self.context.seat.difference() {
+            return Err(error);
         }
         // What was read before the group took the partition away is not ours any more.
         if !self.is_current() {

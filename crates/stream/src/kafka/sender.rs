@@ -1,7 +1,7 @@
 //! The sender: one idempotent producer, whose reports move a contiguous watermark.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -9,6 +9,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rdkafka::{ClientContext, Statistics};
 
+use super::statistics::{self, Role, Seat};
 use super::{Inner, headers};
 use crate::{Error, Record, Result, SendError, Sender};
 
@@ -18,6 +19,8 @@ const UNDER_WAY_MAX: usize = 1 << 16;
 const UNDER_WAY_KIB_MAX: usize = 1 << 16;
 /// How long a message waits for company. The visitor has been answered already.
 const LINGER_MS: u32 = 20;
+/// How often a producer is attended to that nobody asks anything: more often than it has statistics to tell.
+const ATTEND_EVERY: Duration = Duration::from_secs(1);
 
 /// What the producer's reports say.
 #[derive(Default)]
@@ -29,9 +32,10 @@ struct Reports {
     failed: Option<KafkaError>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Context {
     reports: Arc<Mutex<Reports>>,
+    seat: Arc<Seat>,
 }
 
 impl Context {
@@ -41,7 +45,9 @@ impl Context {
 }
 
 impl ClientContext for Context {
-    fn stats(&self, _statistics: Statistics) {}
+    fn stats(&self, statistics: Statistics) {
+        self.seat.take(&statistics);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "kafka producer");
@@ -76,14 +82,17 @@ impl ProducerContext for Context {
 
 struct KafkaSender {
     inner: Arc<Inner>,
-    producer: BaseProducer<Context>,
+    producer: Arc<BaseProducer<Context>>,
     context: Context,
     sent: u64,
 }
 
 pub(super) fn open(inner: &Arc<Inner>) -> Result<Box<dyn Sender>> {
-    let context = Context::default();
-    let producer = inner
+    let context = Context {
+        reports: Arc::default(),
+        seat: Seat::new(inner, Role::Producer, ""),
+    };
+    let producer: BaseProducer<Context> = inner
         .config
         .clone()
         .set("acks", "all")
@@ -96,8 +105,18 @@ pub(super) fn open(inner: &Arc<Inner>) -> Result<Box<dyn Sender>> {
         .set("compression.type", "lz4")
         .set("queue.buffering.max.messages", UNDER_WAY_MAX.to_string())
         .set("queue.buffering.max.kbytes", UNDER_WAY_KIB_MAX.to_string())
+        .set(
+            "statistics.interval.ms",
+            statistics::INTERVAL_MS.to_string(),
+        )
         .create_with_context(context.clone())
         .map_err(|error| Error::kafka("make a producer", error))?;
+    let producer = Arc::new(producer);
+    let attended = Arc::downgrade(&producer);
+    std::thread::Builder::new()
+        .name("kafka-producer".to_owned())
+        .spawn(move || attend(&attended))
+        .map_err(|error| Error::other(format!("cannot attend to a producer: {error}")))?;
     Ok(Box::new(KafkaSender {
         inner: Arc::clone(inner),
         producer,
@@ -106,10 +125,22 @@ pub(super) fn open(inner: &Arc<Inner>) -> Result<Box<dyn Sender>> {
     }))
 }
 
+/// Takes what a producer tells while nobody else does, until it is dropped: unread it would pile up in librdkafka.
+fn attend(producer: &Weak<BaseProducer<Context>>) {
+    while let Some(living) = producer.upgrade() {
+        living.poll(Duration::ZERO);
+        drop(living);
+        std::thread::park_timeout(ATTEND_EVERY);
+    }
+}
+
 impl KafkaSender {
     fn failure(&self) -> Option<Error> {
         if let Some(error) = self.context.lock().failed.clone() {
             return Some(Error::kafka("deliver a message", error));
+        }
+        if let Some(error) = self.context.seat.difference() {
+            return Some(error);
         }
         let (code, reason) = self.producer.client().fatal_error()?;
         Some(Error::other(format!("kafka producer: {code}: {reason}")))

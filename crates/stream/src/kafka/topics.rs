@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
@@ -39,6 +40,14 @@ pub enum Cleanup {
 }
 
 impl Topic {
+    /// What to say of a topic with another number of partitions.
+    pub(super) fn with_partitions(&self, found: u16) -> String {
+        format!(
+            "has {found} partitions, {} are set: set stream.partitions to {found}",
+            self.partitions
+        )
+    }
+
     /// The configuration it is made with, and checked against. Records are dated by the broker: it deletes by that date, and
     /// a click of last year would be gone at the next check.
     fn config(&self) -> [(&'static str, String); 3] {
@@ -86,17 +95,20 @@ fn wait<T>(request: impl Future<Output = T>) -> Result<T> {
     Ok(runtime.block_on(request))
 }
 
-fn options() -> AdminOptions {
+fn options(answer_max: Duration) -> AdminOptions {
     AdminOptions::new()
-        .request_timeout(Some(ANSWER_MAX))
-        .operation_timeout(Some(ANSWER_MAX))
+        .request_timeout(Some(answer_max))
+        .operation_timeout(Some(answer_max))
 }
 
 /// Partitions and replicas of every topic. Asks for all of them: to ask for one by name may make it.
-fn existing(client: &AdminClient<DefaultClientContext>) -> Result<BTreeMap<String, (u16, usize)>> {
+fn existing(
+    client: &AdminClient<DefaultClientContext>,
+    answer_max: Duration,
+) -> Result<BTreeMap<String, (u16, usize)>> {
     let metadata = client
         .inner()
-        .fetch_metadata(None, ANSWER_MAX)
+        .fetch_metadata(None, answer_max)
         .map_err(|error| Error::kafka("reach a broker", error))?;
     let topics = metadata.topics().iter().map(|topic| {
         let partitions = topic.partitions();
@@ -114,9 +126,13 @@ fn existing(client: &AdminClient<DefaultClientContext>) -> Result<BTreeMap<Strin
     Ok(topics.collect())
 }
 
-pub(super) fn check(config: &ClientConfig, topics: &[Topic]) -> Result<Vec<Difference>> {
+pub(super) fn check(
+    config: &ClientConfig,
+    topics: &[Topic],
+    answer_max: Duration,
+) -> Result<Vec<Difference>> {
     let client = client(config)?;
-    let existing = existing(&client)?;
+    let existing = existing(&client, answer_max)?;
     let there: Vec<&Topic> = topics
         .iter()
         .filter(|topic| existing.contains_key(&topic.name))
@@ -128,7 +144,7 @@ pub(super) fn check(config: &ClientConfig, topics: &[Topic]) -> Result<Vec<Diffe
     let described = if specifiers.is_empty() {
         Vec::new()
     } else {
-        wait(client.describe_configs(&specifiers, &options()))?
+        wait(client.describe_configs(&specifiers, &options(answer_max)))?
             .map_err(|error| Error::kafka("describe topics", error))?
     };
     let mut configs = BTreeMap::new();
@@ -156,13 +172,7 @@ pub(super) fn check(config: &ClientConfig, topics: &[Topic]) -> Result<Vec<Diffe
             continue;
         };
         if *partitions != topic.partitions {
-            differs(
-                true,
-                format!(
-                    "has {partitions} partitions, {} are set: set stream.partitions to {partitions}",
-                    topic.partitions
-                ),
-            );
+            differs(true, topic.with_partitions(*partitions));
         }
         let Some(values) = configs.get(&topic.name) else {
             differs(true, "cannot be described: is it allowed to us?".to_owned());
@@ -198,7 +208,7 @@ pub(super) fn create(
     replication: u16,
 ) -> Result<Vec<String>> {
     let client = client(config)?;
-    let existing = existing(&client)?;
+    let existing = existing(&client, ANSWER_MAX)?;
     let missing: Vec<(&Topic, [(&str, String); 3])> = topics
         .iter()
         .filter(|topic| !existing.contains_key(&topic.name))
@@ -222,7 +232,7 @@ pub(super) fn create(
                 .fold(new, |new, (name, value)| new.set(name, value))
         })
         .collect();
-    let made = wait(client.create_topics(&new, &options()))?
+    let made = wait(client.create_topics(&new, &options(ANSWER_MAX)))?
         .map_err(|error| Error::kafka("create topics", error))?;
     let mut names = Vec::new();
     for result in made {

@@ -1,0 +1,25 @@
+//! What is told of a wait for the stream: when it begins, when its reason changes, when it ends.
+
+/// One part's wait.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    reason: Option<String>,
+}
+
+impl Waiting {
+    /// The stream is not there, or must not be used.
+    pub(crate) fn because(&mut self, part: &str, error: &stream::Error) {
+        let reason = error.to_string();
+        if self.reason.as_ref() != Some(&reason) {
+            tracing::error!(part, reason, "waiting for the stream, nothing is lost");
+            self.reason = Some(reason);
+        }
+    }
+
+    /// The stream is there.
+    pub(crate) fn ended(&mut self, part: &str) {
+        if self.reason.take().is_some() {
+            tracing::info!(part, "the stream is there, going on");
+        }
+    }
+}

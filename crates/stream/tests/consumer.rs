@@ -1,0 +1,341 @@
+//! The consumers' loop over both backends, with a fold in memory.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use stream::consumer::{Accepted, Error, Fold, Options, Position, Progress, run};
+use stream::kafka::{Cleanup, KindNames, Settings, Topic, create_topics};
+use stream::{Embedded, Kafka, Record, Stream, StreamId};
+use testkit::kafka::Broker;
+
+const BOUND: Duration = Duration::from_secs(60);
+const TOPIC: &str = "t.things";
+
+/// What a store keeps.
+#[derive(Default)]
+struct Memory {
+    places: HashMap<u16, Position>,
+    folded: Vec<Record>,
+}
+
+impl Fold for Memory {
+    type Error = Infallible;
+
+    fn position(&mut self, partition: u16) -> Result<Position, Infallible> {
+        Ok(self.places.get(&partition).cloned().unwrap_or_default())
+    }
+
+    fn apply(&mut self, accepted: &Accepted<'_>) -> Result<(), Infallible> {
+        let place = self.places.entry(accepted.partition).or_default();
+        assert_eq!(
+            place.offset, accepted.from,
+            "the store's offset moves from where it stands"
+        );
+        place.offset = accepted.to;
+        for receipt in &accepted.highs {
+            let of = (receipt.0, receipt.1);
+            place.highs.retain(|high| (high.0, high.1) != of);
+            place.highs.push(*receipt);
+        }
+        let records = accepted.records.iter();
+        self.folded.extend(records.map(|record| (*record).clone()));
+        Ok(())
+    }
+}
+
+/// Runs the loop until it has seen so many records, or ends by itself.
+fn read(stream: &Stream, memory: &mut Memory, records: u64) -> Result<(), Error<Infallible>> {
+    let seen = Cell::new(0);
+    let started = Instant::now();
+    let options = Options {
+        records_max: 3,
+        silence: stream.silence(),
+        ..Options::default()
+    };
+    run(
+        &mut *stream.receiver(TOPIC, "group", "member").unwrap(),
+        None,
+        memory,
+        &options,
+        &|| {
+            assert!(started.elapsed() < BOUND, "{} of {records}", seen.get());
+            seen.get() >= records
+        },
+        &mut |progress| {
+            if let Progress::Folded {
+                folded,
+                repeats,
+                early,
+                ..
+            } = progress
+            {
+                seen.set(seen.get() + folded + repeats + early);
+            }
+        },
+    )
+}
+
+fn record(lane: u8, n: u64) -> Record {
+    Record {
+        key: vec![lane],
+        kind: 1,
+        version: 1,
+        origin: StreamId([7; 16]),
+        lane,
+        n,
+        time_ms: n * 10,
+        value: format!("{lane}/{n}").into_bytes(),
+    }
+}
+
+fn send(stream: &Stream, records: &[Record]) {
+    let mut sender = stream.sender().unwrap();
+    for record in records {
+        sender.send(TOPIC, record).unwrap();
+    }
+    let sent = records.len() as u64;
+    testkit::wait::until("all is acknowledged", BOUND, || {
+        sender.acknowledged(Duration::from_millis(50)).unwrap() == sent
+    });
+}
+
+fn numbers(memory: &Memory) -> Vec<u64> {
+    memory.folded.iter().map(|record| record.n).collect()
+}
+
+/// A backend whose topic can be made anew.
+trait Backend {
+    fn open(&self) -> Stream;
+    fn make_anew(&self);
+}
+
+struct Files(tempfile::TempDir);
+
+impl Backend for Files {
+    fn open(&self) -> Stream {
+        Stream::Embedded(Embedded::open(self.0.path(), &[(TOPIC, 1)], StreamId::random).unwrap())
+    }
+
+    fn make_anew(&self) {
+        std::fs::remove_dir_all(self.0.path().join(format!("{TOPIC}-0"))).unwrap();
+    }
+}
+
+struct Cluster {
+    broker: Broker,
+    _folder: tempfile::TempDir,
+}
+
+const KINDS: KindNames = KindNames {
+    name: |kind| (kind == 1).then_some("Thing"),
+    number: |name| (name == "Thing").then_some(1),
+};
+
+fn topic() -> Topic {
+    Topic {
+        name: TOPIC.to_owned(),
+        partitions: 1,
+        cleanup: Cleanup::Days(100),
+    }
+}
+
+impl Cluster {
+    /// None where the test is skipped.
+    fn start(test: &str) -> Option<Self> {
+        let Some(jars) = testkit::kafka::jars() else {
+            testkit::skip(
+                test,
+                "Apache Kafka is not there: cargo xtask test fetches it",
+            );
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Broker::start(&jars, &folder.path().join("kafka"), &[]);
+        let cluster = Self {
+            broker,
+            _folder: folder,
+        };
+        create_topics(&cluster.settings(), &[topic()], 1).unwrap();
+        Some(cluster)
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            brokers: self.broker.address(),
+            ..Settings::default()
+        }
+    }
+
+    fn admin<T>(&self, work: impl AsyncFnOnce(AdminClient<DefaultClientContext>) -> T) -> T {
+        let client = ClientConfig::new()
+            .set("bootstrap.servers", self.broker.address())
+            .create()
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(work(client))
+    }
+}
+
+impl Backend for Cluster {
+    fn open(&self) -> Stream {
+        Stream::Kafka(Kafka::connect(&self.settings(), &[topic()], KINDS).unwrap())
+    }
+
+    fn make_anew(&self) {
+        let deleted = self.admin(async |client| {
+            let options = AdminOptions::new();
+            client.delete_topics(&[TOPIC], &options).await.unwrap()
+        });
+        deleted[0].as_ref().unwrap();
+        testkit::wait::until("the topic is gone and made again", BOUND, || {
+            create_topics(&self.settings(), &[topic()], 1).is_ok_and(|made| made == [TOPIC])
+        });
+    }
+}
+
+/// More records than were read before, so that every offset is there again.
+fn a_topic_made_anew_is_not_read_on(backend: &dyn Backend) {
+    let mut memory = Memory::default();
+    let stream = backend.open();
+    let records: Vec<Record> = (1..=5).map(|n| record(3, n)).collect();
+    send(&stream, &records);
+    read(&stream, &mut memory, 5).unwrap();
+    assert_eq!(numbers(&memory), [1, 2, 3, 4, 5]);
+    assert_eq!(memory.places[&0].offset, 5);
+
+    // It is the same topic: the record before is read again, and not folded again.
+    send(&stream, &[record(3, 6)]);
+    read(&stream, &mut memory, 1).unwrap();
+    assert_eq!(numbers(&memory), [1, 2, 3, 4, 5, 6]);
+    drop(stream);
+
+    backend.make_anew();
+    let stream = backend.open();
+    for others in [7, 8] {
+        // Of the same stream, whose courier went on.
+        let records: Vec<Record> = (others..others + 8).map(|n| record(3, n)).collect();
+        send(&stream, &records);
+        let error = read(&stream, &mut memory, 1).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("topic t.things, partition 0 was made anew: before offset 6"),
+            "{error}"
+        );
+        let Error::Stream(error) = error;
+        assert!(error.is_offset());
+    }
+    assert_eq!(
+        numbers(&memory),
+        [1, 2, 3, 4, 5, 6],
+        "nothing of it is folded"
+    );
+    assert_eq!(
+        memory.places[&0].offset, 6,
+        "and the store stands where it stood"
+    );
+}
+
+/// A batch that ends with records that came early must not look like a topic made anew.
+fn early_records_at_the_end_are_read_again(backend: &dyn Backend) {
+    let mut memory = Memory::default();
+    let stream = backend.open();
+    send(&stream, &[record(3, 1), record(3, 3), record(3, 4)]);
+    read(&stream, &mut memory, 3).unwrap();
+    assert_eq!(memory.places[&0].offset, 1);
+    send(&stream, &[record(3, 2), record(3, 3), record(3, 4)]);
+    read(&stream, &mut memory, 5).unwrap();
+    assert_eq!(numbers(&memory), [1, 2, 3, 4]);
+    assert_eq!(memory.places[&0].offset, 6);
+}
+
+#[test]
+fn files_made_anew() {
+    a_topic_made_anew_is_not_read_on(&Files(tempfile::tempdir().unwrap()));
+}
+
+#[test]
+fn files_with_early_records() {
+    early_records_at_the_end_are_read_again(&Files(tempfile::tempdir().unwrap()));
+}
+
+#[test]
+fn a_file_of_another_partition_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let topics = [(TOPIC, 2)];
+        Stream::Embedded(Embedded::open(folder.path(), &topics, StreamId::random).unwrap())
+    };
+    let stream = open();
+    send(&stream, &[record(0, 1)]);
+    drop(stream);
+    let partition = |number| folder.path().join(format!("{TOPIC}-{number}"));
+    std::fs::remove_dir_all(partition(1)).unwrap();
+    copy(&partition(0), &partition(1));
+    let error = read(&open(), &mut Memory::default(), 2).unwrap_err();
+    assert!(
+        error.to_string().contains(
+            "offset 0 of topic t.things, partition 1 is of lane 0, which belongs to another partition"
+        ),
+        "{error}"
+    );
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn a_topic_of_kafka_with_early_records_and_made_anew() {
+    let Some(cluster) = Cluster::start("a_topic_of_kafka_with_early_records_and_made_anew") else {
+        return;
+    };
+    early_records_at_the_end_are_read_again(&cluster);
+    cluster.make_anew();
+    a_topic_made_anew_is_not_read_on(&cluster);
+}
+
+#[test]
+fn a_record_in_the_wrong_partition_of_kafka_is_an_error() {
+    let Some(cluster) = Cluster::start("a_record_in_the_wrong_partition_of_kafka_is_an_error")
+    else {
+        return;
+    };
+    // One that counts one partition writes; one that counts two reads.
+    send(&cluster.open(), &[record(2, 1), record(3, 1)]);
+    cluster.admin(async |client| {
+        let grown = [rdkafka::admin::NewPartitions::new(TOPIC, 2)];
+        let made = client.create_partitions(&grown, &AdminOptions::new()).await;
+        made.unwrap()[0].as_ref().unwrap();
+    });
+    let topic = Topic {
+        partitions: 2,
+        ..topic()
+    };
+    let kafka = Kafka::new(&cluster.settings(), &[topic], KINDS).unwrap();
+    testkit::wait::until("the broker tells of both", BOUND, || kafka.check().is_ok());
+    let error = read(&Stream::Kafka(kafka), &mut Memory::default(), 2).unwrap_err();
+    assert!(
+        error.to_string().contains(
+            "offset 1 of topic t.things, partition 0 is of lane 3, which belongs to another partition"
+        ),
+        "{error}"
+    );
+}
