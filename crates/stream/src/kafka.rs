@@ -25,7 +25,7 @@ use crate::{Error, Receiver, Result, Sender};
 
 pub use headers::KindNames;
 pub use statistics::{Client, Statistics};
-pub use topics::{Cleanup, Difference, Topic};
+pub use topics::{Cleanup, Difference, Partition, Topic};
 
 /// How long a broker may take to answer a command of ours.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -223,6 +223,15 @@ impl std::fmt::Debug for Kafka {
 /// The settings are incomplete or no broker answers.
 pub fn check_topics(settings: &Settings, topics: &[Topic]) -> Result<Vec<Difference>> {
     topics::check(&config(settings)?, topics, ANSWER_MAX)
+}
+
+/// A topic's partitions as the cluster has them, in their order; none where there is no such topic.
+///
+/// # Errors
+/// The settings are incomplete or no broker answers.
+pub fn partitions(settings: &Settings, topic: &str) -> Result<Vec<Partition>> {
+    let mut existing = topics::existing(&topics::client(&config(settings)?)?, ANSWER_MAX)?;
+    Ok(existing.remove(topic).unwrap_or_default())
 }
 
 /// Makes the topics that are missing, and says which; those that are there are left as they are.

@@ -153,15 +153,8 @@ fn topic() -> Topic {
 impl Cluster {
     /// None where the test is skipped.
     fn start(test: &str) -> Option<Self> {
-        let Some(jars) = testkit::kafka::jars() else {
-            testkit::skip(
-                test,
-                "Apache Kafka is not there: cargo xtask test fetches it",
-            );
-            return None;
-        };
         let folder = tempfile::tempdir().unwrap();
-        let broker = Broker::start(&jars, &folder.path().join("kafka"), &[]);
+        let broker = testkit::kafka::broker(test, &folder.path().join("kafka"))?;
         let cluster = Self {
             broker,
             _folder: folder,

@@ -12,8 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use stream::kafka::{Cleanup, KindNames, Security, Settings, Topic, check_topics, create_topics};
 use stream::{Kafka, Record, SendError, StreamId};
-use testkit::kafka::Broker;
-use testkit::wait;
+use testkit::{kafka, wait};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -22,9 +21,9 @@ const KINDS: KindNames = KindNames {
     number: |name| (name == "Thing").then_some(1),
 };
 
-fn settings(broker: &Broker) -> Settings {
+fn settings(brokers: impl Into<String>) -> Settings {
     Settings {
-        brokers: broker.address(),
+        brokers: brokers.into(),
         ..Settings::default()
     }
 }
@@ -48,18 +47,6 @@ fn record(lane: u8, n: u64) -> Record {
         time_ms: n * 10,
         value: format!("{lane}/{n}").into_bytes(),
     }
-}
-
-/// The broker of one test, or none where the test is skipped.
-fn broker(test: &str, folder: &tempfile::TempDir) -> Option<Broker> {
-    let Some(jars) = testkit::kafka::jars() else {
-        testkit::skip(
-            test,
-            "Apache Kafka is not there: cargo xtask test fetches it",
-        );
-        return None;
-    };
-    Some(Broker::start(&jars, &folder.path().join("kafka"), &[]))
 }
 
 /// Reads until so many records came, or in vain.
@@ -89,34 +76,34 @@ fn read(kafka: &Kafka, name: &str, from: &[(u16, u64)], count: usize) -> Vec<(u1
 #[test]
 fn topics_are_made_checked_and_their_differences_told() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(broker) = broker(
-        "topics_are_made_checked_and_their_differences_told",
-        &folder,
-    ) else {
+    let test = "topics_are_made_checked_and_their_differences_told";
+    let Some(cluster) = kafka::any(test, folder.path()) else {
         return;
     };
-    let settings = settings(&broker);
+    let settings = settings(cluster.address());
+    let [clicks, controls] =
+        ["clicks", "controls"].map(|name| format!("{}.{name}", cluster.prefix()));
     let topics = [
-        topic("t.clicks", 4),
+        topic(&clicks, 4),
         Topic {
             cleanup: Cleanup::Compact,
-            ..topic("t.controls", 1)
+            ..topic(&controls, 1)
         },
     ];
     let missing = check_topics(&settings, &topics).unwrap();
     assert_eq!(missing.len(), 2);
     assert_eq!(
         missing[0].to_string(),
-        "topic t.clicks: is missing: run sluice topics create"
+        format!("topic {clicks}: is missing: run sluice topics create")
     );
     let error = Kafka::connect(&settings, &topics, KINDS).unwrap_err();
     assert!(
-        error.to_string().contains("t.controls: is missing"),
+        error.to_string().contains("controls: is missing"),
         "{error}"
     );
     assert_eq!(
         create_topics(&settings, &topics, 1).unwrap(),
-        ["t.clicks", "t.controls"]
+        [clicks.as_str(), controls.as_str()]
     );
     assert_eq!(create_topics(&settings, &topics, 1).unwrap(), [""; 0]);
     // A cluster of one cannot keep a record twice: said, and no reason to stop.
@@ -125,16 +112,16 @@ fn topics_are_made_checked_and_their_differences_told() {
     assert!(left[0].text.contains("1 replicas"), "{left:?}");
     Kafka::connect(&settings, &topics, KINDS).unwrap();
 
-    let other = [topic("t.clicks", 8), topic("t.controls", 1)];
+    let other = [topic(&clicks, 8), topic(&controls, 1)];
     let error = Kafka::connect(&settings, &other, KINDS)
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("topic t.clicks: has 4 partitions, 8 are set"),
+        error.contains("clicks: has 4 partitions, 8 are set"),
         "{error}"
     );
     assert!(
-        error.contains("topic t.controls: cleanup.policy is \"compact\""),
+        error.contains("controls: cleanup.policy is \"compact\""),
         "{error}"
     );
 }
@@ -143,10 +130,10 @@ fn topics_are_made_checked_and_their_differences_told() {
 fn records_keep_their_envelope_and_a_broker_that_is_killed_loses_none() {
     let folder = tempfile::tempdir().unwrap();
     let test = "records_keep_their_envelope_and_a_broker_that_is_killed_loses_none";
-    let Some(mut broker) = broker(test, &folder) else {
+    let Some(mut broker) = kafka::broker(test, folder.path()) else {
         return;
     };
-    let settings = settings(&broker);
+    let settings = settings(broker.address());
     create_topics(&settings, &[topic("t.things", 2)], 1).unwrap();
     let kafka = Kafka::connect(&settings, &[topic("t.things", 2)], KINDS).unwrap();
     let mut sender = kafka.sender().unwrap();
@@ -207,19 +194,20 @@ fn records_keep_their_envelope_and_a_broker_that_is_killed_loses_none() {
 #[test]
 fn a_record_too_large_ends_the_sender() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(broker) = broker("a_record_too_large_ends_the_sender", &folder) else {
+    let Some(cluster) = kafka::any("a_record_too_large_ends_the_sender", folder.path()) else {
         return;
     };
-    let settings = settings(&broker);
-    create_topics(&settings, &[topic("t.things", 1)], 1).unwrap();
-    let kafka = Kafka::connect(&settings, &[topic("t.things", 1)], KINDS).unwrap();
+    let settings = settings(cluster.address());
+    let things = format!("{}.things", cluster.prefix());
+    create_topics(&settings, &[topic(&things, 1)], 1).unwrap();
+    let kafka = Kafka::connect(&settings, &[topic(&things, 1)], KINDS).unwrap();
     let mut sender = kafka.sender().unwrap();
     let mut large = record(0, 1);
     large.value = vec![0; 2 << 20];
-    let refused = sender.send("t.things", &large).is_err();
+    let refused = sender.send(&things, &large).is_err();
     assert!(refused);
     let mut sender = kafka.sender().unwrap();
-    sender.send("t.things", &record(0, 1)).unwrap();
+    sender.send(&things, &record(0, 1)).unwrap();
     wait::until("a new one goes on", BOUND, || {
         sender.acknowledged(Duration::from_millis(50)).unwrap() == 1
     });
@@ -228,13 +216,13 @@ fn a_record_too_large_ends_the_sender() {
 #[test]
 fn tls_and_passwords() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(broker) = broker("tls_and_passwords", &folder) else {
+    let Some(broker) = kafka::broker("tls_and_passwords", folder.path()) else {
         return;
     };
     let topics = [topic("t.things", 1)];
-    create_topics(&settings(&broker), &topics, 1).unwrap();
+    create_topics(&settings(broker.address()), &topics, 1).unwrap();
     let password = folder.path().join("password");
-    std::fs::write(&password, format!("{}\n", testkit::kafka::PASSWORD)).unwrap();
+    std::fs::write(&password, format!("{}\n", kafka::PASSWORD)).unwrap();
     let secured = |mechanism: &str, user: &str| Settings {
         brokers: broker.secure_address(),
         security: Security::SaslTls,
@@ -244,7 +232,7 @@ fn tls_and_passwords() {
         mechanism: mechanism.to_owned(),
     };
     for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
-        let settings = secured(mechanism, testkit::kafka::USER);
+        let settings = secured(mechanism, kafka::USER);
         let kafka = Kafka::connect(&settings, &topics, KINDS).unwrap();
         let mut sender = kafka.sender().unwrap();
         sender.send("t.things", &record(0, 1)).unwrap();
@@ -260,7 +248,7 @@ fn tls_and_passwords() {
     // Without the certificate the broker is not believed.
     let unknown = Settings {
         ca: String::new(),
-        ..secured("PLAIN", testkit::kafka::USER)
+        ..secured("PLAIN", kafka::USER)
     };
     assert!(Kafka::connect(&unknown, &topics, KINDS).is_err());
     for (mechanism, user, said) in [
@@ -279,10 +267,11 @@ fn tls_and_passwords() {
 #[test]
 fn a_topic_grown_under_them_ends_sender_and_receiver() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(broker) = broker("a_topic_grown_under_them_ends_sender_and_receiver", &folder) else {
+    let test = "a_topic_grown_under_them_ends_sender_and_receiver";
+    let Some(broker) = kafka::broker(test, folder.path()) else {
         return;
     };
-    let settings = settings(&broker);
+    let settings = settings(broker.address());
     let topics = [topic("t.things", 2)];
     create_topics(&settings, &topics, 1).unwrap();
     let kafka = Kafka::connect(&settings, &topics, KINDS).unwrap();

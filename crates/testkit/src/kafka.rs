@@ -1,6 +1,12 @@
 //! A real Apache Kafka for tests: brokers in KRaft mode from their Maven Central artifacts, on ports of their own.
+//!
+//! A test asks for what it needs: [`any`] cluster at all, a [`broker`] of its own that it may kill, or [`three`] of them.
+//! Where `SLUICE_KAFKA` names a cluster that is there already, the first is that one (under names of the test's own), and
+//! the others are skipped: what is not ours is not killed.
 
+use std::fmt::Write;
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,13 +84,185 @@ pub fn jars() -> Option<PathBuf> {
         .then_some(folder)
 }
 
-/// A broker that is also its cluster's controller.
+/// Names a cluster (`HOST:PORT`, comma separated) that is there already, without TLS and passwords.
+pub const CLUSTER_VARIABLE: &str = "SLUICE_KAFKA";
+
+/// A cluster that a test shares with others: what it makes there has names of its own.
+#[derive(Debug)]
+pub struct Shared {
+    address: String,
+    prefix: String,
+    /// Kept alive; none where the cluster is not ours.
+    _broker: Option<Broker>,
+}
+
+impl Shared {
+    /// `HOST:PORT`, comma separated.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What names of topics and groups begin with: no other run has it.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}
+
+/// Any cluster: the one that is named, or a broker of its own; none where the test is skipped.
+///
+/// # Panics
+///
+/// When the broker does not start; the message holds what it wrote.
+pub fn any(test: &str, folder: &Path) -> Option<Shared> {
+    let broker = match std::env::var(CLUSTER_VARIABLE) {
+        Ok(address) if !address.is_empty() => Err(address),
+        _ => Ok(Broker::start(&needed(test)?, folder, &[])),
+    };
+    Some(Shared {
+        prefix: format!(
+            "sluice-test-{:016x}",
+            RandomState::new().build_hasher().finish()
+        ),
+        address: broker.as_ref().map_or_else(String::clone, Broker::address),
+        _broker: broker.ok(),
+    })
+}
+
+/// A broker that the test may kill; none where the test is skipped.
+///
+/// # Panics
+///
+/// As [`any`].
+pub fn broker(test: &str, folder: &Path) -> Option<Broker> {
+    Some(Broker::start(&ours(test)?, folder, &[]))
+}
+
+/// A cluster of three brokers that the test may kill; none where the test is skipped.
+///
+/// # Panics
+///
+/// As [`any`].
+pub fn three(test: &str, folder: &Path) -> Option<Cluster> {
+    Some(Cluster::start(&ours(test)?, folder))
+}
+
+/// The jars for brokers that are killed.
+fn ours(test: &str) -> Option<PathBuf> {
+    if std::env::var(CLUSTER_VARIABLE).is_ok_and(|address| !address.is_empty()) {
+        crate::skip(
+            test,
+            &format!("it needs brokers of its own, to kill or to set up: unset {CLUSTER_VARIABLE}"),
+        );
+        return None;
+    }
+    needed(test)
+}
+
+fn needed(test: &str) -> Option<PathBuf> {
+    let jars = jars();
+    if jars.is_none() {
+        crate::skip(
+            test,
+            "Apache Kafka is not there: cargo xtask test fetches it",
+        );
+    }
+    jars
+}
+
+/// Three brokers that are also the cluster's controllers: two of them are a quorum.
+#[derive(Debug)]
+pub struct Cluster {
+    brokers: Vec<Broker>,
+}
+
+impl Cluster {
+    /// Starts it in a folder. A broker that is silent for some seconds counts as gone, and leaves the in-sync replicas.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start; the message holds what it wrote.
+    pub fn start(jars: &Path, folder: &Path) -> Cluster {
+        let nodes = [1, 2, 3].map(|id| (id, crate::lasting_address(), crate::lasting_address()));
+        let voters = nodes.map(|(id, _, controller)| format!("{id}@{controller}"));
+        let mut brokers: Vec<Broker> = nodes
+            .iter()
+            .map(|(id, address, controller)| {
+                let listeners = format!("PLAINTEXT://{address},CONTROLLER://{controller}");
+                let mut text = properties(*id, &listeners, 3, 2);
+                text.push_str(&format!(
+                    "controller.quorum.voters={}\n\
+                     broker.session.timeout.ms=4000\n\
+                     broker.heartbeat.interval.ms=500\n\
+                     replica.lag.time.max.ms=4000\n",
+                    voters.join(",")
+                ));
+                let broker = Broker {
+                    folder: folder.join(id.to_string()),
+                    jars: jars.to_path_buf(),
+                    address: *address,
+                    secure: None,
+                    memory: "384m",
+                    running: None,
+                };
+                broker.write(text, &[]);
+                broker.format(&[]);
+                broker
+            })
+            .collect();
+        // None is up before two of them are there.
+        for broker in &mut brokers {
+            broker.spawn();
+        }
+        for broker in &mut brokers {
+            broker.until_up();
+        }
+        Cluster { brokers }
+    }
+
+    /// `HOST:PORT` of all of them, comma separated.
+    pub fn address(&self) -> String {
+        let addresses: Vec<String> = self.brokers.iter().map(Broker::address).collect();
+        addresses.join(",")
+    }
+
+    /// The broker of an id, from 1 on.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn broker(&mut self, id: i32) -> &mut Broker {
+        let at = usize::try_from(id - 1).expect("ids begin with 1");
+        &mut self.brokers[at]
+    }
+}
+
+/// What every broker is configured with.
+fn properties(id: i32, listeners: &str, replicas: u32, in_sync: u32) -> String {
+    format!(
+        "process.roles=broker,controller\n\
+         node.id={id}\n\
+         listeners={listeners}\n\
+         advertised.listeners={listeners}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL\n\
+         controller.listener.names=CONTROLLER\n\
+         offsets.topic.replication.factor={replicas}\n\
+         offsets.topic.num.partitions=4\n\
+         transaction.state.log.replication.factor={replicas}\n\
+         transaction.state.log.min.isr={in_sync}\n\
+         group.initial.rebalance.delay.ms=0\n\
+         auto.create.topics.enable=false\n"
+    )
+}
+
+/// A broker that is also a controller.
 #[derive(Debug)]
 pub struct Broker {
     folder: PathBuf,
     jars: PathBuf,
     address: SocketAddr,
-    secure: SocketAddr,
+    secure: Option<SocketAddr>,
+    /// The heap's bound, as java spells it.
+    memory: &'static str,
     running: Option<Running>,
 }
 
@@ -100,52 +278,62 @@ impl Broker {
     /// # Panics
     ///
     /// When it does not start; the message holds what it wrote.
-    pub fn start(jars: &Path, folder: &Path, properties: &[(&str, &str)]) -> Broker {
+    pub fn start(jars: &Path, folder: &Path, added: &[(&str, &str)]) -> Broker {
         fs::create_dir_all(folder).expect("a test's folder is writable");
         let [address, controller, secure] = [(); 3].map(|()| crate::lasting_address());
-        let mut text = format!(
-            "process.roles=broker,controller\n\
-             node.id=1\n\
-             controller.quorum.bootstrap.servers={controller}\n\
-             listeners=PLAINTEXT://{address},CONTROLLER://{controller},SECURE://{secure}\n\
-             advertised.listeners=PLAINTEXT://{address},CONTROLLER://{controller},SECURE://{secure}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL\n\
+        let listeners =
+            format!("PLAINTEXT://{address},CONTROLLER://{controller},SECURE://{secure}");
+        let mut text = properties(1, &listeners, 1, 1);
+        text.push_str(&format!(
+            "controller.quorum.bootstrap.servers={controller}\n\
              sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\n\
              listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n\
              listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
              ssl.keystore.type=PKCS12\n\
              ssl.keystore.password={KEYSTORE_PASSWORD}\n\
-             ssl.keystore.location={}\n\
-             controller.listener.names=CONTROLLER\n\
-             log.dirs={}\n\
-             offsets.topic.replication.factor=1\n\
-             offsets.topic.num.partitions=4\n\
-             transaction.state.log.replication.factor=1\n\
-             transaction.state.log.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n\
-             auto.create.topics.enable=false\n",
+             ssl.keystore.location={}\n",
             folder.join(KEYSTORE).display(),
-            folder.join("log").display()
-        );
-        for (name, value) in properties {
-            text.push_str(&format!("{name}={value}\n"));
-        }
-        fs::write(folder.join("server.properties"), text).expect("a test's folder is writable");
-        fs::write(folder.join("log4j2.properties"), LOGGING).expect("a test's folder is writable");
+        ));
         certify(folder);
         let mut broker = Broker {
             folder: folder.to_path_buf(),
             jars: jars.to_path_buf(),
             address,
-            secure,
+            secure: Some(secure),
+            memory: "512m",
             running: None,
         };
-        let output = broker
+        broker.write(text, added);
+        let user = format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]");
+        broker.format(&["--standalone", "--add-scram", &user]);
+        broker.restart();
+        broker
+    }
+
+    /// Writes its configuration.
+    fn write(&self, mut text: String, added: &[(&str, &str)]) {
+        fs::create_dir_all(&self.folder).expect("a test's folder is writable");
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "log.dirs={}", self.folder.join("log").display());
+        for (name, value) in added {
+            let _ = writeln!(text, "{name}={value}");
+        }
+        for (name, text) in [
+            ("server.properties", text.as_str()),
+            ("log4j2.properties", LOGGING),
+        ] {
+            fs::write(self.folder.join(name), text).expect("a test's folder is writable");
+        }
+    }
+
+    /// Prepares its folder, as a new cluster asks for.
+    fn format(&self, arguments: &[&str]) {
+        let output = self
             .java("kafka.tools.StorageTool", "128m")
-            .args(["format", "--standalone", "-t", CLUSTER, "--add-scram"])
-            .arg(format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]"))
+            .args(["format", "-t", CLUSTER])
+            .args(arguments)
             .arg("-c")
-            .arg(folder.join("server.properties"))
+            .arg(self.folder.join("server.properties"))
             .output()
             .expect("java starts");
         assert!(
@@ -154,8 +342,6 @@ impl Broker {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        broker.restart();
-        broker
     }
 
     /// `HOST:PORT`.
@@ -164,8 +350,13 @@ impl Broker {
     }
 
     /// `HOST:PORT` of the listener with TLS and a password.
+    ///
+    /// # Panics
+    ///
+    /// When it is one of three: those have none.
     pub fn secure_address(&self) -> String {
-        self.secure.to_string()
+        let secure = self.secure.expect("a broker alone has such a listener");
+        secure.to_string()
     }
 
     /// The certificate (PEM) to check that listener by.
@@ -179,20 +370,28 @@ impl Broker {
     ///
     /// When it does not start; the message holds what it wrote.
     pub fn restart(&mut self) {
-        let mut command = self.java("kafka.Kafka", "512m");
+        self.spawn();
+        self.until_up();
+    }
+
+    fn spawn(&mut self) {
+        let mut command = self.java("kafka.Kafka", self.memory);
         command.arg(self.folder.join("server.properties"));
-        let mut running =
-            Running::spawn(command, &self.folder.join("output")).expect("java starts");
+        let running = Running::spawn(command, &self.folder.join("output")).expect("java starts");
+        self.running = Some(running);
+    }
+
+    fn until_up(&mut self) {
+        let address = self.address;
+        let running = self.running.as_mut().expect("it was just started");
         wait::until("the broker answers", START_MAX, || {
             assert!(
                 running.ended().is_none(),
                 "kafka ended: {}",
                 running.stdout()
             );
-            running.stdout().contains("Kafka Server started")
-                && TcpStream::connect(self.address).is_ok()
+            running.stdout().contains("Kafka Server started") && TcpStream::connect(address).is_ok()
         });
-        self.running = Some(running);
     }
 
     /// Kills it without warning.
@@ -202,7 +401,7 @@ impl Broker {
         }
     }
 
-    /// The process while it runs.
+    /// The process while it runs, to be paused and resumed.
     pub fn running(&mut self) -> Option<&mut Running> {
         self.running.as_mut()
     }

@@ -81,47 +81,60 @@ impl fmt::Display for Difference {
     }
 }
 
-fn client(config: &ClientConfig) -> Result<AdminClient<DefaultClientContext>> {
+pub(super) fn client(config: &ClientConfig) -> Result<AdminClient<DefaultClientContext>> {
     config
         .create()
         .map_err(|error| Error::kafka("make an admin client", error))
 }
 
 /// Runs an admin request to its end.
-fn wait<T>(request: impl Future<Output = T>) -> Result<T> {
+pub(super) fn wait<T>(request: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|error| Error::other(format!("cannot wait for an answer: {error}")))?;
     Ok(runtime.block_on(request))
 }
 
-fn options(answer_max: Duration) -> AdminOptions {
+pub(super) fn options(answer_max: Duration) -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(answer_max))
         .operation_timeout(Some(answer_max))
 }
 
-/// Partitions and replicas of every topic. Asks for all of them: to ask for one by name may make it.
-fn existing(
+/// A partition as the cluster has it; brokers by their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Who takes its records; none while there is nobody to.
+    pub leader: Option<i32>,
+    /// Who keeps them.
+    pub replicas: Vec<i32>,
+    /// Who of these has all of them.
+    pub in_sync: Vec<i32>,
+}
+
+/// Every topic's partitions in their order. Asks for all topics: to ask for one by name may make it.
+pub(super) fn existing(
     client: &AdminClient<DefaultClientContext>,
     answer_max: Duration,
-) -> Result<BTreeMap<String, (u16, usize)>> {
+) -> Result<BTreeMap<String, Vec<Partition>>> {
     let metadata = client
         .inner()
         .fetch_metadata(None, answer_max)
         .map_err(|error| Error::kafka("reach a broker", error))?;
     let topics = metadata.topics().iter().map(|topic| {
-        let partitions = topic.partitions();
-        let replicas = partitions
+        let numbered: BTreeMap<i32, Partition> = topic
+            .partitions()
             .iter()
-            .map(|partition| partition.replicas().len());
-        (
-            topic.name().to_owned(),
-            (
-                u16::try_from(partitions.len()).unwrap_or(u16::MAX),
-                replicas.min().unwrap_or(0),
-            ),
-        )
+            .map(|found| {
+                let partition = Partition {
+                    leader: Some(found.leader()).filter(|leader| *leader >= 0),
+                    replicas: found.replicas().to_vec(),
+                    in_sync: found.isr().to_vec(),
+                };
+                (found.id(), partition)
+            })
+            .collect();
+        (topic.name().to_owned(), numbered.into_values().collect())
     });
     Ok(topics.collect())
 }
@@ -167,12 +180,16 @@ pub(super) fn check(
                 stops,
             });
         };
-        let Some((partitions, replicas)) = existing.get(&topic.name) else {
+        let Some(partitions) = existing.get(&topic.name) else {
             differs(true, "is missing: run sluice topics create".to_owned());
             continue;
         };
-        if *partitions != topic.partitions {
-            differs(true, topic.with_partitions(*partitions));
+        let count = partitions.len();
+        if count != usize::from(topic.partitions) {
+            differs(
+                true,
+                topic.with_partitions(u16::try_from(count).unwrap_or(u16::MAX)),
+            );
         }
         let Some(values) = configs.get(&topic.name) else {
             differs(true, "cannot be described: is it allowed to us?".to_owned());
@@ -190,12 +207,24 @@ pub(super) fn check(
             .get("min.insync.replicas")
             .and_then(|number| number.parse().ok())
             .unwrap_or(1);
-        if *replicas < 2 || in_sync < 2 {
+        let replicas = partitions.iter().map(|partition| partition.replicas.len());
+        let replicas = replicas.min().unwrap_or(0);
+        if replicas < 2 || in_sync < 2 {
             differs(
                 false,
                 format!(
                     "{replicas} replicas, min.insync.replicas {in_sync}: one lost disk loses records; use 3 and 2"
                 ),
+            );
+        }
+        let behind = partitions
+            .iter()
+            .filter(|partition| partition.in_sync.len() < partition.replicas.len())
+            .count();
+        if behind > 0 {
+            differs(
+                false,
+                format!("{behind} of {count} partitions are not on all of their brokers in full"),
             );
         }
     }
