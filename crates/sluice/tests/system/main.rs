@@ -17,6 +17,9 @@ mod foreign_reader;
 mod kafka_away;
 mod killed;
 mod replayed;
+mod three_brokers;
+
+mod ledger;
 
 use std::path::Path;
 
