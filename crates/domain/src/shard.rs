@@ -56,15 +56,37 @@ pub struct Numbering {
 }
 
 impl Numbering {
-    /// The next number; call it only when the record is certain to be appended.
+    /// The next number, for the record that is appended now.
     pub fn next(&mut self, topic: Topic, lane: Lane) -> u64 {
         let last = self.last.entry((topic, lane)).or_insert(0);
         *last += 1;
         *last
+    }
+
+    /// Gives the last number back, because the record that was to have it was not appended.
+    pub fn take_back(&mut self, topic: Topic, lane: Lane) {
+        let last = self.last.get_mut(&(topic, lane));
+        *last.expect("a number was handed out") -= 1;
     }
 }
 
 /// The seed of shards that belongs to a key of the installation.
 pub fn seed(key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(key, 0x736c_7569_6365)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_given_back_leaves_no_hole() {
+        let mut numbering = Numbering::default();
+        let mut next = |lane| numbering.next(Topic::Clicks, Lane(lane));
+        assert_eq!([next(1), next(1), next(2)], [1, 2, 1]);
+        numbering.take_back(Topic::Clicks, Lane(1));
+        assert_eq!(numbering.next(Topic::Clicks, Lane(1)), 2);
+        assert_eq!(numbering.next(Topic::Clicks, Lane(2)), 2);
+        assert_eq!(numbering.next(Topic::Postbacks, Lane(1)), 1);
+    }
 }

@@ -11,6 +11,7 @@ mod cookie;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+mod journals;
 pub mod keys;
 mod live;
 mod metrics;

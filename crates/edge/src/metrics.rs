@@ -55,7 +55,7 @@ impl Metrics {
         let answered = IntCounterVec::new(
             Opts::new(
                 "sluice_edge_answered_total",
-                "Answers that owe the journal a record, by whether it was taken.",
+                "Answers of this process that owe the journal a record, by whether it was taken.",
             ),
             &["outcome"],
         )?;

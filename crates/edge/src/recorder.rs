@@ -2,6 +2,7 @@
 
 use domain::event::{EdgeRecord, StreamEnd, edge_record::Event};
 use domain::{ClickKey, Keyring, Numbering, Shard, Topic};
+use journal::Full;
 use prost::Message;
 use service::Clock;
 
@@ -42,26 +43,27 @@ impl Recorder {
 
     /// Whether the journal takes records; if not, why.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        if self.writer.poisoned() {
-            return Err("the journal could not be written twice in a row: see the log".to_owned());
-        }
-        if !self.writer.has_room(RECORD_BYTES_MAX) {
-            return Err("the journal is full: the disk is stalled or full".to_owned());
-        }
-        Ok(())
+        let room = self.writer.room(RECORD_BYTES_MAX);
+        room.map_err(|full| full.to_string())
     }
 
-    /// The key of the record that is appended next; `None` when the journal cannot take one. Nothing can come between
-    /// this and the append: the worker is one thread and does not wait in between.
+    /// The key of the record that is appended next; `None` when the journal cannot take one, which counts as an answer
+    /// without its record. No other record can come between this and the append: the worker is one thread and does not
+    /// wait in between.
     pub(crate) fn next(&mut self) -> Option<ClickKey> {
-        self.writer.has_room(RECORD_BYTES_MAX).then(|| ClickKey {
+        if let Err(why) = self.writer.room(RECORD_BYTES_MAX) {
+            self.writer.unrecorded(why);
+            return None;
+        }
+        Some(ClickKey {
             time_ms: self.now_ms(),
             stream: self.writer.stream().prefix(),
             sequence: self.writer.next_sequence() as u32,
         })
     }
 
-    /// Appends, after [`Self::next`] said that there is room. The sequence, or `None` when the disk failed just now.
+    /// Appends, after [`Self::next`] said that there is room. The sequence, or `None` when the journal closed just now,
+    /// counted as above.
     pub(crate) fn append(
         &mut self,
         topic: Topic,
@@ -77,7 +79,14 @@ impl Recorder {
             address,
             event: Some(event),
         };
-        self.put(&record)
+        match self.put(&record) {
+            Ok(sequence) => Some(sequence),
+            Err(why) => {
+                self.numbering.take_back(topic, lane);
+                self.writer.unrecorded(why);
+                None
+            }
+        }
     }
 
     /// Says that nothing comes after this. Where the journal does not take it, the stream stays one that may go on.
@@ -91,13 +100,13 @@ impl Recorder {
         });
     }
 
-    fn put(&mut self, record: &EdgeRecord) -> Option<u64> {
+    fn put(&mut self, record: &EdgeRecord) -> Result<u64, Full> {
         self.buffer.clear();
         record.encode(&mut self.buffer).expect("a vector grows");
         debug_assert!(
             self.buffer.len() <= RECORD_BYTES_MAX,
             "every value in a record is bounded"
         );
-        self.writer.append(&self.buffer).ok()
+        self.writer.append(&self.buffer)
     }
 }

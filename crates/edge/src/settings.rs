@@ -17,6 +17,8 @@ pub struct Settings {
     pub trusted_forwarders: Vec<IpNet>,
     /// Size of a worker's ring in bytes, a power of two: how much a stalled disk may hold back.
     pub ring_bytes: u64,
+    /// Most bytes of a worker's log files together: what is not shipped and deleted in time is not recorded beyond them.
+    pub journal_bytes_max: u64,
     /// Milliseconds between two syncs of the log: how much a power cut may take.
     pub sync_ms: u64,
     /// What a click gets when it cannot be recorded.
@@ -34,6 +36,7 @@ impl Default for Settings {
             workers: 0,
             trusted_forwarders: Vec::new(),
             ring_bytes: 64 << 20,
+            journal_bytes_max: journal::FOLDER_BYTES_MAX,
             sync_ms: 20,
             when_full: WhenFull::Redirect,
             head_timeout_s: 15,
@@ -65,6 +68,14 @@ impl Settings {
                 ));
             }
         }
+        // So that the newest file, which always stays, leaves room when the others are gone.
+        let least = self.ring_bytes.saturating_mul(4);
+        if self.journal_bytes_max < least {
+            return Err(format!(
+                "edge.journal_bytes_max is {}: choose at least {least}, four times edge.ring_bytes",
+                self.journal_bytes_max
+            ));
+        }
         Ok(())
     }
 }
@@ -77,4 +88,24 @@ pub enum WhenFull {
     Redirect,
     /// 503.
     Refuse,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_has_room_for_more_than_its_ring() {
+        Settings::default().check().unwrap();
+        let settings = |journal_bytes_max| Settings {
+            ring_bytes: 1 << 20,
+            journal_bytes_max,
+            ..Settings::default()
+        };
+        settings(4 << 20).check().unwrap();
+        assert_eq!(
+            settings((4 << 20) - 1).check().unwrap_err(),
+            "edge.journal_bytes_max is 4194303: choose at least 4194304, four times edge.ring_bytes"
+        );
+    }
 }

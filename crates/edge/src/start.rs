@@ -16,6 +16,7 @@ use service::{Clock, Health, Shutdown};
 use tokio::sync::watch;
 
 use crate::classify::Classifier;
+use crate::journals::Journals;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
@@ -119,11 +120,19 @@ impl Edge {
             let stream = StreamId::random();
             let options = Options {
                 ring_bytes: settings.ring_bytes,
+                folder_bytes_max: settings.journal_bytes_max,
                 ..Options::new(stream)
             };
             let (writer, flusher, recovered) =
                 open(&folder, options).map_err(|error| because("journal")(&error))?;
             tracing::info!(journal = index, %stream, recovered = recovered.records, "journal opened");
+            if recovered.power_cut_records > 0 {
+                tracing::warn!(
+                    journal = index,
+                    records = recovered.power_cut_records,
+                    "a power cut took records that were not synced"
+                );
+            }
             if recovered.corrupt_bytes > 0 {
                 tracing::error!(
                     journal = index,
@@ -140,6 +149,10 @@ impl Edge {
             seeds.push((writer, keyring, receiver));
             folders.push(folder);
         }
+        let gauges = flushers.iter().map(journal::Flusher::gauges).collect();
+        let journals = Journals::new(gauges).map_err(|error| because("metrics")(&error))?;
+        let registered = parts.metrics.registry().register(Box::new(journals));
+        registered.map_err(|error| because("metrics")(&error))?;
         let syncer = Syncer::start(
             flushers,
             Duration::from_millis(settings.sync_ms),

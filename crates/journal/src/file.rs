@@ -159,6 +159,24 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<u64>, Error> {
     Ok(indexes)
 }
 
+/// Bytes of a folder's log files together.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn folder_bytes(folder: &Path) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for index in list(folder)? {
+        let path = path_of(folder, index);
+        match fs::metadata(&path) {
+            Ok(file) => bytes += file.len(),
+            // Deleted while this was looking.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        }
+    }
+    Ok(bytes)
+}
+
 /// Deletes the log files with an index below `file`, except those for which `keep` says true. The newest file always
 /// stays, because it carries the folder's index and ordinal on. Returns how many were deleted.
 ///

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::file::{self, HEADER_BYTES, Header};
 use crate::frame::Kind;
 use crate::scanner::Scanner;
-use crate::{Error, StreamId, ring};
+use crate::{Error, Ledger, StreamId, ring, scoreboard};
 
 /// A journal folder at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,34 @@ pub struct Inspection {
     pub files: Vec<FileInspection>,
     /// Its ring, where there is one.
     pub ring: Option<RingInspection>,
+    /// What its writers counted on the scoreboard, where there is one.
+    pub ledger: Option<Ledger>,
+    /// Records on the scoreboard before the files were walked.
+    counted_before: u64,
+}
+
+impl Inspection {
+    /// Records ever written to the folder, as its files say: the number of the first one kept, and every one from there
+    /// to the end of log and ring. None where no file can be read.
+    pub fn written(&self) -> Option<u64> {
+        let newest = self.files.iter().rev().find(|file| file.stream.is_some())?;
+        let of_ring = self.ring.filter(|ring| Some(ring.stream) == newest.stream);
+        let last = of_ring
+            .map_or(0, |ring| ring.last_sequence)
+            .max(newest.last_sequence);
+        Some(newest.ordinal + (last + 1).saturating_sub(newest.first_sequence))
+    }
+
+    /// Whether the scoreboard says the same of that number as the walk of the files does; true where one of them is not
+    /// there. What was counted while the files were walked may be seen by either, and a writer killed between a record
+    /// and its count leaves one record more than it counted, which the next open counts.
+    pub fn agrees(&self) -> bool {
+        let (Some(ledger), Some(written)) = (self.ledger, self.written()) else {
+            return true;
+        };
+        let under_way = u64::from(self.ring.is_some());
+        (self.counted_before..=ledger.written() + under_way).contains(&written)
+    }
 }
 
 /// One log file.
@@ -28,6 +56,10 @@ pub struct FileInspection {
     pub stream: Option<StreamId>,
     /// Number of its first record in the stream.
     pub first_sequence: u64,
+    /// Number of its last record in the stream, marked or not; one less than the first where it holds none.
+    pub last_sequence: u64,
+    /// Records ever written to the folder before it.
+    pub ordinal: u64,
     /// Records before the last mark: durable.
     pub records: u64,
     /// Records behind it: a writer's last words, not durable yet, or left by one that died.
@@ -47,6 +79,8 @@ pub struct RingInspection {
     pub bytes: u64,
     /// Bytes of frames that are not in the log yet.
     pub unflushed_bytes: u64,
+    /// Number of the last of their records in the stream; 0 where there are none.
+    pub last_sequence: u64,
 }
 
 /// Looks at every file of a folder.
@@ -54,6 +88,14 @@ pub struct RingInspection {
 /// # Errors
 /// When a file cannot be read or has a newer format.
 pub fn inspect(folder: &Path) -> Result<Inspection, Error> {
+    let counted_before = scoreboard::ledger(folder)?.map_or(0, |ledger| ledger.written());
+    // The ring before the files: what leaves it meanwhile is then found in them.
+    let ring = ring::remains(folder)?.map(|remains| RingInspection {
+        stream: remains.stream,
+        bytes: remains.data.len() as u64,
+        unflushed_bytes: remains.tail.saturating_sub(remains.flushed),
+        last_sequence: remains.last_unflushed(),
+    });
     let mut files = Vec::new();
     for index in file::list(folder)? {
         match inspect_file(&file::path_of(folder, index), index) {
@@ -63,12 +105,12 @@ pub fn inspect(folder: &Path) -> Result<Inspection, Error> {
             Err(error) => return Err(error),
         }
     }
-    let ring = ring::remains(folder)?.map(|remains| RingInspection {
-        stream: remains.stream,
-        bytes: remains.data.len() as u64,
-        unflushed_bytes: remains.tail.saturating_sub(remains.flushed),
-    });
-    Ok(Inspection { files, ring })
+    Ok(Inspection {
+        files,
+        ring,
+        ledger: scoreboard::ledger(folder)?,
+        counted_before,
+    })
 }
 
 fn inspect_file(path: &Path, index: u64) -> Result<FileInspection, Error> {
@@ -79,6 +121,8 @@ fn inspect_file(path: &Path, index: u64) -> Result<FileInspection, Error> {
         bytes,
         stream: None,
         first_sequence: 0,
+        last_sequence: 0,
+        ordinal: 0,
         records: 0,
         records_unmarked: 0,
         corrupt_bytes: 0,
@@ -90,6 +134,7 @@ fn inspect_file(path: &Path, index: u64) -> Result<FileInspection, Error> {
     };
     found.stream = Some(header.stream);
     found.first_sequence = header.first_sequence;
+    found.ordinal = header.ordinal;
     let last = header.first_sequence.saturating_sub(1);
     let mut scanner = Scanner::new(header.stream, HEADER_BYTES, last);
     while let Some(frame) = scanner
@@ -107,6 +152,7 @@ fn inspect_file(path: &Path, index: u64) -> Result<FileInspection, Error> {
         }
     }
     found.torn_bytes += bytes.saturating_sub(scanner.at);
+    found.last_sequence = scanner.last;
     Ok(found)
 }
 
@@ -162,5 +208,50 @@ mod tests {
             (StreamId([2; 16]), 4096, 32)
         );
         drop((writer, flusher));
+    }
+
+    #[test]
+    fn the_files_and_the_scoreboard_say_the_same_until_one_of_them_is_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let small = |stream| Options {
+            ring_bytes: 4096,
+            ..Options::new(StreamId([stream; 16]))
+        };
+        let look = || {
+            let found = inspect(folder.path()).unwrap();
+            (found.written(), found.agrees())
+        };
+        for stream in [1, 2] {
+            let (mut writer, mut flusher, _) = crate::open(folder.path(), small(stream)).unwrap();
+            let before = u64::from(stream - 1) * 5;
+            assert_eq!(look(), (Some(before), true));
+            for flushed in [true, false] {
+                for payload in [&b"first"[..], b"second"] {
+                    writer.append(payload).unwrap();
+                }
+                if flushed {
+                    flusher.flush().unwrap();
+                    assert_eq!(look(), (Some(before + 2), true));
+                }
+            }
+            writer.append(b"third").unwrap();
+            assert_eq!(look(), (Some(before + 5), true));
+        }
+        // Sealed or not, and with the oldest file gone.
+        crate::seal(folder.path()).unwrap();
+        std::fs::remove_file(file::path_of(folder.path(), 1)).unwrap();
+        assert_eq!(look(), (Some(10), true));
+
+        let newest = file::path_of(
+            folder.path(),
+            *file::list(folder.path()).unwrap().last().unwrap(),
+        );
+        let bytes = std::fs::read(&newest).unwrap();
+        std::fs::write(&newest, &bytes[..HEADER_BYTES as usize]).unwrap();
+        assert_eq!(look(), (Some(7), false));
+        std::fs::write(&newest, &bytes).unwrap();
+        assert_eq!(look(), (Some(10), true));
+        scoreboard::settle(folder.path(), 9).unwrap();
+        assert_eq!(look(), (Some(10), false));
     }
 }

@@ -7,6 +7,7 @@
 //! | `lock` | held with `flock` while somebody may write; names the process | [`FolderLock`] |
 //! | `ring` | the newest frames in a shared mapping, see `ring.rs` | the worker and its journal thread |
 //! | `{index:016x}.log` | all frames, copied and synced, see `file.rs` and `frame.rs` | one appender, any number of readers |
+//! | `scoreboard` | what the folder's writers counted, since it was made, see `scoreboard.rs` | the worker; anybody reads it |
 //! | `quarantine-….bin` | bytes of a log file that went bad, see `quarantine.rs` | recovery makes it, a person deletes it |
 //!
 //! The worker's [`Writer`] puts a record into the ring and is done: from then on it survives the process. The journal
@@ -28,6 +29,7 @@ mod ring;
 mod flusher;
 mod quarantine;
 mod recovery;
+mod scoreboard;
 mod syncer;
 mod writer;
 
@@ -47,14 +49,15 @@ mod tests;
 
 pub use cursor::{CURSOR_BYTES_MAX, Cursor};
 pub use error::Error;
-pub use file::delete_before;
-pub use flusher::{Flushed, Flusher};
+pub use file::{delete_before, folder_bytes};
+pub use flusher::{Flushed, Flusher, Gauges};
 pub use frame::PAYLOAD_BYTES_MAX;
 pub use inspect::{FileInspection, Inspection, RingInspection, inspect};
 pub use lock::FolderLock;
 pub use log::Log;
 pub use reader::{Entry, Position, Reader, Skipped};
 pub use recovery::{Recovered, seal};
+pub use scoreboard::{Ledger, ledger};
 pub use stream_id::{NotAStreamId, StreamId};
 pub use syncer::Syncer;
-pub use writer::{Full, Options, Writer, open};
+pub use writer::{FOLDER_BYTES_MAX, Full, Options, Writer, open};

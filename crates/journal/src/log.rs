@@ -28,6 +28,8 @@ pub(crate) struct Appender {
     header: Header,
     end: u64,
     synced_sequence: u64,
+    /// Bytes written to all files of this appender.
+    bytes_written: u64,
     poisoned: bool,
     /// How many of the next syncs fail.
     #[cfg(test)]
@@ -50,6 +52,7 @@ impl Appender {
             header,
             end: HEADER_BYTES,
             synced_sequence: header.first_sequence - 1,
+            bytes_written: HEADER_BYTES,
             poisoned: false,
             #[cfg(test)]
             syncs_to_fail: 0,
@@ -66,6 +69,14 @@ impl Appender {
 
     pub(crate) fn is_poisoned(&self) -> bool {
         self.poisoned
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.bytes_written
     }
 
     pub(crate) fn ordinal_of(&self, sequence: u64) -> u64 {
@@ -112,7 +123,9 @@ impl Appender {
             &mut mark,
         );
         file::write(&self.file, &self.path, &mark, end)?;
-        self.end = end + MARK_BYTES as u64;
+        let marked = end + MARK_BYTES as u64;
+        self.bytes_written += marked - self.end;
+        self.end = marked;
         self.synced_sequence = last_sequence;
         Ok(())
     }
@@ -147,6 +160,7 @@ impl Appender {
             }
         })?;
         (self.file, self.path, self.header, self.end) = (file, path, header, HEADER_BYTES);
+        self.bytes_written += HEADER_BYTES;
         Ok(())
     }
 }
@@ -160,7 +174,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Takes the folder's lock, recovers what the last owner left, and starts a new stream. `ring_bytes` is not used.
+    /// Takes the folder's lock, recovers what the last owner left, and starts a new stream. `ring_bytes` and
+    /// `folder_bytes_max` are not used.
     ///
     /// # Errors
     /// `is_in_use`, `is_newer_format`, or what the disk said.

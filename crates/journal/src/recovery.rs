@@ -20,7 +20,7 @@ use crate::file::{self, HEADER_BYTES, Header};
 use crate::frame::{self, ALIGN, FRAME_BYTES_MIN, HEAD_BYTES, Head, Kind};
 use crate::ring::{self, Remains};
 use crate::scanner::{Scanner, follows};
-use crate::{Error, FolderLock, StreamId, quarantine};
+use crate::{Error, FolderLock, StreamId, quarantine, scoreboard};
 
 /// A ring is mostly what it was made of: zeros hold no frame and are passed over a page at a time.
 const UNUSED: [u8; 4096] = [0; 4096];
@@ -36,6 +36,8 @@ pub struct Recovered {
     pub corrupt_bytes: u64,
     /// Files that keep such bytes, made by this recovery; done again, it makes none.
     pub quarantined_files: u64,
+    /// Records that were in the ring and are not in the log: a power cut took them.
+    pub power_cut_records: u64,
     /// The stream of the folder's last open; none in a new folder.
     pub previous: Option<StreamId>,
 }
@@ -145,6 +147,7 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
         recovered.previous = recovered.previous.or(Some(remains.stream));
         remove_ring(folder)?;
     }
+    recovered.power_cut_records = scoreboard::settle(folder, next.ordinal)?;
     Ok((recovered, next))
 }
 

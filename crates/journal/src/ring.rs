@@ -34,6 +34,7 @@ use loom::sync::atomic::Ordering;
 use std::sync::atomic::Ordering;
 
 use map::Map;
+pub(crate) use map::Words;
 
 use crate::frame::{HEAD_BYTES, Head};
 use crate::{Error, StreamId, file};
@@ -45,7 +46,7 @@ const _: () = assert!(
 
 const MAGIC: &[u8; 8] = b"SLUICERG";
 const VERSION: u32 = 1;
-const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
 const TAIL_AT: usize = 128;
 const FLUSHED_AT: usize = 256;
 /// One page: below it a ring is no ring.
@@ -171,7 +172,7 @@ impl Consumer {
 mod map {
     use std::fs::File;
     use std::io;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use memmap2::{MmapOptions, MmapRaw};
 
@@ -244,6 +245,33 @@ mod map {
                     std::slice::from_raw_parts(self.data(), (bytes - first) as usize),
                 ]
             }
+        }
+    }
+
+    /// One page of numbers, each stored by one thread and looked at by any: the scoreboard's counters.
+    pub(crate) struct Words(MmapRaw);
+
+    impl Words {
+        pub(crate) fn of(file: &File) -> io::Result<Words> {
+            MmapOptions::new().len(PAGE_BYTES).map_raw(file).map(Words)
+        }
+
+        fn word(&self, at: usize) -> &AtomicU64 {
+            assert!(
+                at.is_multiple_of(8) && at < PAGE_BYTES,
+                "a word of the page is meant"
+            );
+            // SAFETY: 8-aligned and inside the page by the line above, mapped as long as `self`, and only ever used as an
+            // atomic.
+            unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(at).cast()) }
+        }
+
+        pub(crate) fn get(&self, at: usize) -> u64 {
+            self.word(at).load(Ordering::Relaxed)
+        }
+
+        pub(crate) fn set(&self, at: usize, number: u64) {
+            self.word(at).store(number, Ordering::Relaxed);
         }
     }
 }
@@ -319,6 +347,23 @@ mod map {
             })
         }
     }
+
+    /// Counters that no model looks at.
+    pub(crate) struct Words(std::sync::Mutex<[u64; super::PAGE_BYTES / 8]>);
+
+    impl Words {
+        pub(crate) fn of(_file: &File) -> io::Result<Words> {
+            Ok(Words(std::sync::Mutex::new([0; super::PAGE_BYTES / 8])))
+        }
+
+        pub(crate) fn get(&self, at: usize) -> u64 {
+            self.0.lock().expect("nobody panics with it")[at / 8]
+        }
+
+        pub(crate) fn set(&self, at: usize, number: u64) {
+            self.0.lock().expect("nobody panics with it")[at / 8] = number;
+        }
+    }
 }
 
 /// What a dead process left in its ring, read as a plain file.
@@ -328,6 +373,22 @@ pub(crate) struct Remains {
     pub(crate) flushed: u64,
     /// The data area, turned so that it begins at `tail`: oldest byte first, newest last.
     pub(crate) data: Vec<u8>,
+}
+
+impl Remains {
+    /// Sequence of the last record that was not flushed; 0 where there is none.
+    pub(crate) fn last_unflushed(&self) -> u64 {
+        let unflushed = self.tail.saturating_sub(self.flushed) as usize;
+        let mut rest = &self.data[self.data.len().saturating_sub(unflushed)..];
+        let mut last = 0;
+        while rest.len() >= HEAD_BYTES
+            && let Some(head) = Head::parse(rest)
+        {
+            last = head.sequence;
+            rest = rest.get(head.frame_bytes()..).unwrap_or_default();
+        }
+        last
+    }
 }
 
 /// None where there is no ring, or none with a valid header (a power cut before its first page was written back).

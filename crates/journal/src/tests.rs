@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ use crate::{
     Entry, Flusher, Full, Log, Options, Position, Reader, Recovered, StreamId, Syncer, Writer,
     delete_before,
 };
-use crate::{open, seal};
+use crate::{ledger, open, seal};
 
 use disk::{Disk, Lots};
 
@@ -41,6 +41,7 @@ fn options(stream: u8) -> Options {
         stream: StreamId([stream; 16]),
         ring_bytes: 4096,
         log_bytes_max: 4096,
+        folder_bytes_max: 1 << 30,
     }
 }
 
@@ -114,7 +115,7 @@ fn a_full_ring_refuses_at_once_and_goes_on_after_a_flush() {
     let mut sent = Vec::new();
     // Three rounds of 4096 bytes in frames of 16 + 104: no round ends where the ring ends.
     for round in 0..3 {
-        while writer.has_room(100) {
+        while writer.room(100).is_ok() {
             let text = format!("{:0100}", sent.len());
             assert_eq!(
                 writer.append(text.as_bytes()).unwrap(),
@@ -122,7 +123,8 @@ fn a_full_ring_refuses_at_once_and_goes_on_after_a_flush() {
             );
             sent.push(text);
         }
-        assert_eq!(writer.append(&[b'x'; 100]), Err(Full), "round {round}");
+        let refused = writer.append(&[b'x'; 100]);
+        assert_eq!(refused, Err(Full::Ring), "round {round}");
         assert_eq!(writer.next_sequence(), sent.len() as u64 + 1);
         flusher.flush().unwrap();
     }
@@ -209,7 +211,7 @@ fn one_failed_sync_goes_to_a_new_file_and_a_second_closes_the_journal() {
     assert!(flusher.flush().unwrap_err().is_poisoned());
     assert!(flusher.flush().unwrap_err().is_poisoned());
     assert!(writer.poisoned());
-    assert_eq!(writer.append(b"four"), Err(Full));
+    assert_eq!(writer.append(b"four"), Err(Full::Poisoned));
     assert_eq!(writer.synced(), 2);
     drop((writer, flusher));
     seal(folder.path()).unwrap();
@@ -562,4 +564,78 @@ proptest! {
             prop_assert!(!head.is_of(StreamId([1; 16]), &payload));
         }
     }
+}
+
+#[test]
+fn a_folder_at_its_bound_takes_nothing_until_files_are_deleted() {
+    const BOUND: u64 = 16 << 10;
+    let bounded = |stream| Options {
+        folder_bytes_max: BOUND,
+        ..options(stream)
+    };
+    let folder = folder();
+    let (mut writer, mut flusher, _) = open(folder.path(), bounded(1)).unwrap();
+    let gauges = flusher.gauges();
+    let mut sent = Vec::new();
+    let refused = loop {
+        let text = format!("{:0200}", sent.len());
+        match writer.append(text.as_bytes()) {
+            Ok(_) => sent.push(text),
+            Err(full) => break full,
+        }
+        flusher.flush().unwrap();
+    };
+    writer.unrecorded(refused);
+    assert_eq!((refused, writer.room(1)), (Full::Bound, Err(Full::Bound)));
+    assert_eq!(gauges.folder_bytes_max(), BOUND);
+    let bytes = gauges.folder_bytes();
+    assert!((BOUND..BOUND + 300).contains(&bytes), "{bytes}");
+    assert_eq!(bytes, file::folder_bytes(folder.path()).unwrap());
+    assert_eq!(texts(&read_all(folder.path())), sent);
+
+    // As it was found at a start.
+    drop((writer, flusher));
+    let (mut writer, mut flusher, _) = open(folder.path(), bounded(2)).unwrap();
+    assert_eq!(writer.append(b"one"), Err(Full::Bound));
+    writer.unrecorded(Full::Bound);
+    assert!(delete_before(folder.path(), u64::MAX, |_| false).unwrap() > 3);
+    let begun = Instant::now();
+    while writer.room(1).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "a look a second");
+        flusher.flush().unwrap();
+    }
+    assert_eq!(writer.append(b"one"), Ok(1));
+    let ledger = ledger(folder.path()).unwrap().unwrap();
+    assert_eq!(ledger.recorded, sent.len() as u64 + 1);
+    assert_eq!((ledger.unrecorded, ledger.bytes_max), ([0, 2, 0], BOUND));
+}
+
+#[test]
+fn the_age_of_what_a_power_cut_would_take_grows_until_it_is_synced() {
+    let folder = folder();
+    let disk = Disk::of(folder.path());
+    let (mut writer, mut flusher, _) = start(folder.path(), 1);
+    let gauges = flusher.gauges();
+    assert_eq!(gauges.unsynced(), Duration::ZERO);
+    for _ in 0..2 {
+        let idle = Instant::now();
+        flusher.flush().unwrap();
+        assert_eq!(gauges.unsynced(), Duration::ZERO);
+        let appended = Instant::now();
+        writer.append(b"one").unwrap();
+        disk.set_room(Some(0));
+        for _ in 0..2 {
+            assert!(flusher.flush().unwrap_err().is_disk_full());
+            let least = appended.elapsed();
+            let age = gauges.unsynced();
+            assert!(age >= least && age <= idle.elapsed(), "{least:?} {age:?}");
+        }
+        disk.set_room(None);
+        flusher.flush().unwrap();
+        assert_eq!(gauges.unsynced(), Duration::ZERO);
+    }
+    // Whoever watches does not keep the folder from its next owner.
+    drop((writer, flusher));
+    drop(start(folder.path(), 2));
+    assert!(!gauges.poisoned());
 }

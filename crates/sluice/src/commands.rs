@@ -40,7 +40,7 @@ pub(crate) enum Journal {
         /// The journal's folder: `DATA/journal/0`.
         folder: PathBuf,
     },
-    /// Fail where a journal is damaged.
+    /// Fail where a journal is damaged, or where its scoreboard counted other records than its files hold.
     Verify {
         /// The journal's folder.
         folder: PathBuf,
@@ -230,6 +230,9 @@ pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {
                 ring.bytes, ring.unflushed_bytes, ring.stream
             ))?;
         }
+        if let Some(ledger) = &found.ledger {
+            print(&ledger_line(ledger))?;
+        }
         return Ok(());
     }
     let records: u64 = found.files.iter().map(|file| file.records).sum();
@@ -240,10 +243,38 @@ pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {
             folder.display()
         )));
     }
+    let written = found.written().unwrap_or(0);
+    if !found.agrees() {
+        let counted = found.ledger.map_or(0, |ledger| ledger.written());
+        return Err(refuse(format!(
+            "{}: its scoreboard counted {counted} records and log and ring hold {written}, those deleted since included: \
+            where a power cut took the last ones, the next start counts them as lost",
+            folder.display()
+        )));
+    }
     print(&format!(
-        "{}: {records} records, none damaged",
-        folder.display()
+        "{}: {records} records, none damaged, {written} ever written{}",
+        folder.display(),
+        match found.ledger {
+            Some(_) => " as its scoreboard says",
+            None => "",
+        }
     ))
+}
+
+fn ledger_line(ledger: &journal::Ledger) -> String {
+    let unrecorded: Vec<String> = journal::Full::ALL
+        .iter()
+        .zip(ledger.unrecorded)
+        .map(|(why, count)| format!("{count} {}", why.name()))
+        .collect();
+    format!(
+        "ledger                {} answered = {} recorded + {}; power cuts took {}",
+        ledger.answered(),
+        ledger.recorded,
+        unrecorded.join(" + "),
+        ledger.power_cut
+    )
 }
 
 pub(crate) fn explain_conversion(arguments: &ExplainConversion) -> Result<(), Refusal> {

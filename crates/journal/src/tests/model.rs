@@ -7,7 +7,8 @@
 //! - the sequences of a stream rise;
 //! - a reader that goes on from its own last position sees each record once; from an older one it sees some again, and
 //!   leaves none out;
-//! - recovery done again changes nothing.
+//! - recovery done again changes nothing;
+//! - the scoreboard counts each appended record, and after a power cut as many as log and ring hold and it took.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -17,10 +18,11 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::disk::{Disk, Lots};
-use super::{folder, last_mark, options, read_all, start};
-use crate::file::{self, HEADER_BYTES};
+use super::{folder, last_mark, newest, options, read_all, start};
+use crate::file::{self, HEADER_BYTES, Header};
 use crate::{
-    Entry, Flusher, Position, Reader, Recovered, Writer, delete_before, frame, open, seal,
+    Entry, Flusher, Full, Position, Reader, Recovered, Writer, delete_before, frame, inspect,
+    ledger, open, seal,
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +111,13 @@ fn action_or_damage() -> impl Strategy<Value = Action> {
     prop_oneof![12 => action(), 1 => damage]
 }
 
+/// How an open ended.
+#[derive(Clone, Copy)]
+enum Ended {
+    Killed,
+    PowerCut,
+}
+
 /// Stream and sequence.
 type Id = (u8, u64);
 
@@ -127,6 +136,9 @@ struct Model {
     appended: BTreeMap<Id, Vec<u8>>,
     /// Appended and not synced.
     waiting: Vec<Id>,
+    /// Recorded by the scoreboard when it was last in line with the log, and appended since.
+    recorded: u64,
+    appended_since: u64,
     /// What the folder must hold.
     required: BTreeSet<Id>,
     ordinals: BTreeMap<Id, u64>,
@@ -150,6 +162,8 @@ impl Model {
             damaged: false,
             appended: BTreeMap::new(),
             waiting: Vec::new(),
+            recorded: 0,
+            appended_since: 0,
             required: BTreeSet::new(),
             ordinals: BTreeMap::new(),
             reader,
@@ -164,7 +178,7 @@ impl Model {
         match action {
             Action::Append { bytes } => {
                 let payload = vec![self.appended.len() as u8; bytes];
-                let room = writer.has_room(bytes);
+                let room = writer.room(bytes).is_ok();
                 let Ok(sequence) = writer.append(&payload) else {
                     assert!(!room);
                     return;
@@ -173,6 +187,7 @@ impl Model {
                 let id = (self.open, sequence);
                 self.appended.insert(id, payload);
                 self.waiting.push(id);
+                self.appended_since += 1;
                 self.required.insert(id);
             }
             Action::Flush => {
@@ -193,7 +208,7 @@ impl Model {
                     self.required.remove(&id(entry));
                 }
             }
-            Action::Kill => self.reopen(),
+            Action::Kill => self.reopen(Ended::Killed),
             Action::FailSyncs { count } => {
                 self.smooth = false;
                 flusher.fail_syncs(count);
@@ -203,8 +218,8 @@ impl Model {
                     Ok(_) => self.waiting.clear(),
                     Err(error) => {
                         assert!(error.is_poisoned() && count == 2, "{error}");
-                        assert!(!writer.has_room(1));
-                        self.reopen();
+                        assert_eq!(writer.room(1), Err(Full::Poisoned));
+                        self.reopen(Ended::Killed);
                     }
                 }
             }
@@ -253,7 +268,7 @@ impl Model {
                 self.disk.cut(&mut Lots(seed));
                 self.smooth = false;
                 self.restart();
-                self.reopen();
+                self.reopen(Ended::PowerCut);
             }
             Action::Damage {
                 file,
@@ -283,7 +298,7 @@ impl Model {
                         .unwrap();
                     self.disk.written(&path);
                 }
-                self.reopen();
+                self.reopen(Ended::Killed);
             }
         }
     }
@@ -299,7 +314,7 @@ impl Model {
         self.reader = Reader::open(self.folder.path(), self.position).unwrap();
     }
 
-    fn reopen(&mut self) {
+    fn reopen(&mut self, ended: Ended) {
         self.ends = None;
         let ring_path = self.folder.path().join("ring");
         let ring = fs::read(&ring_path);
@@ -323,8 +338,25 @@ impl Model {
         self.ends = Some((writer, flusher));
         self.waiting.clear();
         self.smooth = true;
+        self.balance(ended);
         self.required.extend(once.iter().map(id));
         self.check(&once, &BTreeSet::new());
+    }
+
+    /// The scoreboard is in line with the log that was just begun, and with what was appended.
+    fn balance(&mut self, ended: Ended) {
+        let ledger = ledger(self.folder.path()).unwrap().expect("just begun");
+        let path = newest(self.folder.path());
+        let header = Header::read(&File::open(&path).unwrap(), &path).unwrap();
+        assert_eq!(ledger.written(), header.expect("just made").ordinal);
+        let all = self.recorded + self.appended_since;
+        match ended {
+            Ended::Killed => assert_eq!(ledger.recorded, all),
+            // The page on the disk may be older than what was appended, never than the last open.
+            Ended::PowerCut => assert!((self.recorded..=all).contains(&ledger.recorded)),
+        }
+        assert!(inspect(self.folder.path()).unwrap().agrees());
+        (self.recorded, self.appended_since) = (ledger.recorded, 0);
     }
 
     /// Everything required but not `seen` is there, in order, once, with its number and bytes.
@@ -351,7 +383,7 @@ impl Model {
 
     /// The reader that lived through it all saw everything once.
     fn end(mut self) {
-        self.reopen();
+        self.reopen(Ended::Killed);
         loop {
             let before = self.read.len();
             self.read(500);
