@@ -169,7 +169,7 @@ impl Courier {
             Cursor::open(cursor_path).map_err(|error| Error::cursor(cursor_path, error))?;
         let marks = marks(cursor_path, options.topic, saved)?;
         let metrics = metrics.of(options.journal, options.topic);
-        metrics.show(&marks.totals, 0.0);
+        metrics.show(folder, &marks.totals, 0.0);
         Ok(Self {
             folder: folder.clone(),
             topic: format!("{}.{}", options.topic_prefix, options.topic.name()),
@@ -305,7 +305,8 @@ impl Courier {
     fn show(&self, now_ms: u64) {
         let since_ms = self.waiting_since_ms.unwrap_or(now_ms);
         let lag_seconds = now_ms.saturating_sub(since_ms) as f64 / 1000.0;
-        self.metrics.show(&self.acknowledged.totals, lag_seconds);
+        let totals = &self.acknowledged.totals;
+        self.metrics.show(&self.folder, totals, lag_seconds);
     }
 
     /// Forgets what was sent and goes back to the cursor; the next step needs a new sender.

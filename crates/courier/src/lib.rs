@@ -15,6 +15,7 @@ mod courier;
 pub mod dead_letters;
 mod enrich;
 mod error;
+mod ledger;
 mod marks;
 mod metrics;
 mod release;

@@ -1,17 +1,17 @@
-//! What couriers count. The totals live in the cursor, so a restart resets nothing.
+//! What couriers tell. The totals live in the cursor, so a restart resets nothing.
+
+use std::path::Path;
 
 use domain::Topic;
-use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, Opts, Registry};
 
-use crate::dead_letters::Reason;
-use crate::marks::{TOPICS, Totals};
+use crate::ledger::Ledgers;
+use crate::marks::Totals;
 
 /// The families of all couriers of a process, each labelled with its journal's number.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    delivered: IntCounterVec,
-    dead: IntCounterVec,
-    lost: IntCounterVec,
+    ledgers: Ledgers,
     lag_seconds: GaugeVec,
 }
 
@@ -22,27 +22,7 @@ impl Metrics {
     /// They are registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self {
-            delivered: IntCounterVec::new(
-                Opts::new(
-                    "sluice_journal_delivered_total",
-                    "Records the stream acknowledged.",
-                ),
-                &["journal", "topic"],
-            )?,
-            dead: IntCounterVec::new(
-                Opts::new(
-                    "sluice_journal_dead_total",
-                    "Records that cannot be shipped, kept with the dead letters.",
-                ),
-                &["journal", "topic", "reason"],
-            )?,
-            lost: IntCounterVec::new(
-                Opts::new(
-                    "sluice_journal_lost_total",
-                    "Records that were numbered and are not in the journal.",
-                ),
-                &["journal", "reason"],
-            )?,
+            ledgers: Ledgers::default(),
             lag_seconds: GaugeVec::new(
                 Opts::new(
                     "sluice_courier_delivery_lag_seconds",
@@ -51,25 +31,18 @@ impl Metrics {
                 &["journal", "topic"],
             )?,
         };
-        registry.register(Box::new(metrics.delivered.clone()))?;
-        registry.register(Box::new(metrics.dead.clone()))?;
-        registry.register(Box::new(metrics.lost.clone()))?;
+        registry.register(Box::new(metrics.ledgers.collector()?))?;
         registry.register(Box::new(metrics.lag_seconds.clone()))?;
         Ok(metrics)
     }
 
     pub(crate) fn of(&self, journal: u16, topic: Topic) -> JournalMetrics {
-        let journal = journal.to_string();
-        let labels = [journal.as_str(), topic.name()];
+        let labels = [&journal.to_string(), topic.name()];
         JournalMetrics {
-            delivered: self.delivered.with_label_values(&labels),
-            dead: Reason::ALL.map(|reason| {
-                self.dead
-                    .with_label_values(&[labels[0], labels[1], reason.name()])
-            }),
-            // Each topic's courier sees the same holes: one tells them.
-            lost: (topic == TOPICS[0]).then(|| self.lost.with_label_values(&[labels[0], "hole"])),
+            journal,
+            topic,
             lag_seconds: self.lag_seconds.with_label_values(&labels),
+            ledgers: self.ledgers.clone(),
         }
     }
 }
@@ -77,25 +50,15 @@ impl Metrics {
 /// The handles of one topic of one journal.
 #[derive(Debug)]
 pub(crate) struct JournalMetrics {
-    delivered: IntCounter,
-    dead: [IntCounter; Reason::ALL.len()],
-    lost: Option<IntCounter>,
+    journal: u16,
+    topic: Topic,
+    ledgers: Ledgers,
     lag_seconds: Gauge,
 }
 
 impl JournalMetrics {
-    pub(crate) fn show(&self, totals: &Totals, lag_seconds: f64) {
-        raise(&self.delivered, totals.delivered);
-        if let Some(lost) = &self.lost {
-            raise(lost, totals.lost);
-        }
-        for (counter, total) in self.dead.iter().zip(totals.dead) {
-            raise(counter, total);
-        }
+    pub(crate) fn show(&self, folder: &Path, totals: &Totals, lag_seconds: f64) {
+        self.ledgers.tell(self.journal, folder, self.topic, *totals);
         self.lag_seconds.set(lag_seconds);
     }
-}
-
-fn raise(counter: &IntCounter, to: u64) {
-    counter.inc_by(to.saturating_sub(counter.get()));
 }

@@ -171,8 +171,9 @@ fn supervise(around: &Around, folders: &Folders) -> Result<(), String> {
                         seal(journal, &folder);
                     }
                     let tasks = folders.tasks(journal, &folder);
-                    if delete {
-                        delete_acknowledged(around, &tasks);
+                    let short = short_of_room(&folder);
+                    if delete || short {
+                        delete_acknowledged(around, &tasks, short);
                     }
                     for task in tasks {
                         threads
@@ -215,8 +216,17 @@ fn supervise(around: &Around, folders: &Folders) -> Result<(), String> {
     Err(failures.join("; "))
 }
 
-/// A failure only leaves the files for the next time.
-fn delete_acknowledged(around: &Around, tasks: &[Task; TOPICS.len()]) {
+/// Whether a journal has half of the bytes it may have: before its worker stops recording, files go that are kept only for
+/// a while.
+fn short_of_room(folder: &Path) -> bool {
+    let Ok(Some(ledger)) = journal::ledger(folder) else {
+        return false;
+    };
+    journal::folder_bytes(folder).is_ok_and(|bytes| bytes >= ledger.bytes_max / 2)
+}
+
+/// Deletes files that are old enough, or of any age where room is short. A failure only leaves them for the next time.
+fn delete_acknowledged(around: &Around, tasks: &[Task; TOPICS.len()], short: bool) {
     let [
         Task {
             journal, places, ..
@@ -224,7 +234,10 @@ fn delete_acknowledged(around: &Around, tasks: &[Task; TOPICS.len()]) {
         ..,
     ] = tasks;
     let cursors = tasks.each_ref().map(|task| task.places.cursor.clone());
-    let retain = Duration::from_secs(around.settings.retain_acked_s);
+    let retain = match short {
+        true => Duration::ZERO,
+        false => Duration::from_secs(around.settings.retain_acked_s),
+    };
     match courier::delete_acknowledged(&places.journal, &cursors, retain, around.clock.now_ms()) {
         Ok(0) => {}
         Ok(files) => tracing::info!(journal, files, "acknowledged journal files deleted"),
@@ -245,6 +258,7 @@ fn seal(journal: u16, folder: &Path) {
             tracing::info!(
                 journal,
                 recovered = found.records,
+                power_cut = found.power_cut_records,
                 "journal of a dead worker sealed"
             );
         }

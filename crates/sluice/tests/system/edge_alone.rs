@@ -1,5 +1,6 @@
 //! `sluice-edge` by itself: what it needs, and that what it records is counted by whoever drains its journals.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -7,11 +8,28 @@ use testkit::{Running, System, bin, http, system, wait};
 
 use crate::{BOUND, CHROME};
 
-fn edge(data: &Path) -> Command {
+pub(crate) fn edge(data: &Path) -> Command {
     let mut command = Command::new(bin("sluice-edge"));
     command.args(["--edge", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
     command.arg(data);
     command
+}
+
+/// Starts it and waits until it is up: the process, where visitors arrive, and where metrics and health are.
+pub(crate) fn up(command: Command, output: &Path) -> (Running, SocketAddr, SocketAddr) {
+    let mut running = Running::spawn(command, output).unwrap();
+    let mut addresses = Vec::new();
+    wait::until("the edge is up", BOUND, || {
+        assert!(running.ended().is_none(), "{}", running.stderr());
+        let stdout = running.stdout();
+        addresses = stdout
+            .split("http://")
+            .skip(1)
+            .filter_map(|rest| rest.split([',', '\n']).next()?.parse().ok())
+            .collect();
+        addresses.len() == 2 && stdout.ends_with('\n')
+    });
+    (running, addresses[0], addresses[1])
 }
 
 #[track_caller]
@@ -30,21 +48,7 @@ fn it_redirects_with_everything_else_down_and_its_clicks_are_counted_later() {
 
     // An installation is made elsewhere; this one is it.
     System::start(&data, &[]).stop();
-    let mut running = Running::spawn(edge(&data), &folder.path().join("edge")).unwrap();
-    let mut addresses = Vec::new();
-    wait::until("the edge is up", BOUND, || {
-        assert!(running.ended().is_none(), "{}", running.stderr());
-        let stdout = running.stdout();
-        addresses = stdout
-            .split("http://")
-            .skip(1)
-            .filter_map(|rest| rest.split([',', '\n']).next()?.parse().ok())
-            .collect();
-        addresses.len() == 2 && stdout.ends_with('\n')
-    });
-    let [address, admin] = addresses[..] else {
-        unreachable!("two, by the wait");
-    };
+    let (mut running, address, admin) = up(edge(&data), &folder.path().join("edge"));
     let host = ("Host", "go.northpeak.example");
     for number in 0..50 {
         let agent = format!("{CHROME} {number}");
@@ -72,9 +76,6 @@ fn it_redirects_with_everything_else_down_and_its_clicks_are_counted_later() {
     let report = system::command(&data, &["report", "--format", "csv", "--by", "offer"]);
     assert!(report.contains("\nboots,50,50,50,0,0,"), "{report}");
 
-    let mut running = Running::spawn(edge(&data), &folder.path().join("edge")).unwrap();
-    wait::until("the edge is up", BOUND, || {
-        running.stdout().contains("is up")
-    });
+    let (mut running, ..) = up(edge(&data), &folder.path().join("edge"));
     assert!(running.terminate(BOUND).unwrap().success());
 }

@@ -1,5 +1,6 @@
 //! The promise itself: a click that was answered is a click that is counted, once, whatever is killed in between.
 
+use std::fs;
 use std::process::Command;
 
 use testkit::{Running, System, bin, wait};
@@ -47,4 +48,19 @@ fn every_answered_click_is_counted_once_though_the_process_is_killed_three_times
     let answered = ledger::check(&data, &ledger);
     assert_eq!(answered.clicks, CLICKS);
     assert_eq!(answered.orders, CLICKS / POSTBACK_EVERY);
+
+    // Each journal's scoreboard lived through the kills.
+    let mut recorded = 0;
+    for folder in fs::read_dir(data.join("journal")).unwrap() {
+        let folder = folder.unwrap().path();
+        let found = journal::inspect(&folder).unwrap();
+        let counted = found.ledger.expect("a page");
+        assert_eq!(found.written(), Some(counted.written()));
+        assert_eq!(counted.power_cut, 0);
+        recorded += counted.recorded;
+    }
+    assert!(
+        recorded >= (answered.clicks + answered.orders) as u64,
+        "{recorded}"
+    );
 }

@@ -17,6 +17,7 @@ mod foreign_reader;
 mod kafka_away;
 mod killed;
 mod replayed;
+mod size_bound;
 mod three_brokers;
 
 mod ledger;
