@@ -2,13 +2,15 @@
 //! answer into the ledger before the next request, and go on after the server was killed.
 //!
 //! A click whose connection broke before the answer is sent again under a new `ext`: nobody can know whether it was
-//! recorded, so the two are two clicks. A postback is sent again under the same order, because an order counts once.
+//! recorded, so the two are two clicks. A postback is sent again under the same order, because an order counts once; a
+//! connection of its own sends it, so that one that must wait holds up no click.
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,9 @@ const AWAY_MAX: Duration = Duration::from_secs(60);
 /// How long a refused connection or a 503 is left alone before the next try.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// Sales that wait for their connection, each a token and an id: more than a minute's at any rate tried here.
+const SALES_MAX: usize = 1 << 16;
+
 /// More threads than this measure the client's own scheduler.
 const CONNECTIONS_MAX: usize = 1024;
 
@@ -35,7 +40,7 @@ pub(crate) struct Run<'a> {
     pub(crate) connections: usize,
     /// Clicks a second over all connections; 0 is as fast as the answers come.
     pub(crate) rate: u64,
-    /// Go on when the connection breaks; without it that ends the run.
+    /// Go on when the connection breaks or the server cannot record; without it that ends the run or fails it.
     pub(crate) retry: bool,
     /// The parameter of the destination that carries the click token.
     pub(crate) click_param: &'a str,
@@ -66,6 +71,8 @@ pub(crate) struct Visit {
 pub(crate) struct Outcome {
     /// Clicks answered with a redirect.
     redirected: u64,
+    /// Clicks redirected without a token: the server could not record them.
+    unrecorded: u64,
     /// Clicks answered with anything else.
     refused: u64,
     /// Postbacks answered 200.
@@ -94,18 +101,12 @@ pub(crate) fn run(
             .map(|first| {
                 let (bar, stop) = (&bar, &stop);
                 scope.spawn(move || {
-                    let mut lane = Lane {
-                        run,
-                        connection: None,
-                        outcome: Outcome::default(),
-                        stop,
-                    };
-                    let done = lane.all(first as u64, count, started, visits, bar);
+                    let done = lanes(run, first as u64, count, started, visits, stop, bar);
                     // One connection that gives up ends them all: the run's numbers would mean nothing.
                     if done.is_err() {
                         stop.store(true, Ordering::Relaxed);
                     }
-                    done.map(|()| lane.outcome)
+                    done
                 })
             })
             .collect();
@@ -121,7 +122,8 @@ pub(crate) fn run(
         total.add(outcome?);
     }
     total.print(started.elapsed());
-    if total.refused + total.declined > 0 {
+    let unrecorded = if run.retry { 0 } else { total.unrecorded };
+    if unrecorded + total.refused + total.declined > 0 {
         let hint = if total.redirected == 0 {
             format!(
                 ": no redirect carried a token in {:?}, is --click-param right?",
@@ -133,6 +135,31 @@ pub(crate) fn run(
         return Err(format!("not every request was answered as expected{hint}").into());
     }
     Ok(())
+}
+
+/// A lane of clicks and, beside it, one of the sales that come of them.
+fn lanes(
+    run: &Run<'_>,
+    first: u64,
+    count: u64,
+    started: Instant,
+    visits: &(impl Fn(u64) -> Visit + Sync),
+    stop: &AtomicBool,
+    bar: &ProgressBar,
+) -> io::Result<Outcome> {
+    let (sales, sold) = mpsc::sync_channel(SALES_MAX);
+    thread::scope(|scope| {
+        let selling = scope.spawn(move || {
+            let mut lane = Lane::new(run, stop);
+            lane.sell(&sold).map(|()| lane.outcome)
+        });
+        let mut lane = Lane::new(run, stop);
+        let clicked = lane.all(first, count, started, visits, &sales, bar);
+        drop(sales);
+        let sold = selling.join().expect("a sale's thread does not panic");
+        lane.outcome.add(sold?);
+        clicked.map(|()| lane.outcome)
+    })
 }
 
 /// A bar in a terminal, nothing in a pipe.
@@ -155,13 +182,23 @@ struct Lane<'a> {
     stop: &'a AtomicBool,
 }
 
-impl Lane<'_> {
+impl<'a> Lane<'a> {
+    fn new(run: &'a Run<'a>, stop: &'a AtomicBool) -> Self {
+        Self {
+            run,
+            connection: None,
+            outcome: Outcome::default(),
+            stop,
+        }
+    }
+
     fn all(
         &mut self,
         first: u64,
         count: u64,
         started: Instant,
         visits: &impl Fn(u64) -> Visit,
+        sales: &SyncSender<(String, String)>,
         bar: &ProgressBar,
     ) -> io::Result<()> {
         for index in (first..count).step_by(self.run.connections) {
@@ -174,12 +211,22 @@ impl Lane<'_> {
             let due = self.due(index, started);
             let visit = visits(index);
             let answered = self.click(&visit, due)?;
-            if let Some((ext, token)) = answered
+            if let Some(sale) = answered
                 && visit.sale
+                && sales.send(sale).is_err()
             {
-                self.postback(&ext, &token)?;
+                // The lane of sales has given up and says why.
+                return Ok(());
             }
             bar.inc(1);
+        }
+        Ok(())
+    }
+
+    /// Reports sales as long as some can come.
+    fn sell(&mut self, sold: &Receiver<(String, String)>) -> io::Result<()> {
+        for (ext, token) in sold {
+            self.postback(&ext, &token)?;
         }
         Ok(())
     }
@@ -225,6 +272,10 @@ impl Lane<'_> {
                             self.outcome.redirected += 1;
                             Some((ext, token))
                         }
+                        None if response.status == 302 => {
+                            self.outcome.unrecorded += 1;
+                            None
+                        }
                         None => {
                             self.outcome.refused += 1;
                             None
@@ -261,6 +312,7 @@ impl Lane<'_> {
                 Ok(response)
                     if response.status == 503 && run.retry && started.elapsed() < AWAY_MAX =>
                 {
+                    run.ledger.postback(order, response.status)?;
                     wait::pass(RETRY_PAUSE);
                 }
                 Ok(response) => {
@@ -348,6 +400,7 @@ pub(crate) fn encoded(bytes: &[u8]) -> String {
 impl Outcome {
     fn add(&mut self, other: Outcome) {
         self.redirected += other.redirected;
+        self.unrecorded += other.unrecorded;
         self.refused += other.refused;
         self.accepted += other.accepted;
         self.declined += other.declined;
@@ -358,9 +411,10 @@ impl Outcome {
     fn print(&mut self, took: Duration) {
         self.latencies_us.sort_unstable();
         let seconds = took.as_secs_f64();
-        let answered = self.redirected + self.refused;
+        let answered = self.redirected + self.unrecorded + self.refused;
         println!("clicks answered    {answered}");
         println!("  redirected       {}", self.redirected);
+        println!("  without a token  {}", self.unrecorded);
         println!("  otherwise        {}", self.refused);
         println!("clicks unanswered  {}", self.unanswered);
         println!("postbacks accepted {}", self.accepted);

@@ -1,6 +1,7 @@
 //! `loadtest generate`: made-up clicks at a rate, each with an id of its own.
 
 use std::error::Error;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -61,7 +62,11 @@ pub(crate) struct Arguments {
     /// The parameter of the destination that carries the click token
     #[arg(long, default_value = "sl")]
     click_param: String,
-    /// Go on when the server is killed: connect again and send the click again under a new id
+    /// Characters of each of three sub ids that a click carries, of its own; 0 is none
+    #[arg(long, default_value_t = 0)]
+    sub_chars: usize,
+    /// Go on when the server is killed or its journal takes nothing: connect again and send the click again under a new
+    /// id, report a sale again, take a redirect without a token for an answer
     #[arg(long)]
     retry: bool,
 }
@@ -89,8 +94,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         until: arguments.until.as_deref(),
     };
     drive::run(&run, arguments.clicks, &|index| {
-        visit(run_id, index, &targets, arguments.postback_every)
+        visit(run_id, index, &targets, arguments)
     })
+}
+
+/// The sub ids of a click that was made up under this id: letters that do not compress.
+pub(crate) fn subs(id: &str, chars: usize) -> [String; 3] {
+    let mut hasher = std::hash::DefaultHasher::new();
+    id.hash(&mut hasher);
+    let mut random = fastrand::Rng::with_seed(hasher.finish());
+    [(); 3].map(|()| (0..chars).map(|_| random.alphanumeric()).collect())
 }
 
 /// Paths and queries up to the id, to be clicked in turn.
@@ -111,32 +124,55 @@ fn targets(arguments: &Arguments) -> Result<Vec<String>, String> {
     Ok(targets)
 }
 
-fn visit(run_id: u32, index: u64, targets: &[String], postback_every: Option<u64>) -> Visit {
+fn visit(run_id: u32, index: u64, targets: &[String], arguments: &Arguments) -> Visit {
     // A fixed stride walks over all visitors before one comes again, out of order as in life.
     let visitor = u32::try_from((index * 7919) % VISITORS).expect("below a million");
     let visitor_bits = u64::from(visitor);
     let target = usize::try_from(index % targets.len() as u64).expect("below a length");
+    let ext = format!("g{run_id:08x}-{index}");
+    let mut target = targets[target].clone();
+    if arguments.sub_chars > 0 {
+        let [one, two, three] = subs(&ext, arguments.sub_chars);
+        let before = target.len() - "ext=".len();
+        target.insert_str(before, &format!("sub1={one}&sub2={two}&sub3={three}&"));
+    }
     Visit {
-        ext: format!("g{run_id:08x}-{index}"),
-        target: targets[target].clone(),
+        ext,
+        target,
         address: visitor::address(visitor).expect("fewer visitors than addresses"),
         user_agent: visitor::user_agent(
             u32::try_from(visitor_bits % DEVICES).expect("a small constant"),
             u32::try_from(visitor_bits % SYSTEMS).expect("a small constant"),
         ),
-        sale: postback_every.is_some_and(|every| index.is_multiple_of(every)),
+        sale: arguments
+            .postback_every
+            .is_some_and(|every| index.is_multiple_of(every)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn arguments(more: &str) -> Arguments {
+        let line = format!("generate --host h --links a,b --clicks 2 --ledger l {more}");
+        Line::parse_from(line.split_whitespace()).arguments
+    }
 
     #[test]
     fn visits_have_ids_of_their_own_and_take_turns() {
         let targets = ["/a?ext=".to_owned(), "/b?ext=".to_owned()];
-        let first = visit(0xab, 0, &targets, Some(2));
-        let second = visit(0xab, 1, &targets, Some(2));
+        let arguments = arguments("--secret-file s --postback-every 2");
+        let first = visit(0xab, 0, &targets, &arguments);
+        let second = visit(0xab, 1, &targets, &arguments);
         assert_eq!(
             (first.ext.as_str(), second.ext.as_str()),
             ("g000000ab-0", "g000000ab-1")
@@ -147,5 +183,18 @@ mod tests {
         );
         assert_eq!((first.sale, second.sale), (true, false));
         assert_ne!(first.address, second.address);
+    }
+
+    #[test]
+    fn sub_ids_are_the_clicks_own_and_come_before_its_id() {
+        let targets = ["/a?ext=".to_owned()];
+        let visit = visit(0xab, 0, &targets, &arguments("--sub-chars 4"));
+        let [one, two, three] = subs("g000000ab-0", 4);
+        assert_eq!(
+            visit.target,
+            format!("/a?sub1={one}&sub2={two}&sub3={three}&ext=")
+        );
+        assert_eq!(one.len(), 4);
+        assert_ne!(subs("g000000ab-1", 4)[0], one);
     }
 }
