@@ -12,6 +12,7 @@ mod settings;
 mod topics;
 mod up;
 mod waiting;
+mod wall_clock;
 
 use std::process::ExitCode;
 

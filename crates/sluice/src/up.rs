@@ -20,7 +20,7 @@ use stream::{Kafka, Stream};
 
 use crate::commands::{self, refuse};
 use crate::settings::Settings;
-use crate::{consumers, couriers, demo, follow, kafka_metrics, live_line, topics};
+use crate::{consumers, couriers, demo, follow, kafka_metrics, live_line, topics, wall_clock};
 
 /// A part of the system, in the order of the way an event takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,9 @@ pub(crate) fn one(part: Part, common: &Common) -> Result<ExitCode, Refusal> {
         Part::Conversions => settings.admin.conversions,
         Part::Reports => settings.admin.reports,
     };
+    if !settings.kafka.brokers.is_empty() {
+        wall_clock::end_when_set_back(Clock::system()).map_err(refuse)?;
+    }
     run(&settings, &[part], common.admin.unwrap_or(admin))
 }
 
