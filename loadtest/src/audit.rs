@@ -12,6 +12,13 @@ mod cluster;
 mod faults;
 mod verdict;
 
+mod stored;
+mod streamed;
+
+mod clock;
+mod mounts;
+mod proxy;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +38,12 @@ const LOAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const RATE: u64 = 400;
 const POSTBACK_EVERY: u64 = 20;
 
+/// Of each sub id: as large a click as is usual, so that full disks are met within seconds.
+const SUB_CHARS: usize = 200;
+
+/// The id of the click that follows everything.
+const LAST: &str = "last";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// How many faults
@@ -45,9 +58,16 @@ pub(crate) struct Arguments {
     /// Where the binaries under test lie; beside this one where it is not named
     #[arg(long)]
     bin: Option<PathBuf>,
+    /// Set by the audit itself, where it may mount
+    #[arg(long, hide = true)]
+    own_mounts: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if !arguments.own_mounts {
+        let why = mounts::enter();
+        println!("not run here: full disks ({why})");
+    }
     let seed = match arguments.seed {
         Some(seed) => seed,
         None => getrandom::u64().map_err(|error| format!("no randomness: {error}"))?,
@@ -70,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             (temporary.path().to_path_buf(), Some(temporary))
         }
     };
-    let outcome = audit(arguments.faults, seed, &folder, &bin, &own, &jars);
+    let outcome = audit(arguments, seed, &folder, &bin, &own, &jars);
     match (&outcome, temporary) {
         (Ok(()), _) | (Err(_), None) => {}
         (Err(_), Some(temporary)) => {
@@ -81,17 +101,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 fn audit(
-    faults: u32,
+    arguments: &Arguments,
     seed: u64,
     folder: &Path,
     bin: &Path,
     own: &Path,
     jars: &Path,
 ) -> Result<(), Box<dyn Error>> {
-    let mut cluster = Cluster::start(folder, bin, jars)?;
+    let cluster = &mut Cluster::start(folder, bin, jars, arguments.own_mounts)?;
+    if cluster.clock.is_none() {
+        println!("not run here: a stepped clock (there is no libfaketime: install it)");
+    }
+    let possible = faults::Possible {
+        disks: arguments.own_mounts,
+        clock: cluster.clock.is_some(),
+    };
     let ledger = folder.join("ledger");
     let mut random = fastrand::Rng::with_seed(seed);
-    let plan = faults::plan(&mut random, faults);
+    let plan = faults::plan(&mut random, arguments.faults, possible);
     // The load goes on until the faults are over.
     let until = folder.join("faults-are-over");
     let clicks = LOAD_MAX.as_secs() * RATE;
@@ -104,6 +131,7 @@ fn audit(
         .args(["--goal", "signup", "--retry", "--connections", "8"])
         .args(["--clicks", &clicks.to_string(), "--rate", &RATE.to_string()])
         .args(["--postback-every", &POSTBACK_EVERY.to_string()])
+        .args(["--sub-chars", &SUB_CHARS.to_string()])
         .arg("--secret-file")
         .arg(cluster.data().join("demo/northpeak.secret"))
         .arg("--until")
@@ -114,7 +142,7 @@ fn audit(
 
     let started = Instant::now();
     for (number, fault) in (1..).zip(&plan) {
-        fault.happen(&mut cluster)?;
+        fault.happen(cluster)?;
         println!(
             "{:7.1} s  fault {number}: {fault}",
             started.elapsed().as_secs_f64()
@@ -137,18 +165,18 @@ fn audit(
     let headers = [("Host", cluster::HOST), ("User-Agent", agent)];
     let last = http::get(
         cluster.edge,
-        "/c?offer=boots&aff=trailblog&ext=last",
+        &format!("/c?offer=boots&aff=trailblog&ext={LAST}"),
         &headers,
     )?;
     if last.status != 302 {
         return Err(format!("the last click got {}", last.status).into());
     }
     let found = wait::holds_within(QUIET_MAX, || {
-        cluster.keep_up();
-        verdict::is_quiet(&mut cluster)
+        cluster.keep_alive();
+        verdict::is_quiet(cluster)
     });
     if !found {
         println!("not everything was folded within {QUIET_MAX:?}");
     }
-    verdict::print(&mut cluster, &ledger, faults)
+    verdict::print(cluster, &ledger, arguments.faults)
 }

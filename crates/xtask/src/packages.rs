@@ -1,17 +1,19 @@
 //! The system packages that a build needs (what librdkafka's, OpenSSL's and SQLite's sources are compiled with), and those
-//! that tests need (what runs Apache Kafka and fetches it, and Python for readers in another language).
+//! that tests need (what runs Apache Kafka and fetches it, Python for readers in another language, and what makes a clock
+//! step).
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A program that must be there, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 7] = [
     ("cc", "gcc"),
     ("c++", "g++"),
     ("make", "make"),
     ("perl", "perl"),
     ("java", "default-jre-headless"),
     ("mvn", "maven"),
+    ("faketime", "faketime"),
 ];
 
 /// Python and its own way to keep packages apart, which Debian has in a package beside it.
@@ -32,7 +34,7 @@ pub(crate) fn ensure() -> Result<(), String> {
     );
     if !on_path("apt-get") {
         return Err(format!(
-            "missing {}: install a C and C++ compiler, make, perl, Java 17, Maven and Python 3 with venv",
+            "missing {}: install a C and C++ compiler, make, perl, Java 17, Maven, faketime and Python 3 with venv",
             programs.join(", ")
         ));
     }

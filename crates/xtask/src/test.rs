@@ -115,10 +115,10 @@ pub(crate) fn run() -> Result<(), String> {
     Err(format!("failed in {seconds} s: {}", failed.join(", ")))
 }
 
-/// Some faults of every kind; the same ones each time, so that a failure is tried again as it was.
+/// One fault of every kind; the same ones each time, so that a failure is tried again as it was.
 fn audit(setup: &Setup) -> Result<(), String> {
     let status = Command::new(setup.target.join("debug/loadtest"))
-        .args(["audit", "--faults", "12", "--seed", "1"])
+        .args(["audit", "--faults", "16", "--seed", "1"])
         .env(testkit::kafka::JARS_VARIABLE, setup.kafka())
         .status()
         .map_err(|error| format!("loadtest does not start: {error}"))?;

@@ -7,7 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use testkit::kafka::Broker;
-use testkit::{Running, wait};
+use testkit::{Running, http, wait};
+
+use super::clock::WallClock;
+use super::mounts::Disks;
+use super::proxy::Proxy;
 
 /// The demo catalog's redirect host.
 pub(super) const HOST: &str = "go.northpeak.example";
@@ -49,26 +53,49 @@ impl Part {
 pub(super) struct Cluster {
     folder: PathBuf,
     bin: PathBuf,
+    jars: PathBuf,
     pub(super) edge: SocketAddr,
     pub(super) broker: Broker,
+    /// Where everybody reaches the broker.
+    pub(super) brokers: String,
+    pub(super) network: Proxy,
+    /// `None` where it cannot be made to step.
+    pub(super) clock: Option<WallClock>,
     running: Vec<(Part, Option<Running>)>,
     /// Changes between starts of the edge.
     pub(super) workers: u32,
     starts: u32,
+    /// Unmounted after the processes above are gone.
+    disks: Option<Disks>,
 }
 
 impl Cluster {
-    pub(super) fn start(folder: &Path, bin: &Path, jars: &Path) -> Result<Self, Box<dyn Error>> {
-        let broker = Broker::start(jars, &folder.join("kafka"), &[]);
+    /// With disks of its own, or on the audit's where `own_disks` is false.
+    pub(super) fn start(
+        folder: &Path,
+        bin: &Path,
+        jars: &Path,
+        own_disks: bool,
+    ) -> Result<Self, Box<dyn Error>> {
+        let proxy = testkit::lasting_address();
+        let advertised = format!("PLAINTEXT://{proxy}");
+        let advertised = [("advertised.listeners", advertised.as_str())];
+        let broker = Broker::start(jars, &folder.join("kafka"), &advertised);
+        let network = Proxy::start(proxy, broker.address().parse()?)?;
         let edge = testkit::lasting_address();
         let mut cluster = Self {
             folder: folder.to_path_buf(),
             bin: bin.to_path_buf(),
+            jars: jars.to_path_buf(),
             edge,
             broker,
+            brokers: proxy.to_string(),
+            network,
+            clock: WallClock::make(folder)?,
             running: Part::ALL.map(|part| (part, None)).into(),
             workers: 2,
             starts: 0,
+            disks: None,
         };
         // The keys, the demo catalog and the store come from a first start in one process.
         let mut first = Command::new(bin.join("sluice"));
@@ -84,13 +111,16 @@ impl Cluster {
         first
             .terminate(BOUND)
             .ok_or("the first start does not end")?;
+        if own_disks {
+            cluster.disks = Some(Disks::make(folder.join("disks"), &cluster.data())?);
+        }
         let made = cluster.sluice(&[
             "topics",
             "create",
             "--replication",
             "1",
             "--kafka",
-            &cluster.broker.address(),
+            &cluster.brokers,
         ])?;
         print!("{made}");
         cluster.all_up()?;
@@ -151,6 +181,21 @@ impl Cluster {
         }
     }
 
+    /// Kills what says that it is stuck, as a supervisor does, and starts it again.
+    pub(super) fn keep_alive(&mut self) {
+        for part in Part::ALL {
+            // One that does not answer is starting or ending.
+            let stuck = self
+                .ask(part, "/livez")
+                .filter(|answer| answer.status == 503);
+            if let (Some(stuck), Some(running)) = (stuck, self.of(part)) {
+                println!("stuck and killed: {}: {}", part.name(), stuck.text().trim());
+                running.kill9();
+            }
+        }
+        self.keep_up();
+    }
+
     fn spawn(&mut self, part: Part) -> Running {
         self.starts += 1;
         let mut command = match part {
@@ -158,23 +203,73 @@ impl Cluster {
                 let mut command = Command::new(self.bin.join("sluice-edge"));
                 command.args(["--edge", &self.edge.to_string()]);
                 let settings = self.folder.join("edge.toml");
-                let text = format!("[edge]\nworkers = {}\nring_bytes = 8388608\n", self.workers);
+                let text = format!("[edge]\nworkers = {}\nring_bytes = 1048576\n", self.workers);
                 std::fs::write(&settings, text).expect("the audit's folder is writable");
                 command.arg("--settings").arg(settings);
                 command
             }
             _ => {
                 let mut command = Command::new(self.bin.join("sluice"));
-                command.args([part.name(), "--kafka", &self.broker.address()]);
+                command.args([part.name(), "--kafka", &self.brokers]);
                 command
             }
         };
         command
             .args(["--admin", "127.0.0.1:0", "--data"])
             .arg(self.data());
+        if let Some(clock) = &self.clock {
+            clock.give(&mut command);
+        }
         // Every start keeps its own output: evidence.
         let output = self.folder.join(format!("{}-{}", part.name(), self.starts));
         Running::spawn(command, &output).expect("a built binary can be started")
+    }
+
+    /// What a part answers at its admin address.
+    fn ask(&mut self, part: Part, path: &str) -> Option<http::Response> {
+        let said = self.of(part)?.stdout();
+        let (_, admin) = said.rsplit_once("admin")?;
+        let admin = admin.trim_start().strip_prefix("http://")?;
+        let admin = admin.split([',', '\n']).next()?.parse().ok()?;
+        http::get(admin, path, &[]).ok()
+    }
+
+    /// The sum of a metric's samples whose line begins like this; `None` while the part does not answer.
+    pub(super) fn metric(&mut self, part: Part, begins: &str) -> Option<u64> {
+        let answer = self.ask(part, "/metrics")?.text();
+        let samples = answer.lines().filter(|line| line.starts_with(begins));
+        let values = samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+        Some(values.sum())
+    }
+
+    /// The disks that can be filled.
+    pub(super) fn disks(&self) -> Result<&Disks, &'static str> {
+        self.disks.as_ref().ok_or("no disks of its own")
+    }
+
+    /// How large a batch of clicks the broker takes; `None` is its own bound.
+    pub(super) fn limit_batches(&self, bytes_max: Option<u32>) -> Result<(), String> {
+        let change = match bytes_max {
+            Some(bytes_max) => [
+                "--add-config".into(),
+                format!("max.message.bytes={bytes_max}"),
+            ],
+            None => ["--delete-config".into(), "max.message.bytes".into()],
+        };
+        let output = Command::new("java")
+            .arg("-cp")
+            .arg(self.jars.join("*"))
+            .arg("kafka.admin.ConfigCommand")
+            .args(["--bootstrap-server", &self.brokers, "--alter"])
+            .args(["--entity-type", "topics", "--entity-name", "sluice.clicks"])
+            .args(change)
+            .output()
+            .map_err(|error| format!("java does not start: {error}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!("the topic's configuration does not change: {said}"))
     }
 
     pub(super) fn of(&mut self, part: Part) -> Option<&mut Running> {

@@ -6,7 +6,19 @@ use std::time::Duration;
 
 use testkit::wait;
 
+use super::clock::STEP_S;
 use super::cluster::{Cluster, Part};
+use super::mounts::Disk;
+use super::proxy::Network;
+
+/// How long a full disk or a refused batch may go unseen: a ring takes clicks for some seconds.
+const NOTICED_MAX: Duration = Duration::from_secs(20);
+
+/// Some clicks and their sub ids.
+const BATCH_BYTES_MAX: u32 = 4096;
+
+/// What a courier says of a batch that is.
+const TOO_LARGE: &str = "too large";
 
 /// One fault, and how long the system is left alone after it.
 #[derive(Clone, Debug)]
@@ -31,29 +43,111 @@ enum What {
     KillEdgeAndCourier,
     /// A second courier on the same journals must not start.
     SecondCourier,
+    /// A disk is full until those who write there have noticed; one of them may be killed and must come back on it.
+    Fill(Disk, Option<Part>),
+    /// Nobody reaches the broker.
+    Network(Network, Duration),
+    /// The broker refuses what many clicks make together, and takes each of them.
+    RefuseBatches,
+    /// The wall clock steps by this, then to as much on the other side, then back; each lasts so long.
+    StepClock(i64, Duration),
 }
 
-/// Faults of every kind, in a random order.
-pub(super) fn plan(random: &mut fastrand::Rng, count: u32) -> Vec<Fault> {
+/// How often a kind comes, and what it is.
+type Kind = (u32, fn(&mut fastrand::Rng) -> What);
+
+/// Kinds that can happen wherever a broker runs.
+const KINDS: [Kind; 11] = [
+    (8, |random| What::Kill(part(random))),
+    (3, |random| What::Restart(part(random))),
+    (4, |random| What::Pause(part(random), short(random))),
+    (2, |random| What::Workers(random.u32(1..5))),
+    (3, |random| What::KillBroker(short(random))),
+    (2, |random| What::PauseBroker(short(random) * 2)),
+    (2, |_| What::KillEdgeAndCourier),
+    (2, |_| What::SecondCourier),
+    (2, |random| What::Network(Network::Cut, short(random) * 2)),
+    (2, |random| {
+        What::Network(Network::Silent, short(random) * 2)
+    }),
+    (1, |_| What::RefuseBatches),
+];
+
+/// Kinds that need disks of their own.
+const DISK_KINDS: [Kind; 4] = [
+    (1, |random| {
+        fill(random, Disk::Journals, &[Part::Edge, Part::Courier])
+    }),
+    (1, |random| fill(random, Disk::Cursors, &[Part::Courier])),
+    (1, |random| {
+        fill(random, Disk::DeadLetters, &[Part::Courier])
+    }),
+    (1, |random| {
+        let writers = [Part::Fraud, Part::Clicks, Part::Conversions];
+        fill(random, Disk::Store, &writers)
+    }),
+];
+
+/// Kinds that need a clock that can be made to step.
+const CLOCK_KINDS: [Kind; 1] = [(2, |random| {
+    let step = if random.bool() { STEP_S } else { -STEP_S };
+    // Parts that end when the clock is set back look once a second.
+    What::StepClock(step, short(random) + Duration::from_millis(1_500))
+})];
+
+/// What can be filled or stepped here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Possible {
+    pub(super) disks: bool,
+    pub(super) clock: bool,
+}
+
+/// One fault of every kind that is possible here, then random ones, all in a random order.
+pub(super) fn plan(random: &mut fastrand::Rng, count: u32, possible: Possible) -> Vec<Fault> {
+    let mut kinds = KINDS.to_vec();
+    if possible.disks {
+        kinds.extend(DISK_KINDS);
+    }
+    if possible.clock {
+        kinds.extend(CLOCK_KINDS);
+    }
+    let weights: u32 = kinds.iter().map(|(weight, _)| weight).sum();
+    let mut first = kinds.clone();
+    random.shuffle(&mut first);
+    let mut first = first.into_iter();
     let faults = (0..count).map(|_| {
-        let part = Part::ALL[random.usize(..Part::ALL.len())];
-        let short = Duration::from_millis(random.u64(100..1_500));
-        let what = match random.u32(..16) {
-            0..5 => What::Kill(part),
-            5..7 => What::Restart(part),
-            7..10 => What::Pause(part, short),
-            10 => What::Workers(random.u32(1..5)),
-            11..13 => What::KillBroker(short),
-            13 => What::PauseBroker(short * 2),
-            14 => What::KillEdgeAndCourier,
-            _ => What::SecondCourier,
-        };
+        let (_, make) = first.next().unwrap_or_else(|| {
+            let mut at = random.u32(..weights);
+            let mut chosen = kinds.iter();
+            loop {
+                let kind = chosen.next().expect("the weights are of these kinds");
+                match at.checked_sub(kind.0) {
+                    Some(rest) => at = rest,
+                    None => break *kind,
+                }
+            }
+        });
         Fault {
-            what,
+            what: make(random),
             then: Duration::from_millis(random.u64(50..900)),
         }
     });
     faults.collect()
+}
+
+fn part(random: &mut fastrand::Rng) -> Part {
+    Part::ALL[random.usize(..Part::ALL.len())]
+}
+
+fn short(random: &mut fastrand::Rng) -> Duration {
+    Duration::from_millis(random.u64(100..1_500))
+}
+
+fn fill(random: &mut fastrand::Rng, disk: Disk, writers: &[Part]) -> What {
+    let killed = random
+        .bool()
+        .then(|| writers[random.usize(..writers.len())]);
+    What::Fill(disk, killed)
 }
 
 impl Fault {
@@ -96,7 +190,7 @@ impl Fault {
             }
             What::SecondCourier => {
                 let data = cluster.data();
-                let brokers = cluster.broker.address();
+                let brokers = cluster.brokers.clone();
                 let second = cluster.sluice(&[
                     "courier",
                     "--kafka",
@@ -116,10 +210,26 @@ impl Fault {
                     return Err("a second courier was let in".into());
                 }
             }
+            What::Fill(disk, killed) => full(cluster, disk, killed)?,
+            What::Network(network, away) => {
+                cluster.network.set(network);
+                wait::pass(away);
+                cluster.network.set(Network::Open);
+            }
+            What::RefuseBatches => refuse_batches(cluster)?,
+            What::StepClock(step, held) => {
+                for seconds in [step, -step, 0] {
+                    if let Some(clock) = &cluster.clock {
+                        clock.step_to(seconds)?;
+                        wait::pass(held);
+                        cluster.keep_up();
+                    }
+                }
+            }
         }
         cluster.keep_up();
         wait::pass(self.then);
-        cluster.keep_up();
+        cluster.keep_alive();
         Ok(())
     }
 }
@@ -128,6 +238,72 @@ fn kill(cluster: &mut Cluster, part: Part) {
     if let Some(running) = cluster.of(part) {
         running.kill9();
     }
+}
+
+/// Those who write on a full disk must say so, and go on when there is room again. A cursor's file has all its room from
+/// the beginning, and no letter is dead: there nobody may notice.
+fn full(cluster: &mut Cluster, disk: Disk, killed: Option<Part>) -> Result<(), Box<dyn Error>> {
+    cluster.all_up()?;
+    let before = turned_away(cluster, disk);
+    cluster.disks()?.fill(disk)?;
+    let (bound, expected) = match disk {
+        Disk::Cursors | Disk::DeadLetters => (Duration::from_secs(1), false),
+        Disk::Journals | Disk::Store => (NOTICED_MAX, true),
+    };
+    let noticed = wait::holds_within(bound, || {
+        wait::pass(Duration::from_millis(100));
+        turned_away(cluster, disk) > before
+    });
+    if let Some(part) = killed {
+        kill(cluster, part);
+        cluster.keep_up();
+        wait::pass(Duration::from_secs(1));
+    }
+    cluster.disks()?.empty(disk)?;
+    if noticed == expected {
+        return Ok(());
+    }
+    Err(format!("{disk} is full, noticed within {bound:?}: {noticed}").into())
+}
+
+/// How often somebody was kept from writing on a disk, since the processes there now were started.
+fn turned_away(cluster: &mut Cluster, disk: Disk) -> u64 {
+    let writers: &[Part] = match disk {
+        Disk::Journals => {
+            let unrecorded = "sluice_edge_answered_total{outcome=\"unrecorded\"}";
+            return cluster.metric(Part::Edge, unrecorded).unwrap_or(0);
+        }
+        Disk::Cursors | Disk::DeadLetters => &[Part::Courier],
+        Disk::Store => &[Part::Fraud, Part::Clicks, Part::Conversions],
+    };
+    let said = writers
+        .iter()
+        .filter_map(|part| Some(cluster.of(*part)?.stderr()));
+    said.map(|said| said.matches("stands still").count() as u64)
+        .sum()
+}
+
+/// Lets clicks pile up before a courier, so that its next batches are larger than what the broker takes.
+fn refuse_batches(cluster: &mut Cluster) -> Result<(), Box<dyn Error>> {
+    cluster.all_up()?;
+    cluster.limit_batches(Some(BATCH_BYTES_MAX))?;
+    let mut tries = 0;
+    let refused = wait::holds_within(NOTICED_MAX, || {
+        tries += 1;
+        let Some(courier) = cluster.of(Part::Courier) else {
+            return false;
+        };
+        courier.pause();
+        wait::pass(Duration::from_millis(500 * tries));
+        courier.resume();
+        wait::pass(Duration::from_millis(500));
+        courier.stderr().contains(TOO_LARGE)
+    });
+    cluster.limit_batches(None)?;
+    if refused {
+        return Ok(());
+    }
+    Err("the broker refused no batch".into())
 }
 
 impl fmt::Display for Fault {
@@ -141,6 +317,19 @@ impl fmt::Display for Fault {
             What::PauseBroker(away) => write!(f, "broker paused for {away:?}"),
             What::KillEdgeAndCourier => f.write_str("edge and courier killed"),
             What::SecondCourier => f.write_str("a second courier refused"),
+            What::Fill(disk, None) => write!(f, "{disk} full"),
+            What::Fill(disk, Some(part)) => write!(f, "{disk} full, {} killed on it", part.name()),
+            What::Network(Network::Silent, away) => write!(f, "broker unheard for {away:?}"),
+            What::Network(_, away) => write!(f, "broker cut off for {away:?}"),
+            What::RefuseBatches => f.write_str("batches refused by their size"),
+            What::StepClock(step, held) => {
+                write!(
+                    f,
+                    "clock {:+} h and {:+} h for {held:?} each",
+                    step / 3600,
+                    -step / 3600
+                )
+            }
         }
     }
 }
