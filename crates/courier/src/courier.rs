@@ -122,8 +122,8 @@ pub struct Courier {
     /// Stream records this sender took and acknowledged; tombstones count.
     sender_sent: u64,
     corrupt_bytes: u64,
-    /// So many records are sent one by one, to find the one that the stream refuses.
-    one_by_one: usize,
+    /// So many records may be under way; halved at each refusal, to find the record that the stream refuses.
+    at_once: usize,
     /// The record it refuses, once found.
     refused: Option<(StreamId, u64)>,
     /// When the oldest record that is not acknowledged was made; kept while senders fail.
@@ -188,7 +188,7 @@ impl Courier {
             under_way: VecDeque::new(),
             sender_sent: 0,
             corrupt_bytes: 0,
-            one_by_one: 0,
+            at_once: UNDER_WAY_MAX,
             refused: None,
             waiting_since_ms: None,
         })
@@ -288,7 +288,8 @@ impl Courier {
         done
     }
 
-    /// The first time, everything that is under way is sent again one by one; then the only one under way is the one.
+    /// Half of what is under way is sent again, and half of that: what fits together goes together, and in the end the only
+    /// one under way is the one.
     fn look_for_refused(&mut self) {
         let only = match (self.under_way.front(), self.read.front()) {
             (Some(first), _) => Some((first.step.stream, first.step.sequence)),
@@ -296,10 +297,10 @@ impl Courier {
             (None, Some(entry)) => Some((entry.stream, entry.sequence)),
             (None, None) => None,
         };
-        if self.one_by_one > 0 {
+        if self.at_once == 1 {
             self.refused = only;
         }
-        self.one_by_one = self.one_by_one.max(self.under_way.len() + 1);
+        self.at_once = (self.at_once.min(self.under_way.len()) / 2).max(1);
     }
 
     fn show(&self, now_ms: u64) {
@@ -327,12 +328,7 @@ impl Courier {
     /// Hands over until the batch is full, the journal empty or the sender full. How many.
     fn send(&mut self, sender: &mut dyn Sender) -> Result<u64, Error> {
         let mut sent = 0;
-        let under_way_max = if self.one_by_one > 0 {
-            1
-        } else {
-            UNDER_WAY_MAX
-        };
-        while sent < self.options.batch_records as u64 && self.under_way.len() < under_way_max {
+        while sent < self.options.batch_records as u64 && self.under_way.len() < self.at_once {
             if self.read.is_empty() && !self.read_more()? {
                 break;
             }
@@ -434,7 +430,8 @@ impl Courier {
             delivered |= first.step.outcome != Outcome::Other;
             self.acknowledged.advance(&first.step);
             self.under_way.pop_front();
-            self.one_by_one = self.one_by_one.saturating_sub(1);
+            // What the stream takes may grow again.
+            self.at_once = (self.at_once + 1).min(UNDER_WAY_MAX);
             settled += 1;
         }
         if settled > 0 {
