@@ -8,7 +8,7 @@ use domain::Topic;
 use std::sync::Arc;
 use stream::consumer::{Accepted, Fold, Position};
 use stream::receipts::High;
-use stream::{Record, StreamId};
+use stream::{Record, StreamId, TOMBSTONE};
 
 /// Why a batch was not folded.
 #[derive(Debug)]
@@ -226,17 +226,22 @@ impl<H: Handler> Fold for Stored<H> {
             .store
             .batch(|batch| batch.outbox_waiting(H::NAME, limit))?;
         let rows = rows.into_iter().map(|row| {
+            let stream = StreamId(row.stream);
             let topic = Topic::from_number(row.topic.into())
                 .ok_or_else(|| Error::Event(format!("outbox: unknown topic {}", row.topic)))?;
-            let record = Record {
-                key: row.key,
-                kind: row.kind,
-                version: domain::event::SCHEMA_VERSION,
-                origin: StreamId(row.stream),
-                lane: row.lane,
-                n: row.n,
-                time_ms: row.time_ms,
-                value: row.bytes,
+            let record = if row.kind == TOMBSTONE {
+                Record::tombstone(stream, row.lane, row.n, row.time_ms)
+            } else {
+                Record {
+                    key: row.key,
+                    kind: row.kind,
+                    version: domain::event::SCHEMA_VERSION,
+                    origin: stream,
+                    lane: row.lane,
+                    n: row.n,
+                    time_ms: row.time_ms,
+                    value: row.bytes,
+                }
             };
             Ok((row.id, format!("{}.{}", self.prefix, topic.name()), record))
         });
@@ -247,6 +252,12 @@ impl<H: Handler> Fold for Stored<H> {
         Ok(self
             .store
             .batch(|batch| batch.outbox_delete(H::NAME, through))?)
+    }
+
+    fn refused(&mut self, id: i64) -> Result<(), Error> {
+        Ok(self
+            .store
+            .batch(|batch| batch.outbox_refused(H::NAME, id, TOMBSTONE))?)
     }
 
     fn tick(&mut self) -> Result<bool, Error> {

@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     events: IntCounterVec,
     failing: IntGaugeVec,
     lag_seconds: GaugeVec,
+    gap_seconds: GaugeVec,
+    refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -62,6 +64,22 @@ impl Metrics {
             ),
             &["consumer"],
         )?;
+        let gap_seconds = GaugeVec::new(
+            Opts::new(
+                "sluice_consumer_gap_seconds",
+                "How long the oldest record that came early has waited for its predecessors; 0 when none waits.",
+            ),
+            &["consumer"],
+        )?;
+        let refused = IntCounterVec::new(
+            Opts::new(
+                "sluice_outbox_dead_total",
+                "Records the stream refused for themselves; they are in the store's dead_letters.",
+            ),
+            &["consumer"],
+        )?;
+        registry.register(Box::new(gap_seconds.clone()))?;
+        registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(events.clone()))?;
         registry.register(Box::new(failing.clone()))?;
         registry.register(Box::new(lag_seconds.clone()))?;
@@ -69,6 +87,8 @@ impl Metrics {
             events,
             failing,
             lag_seconds,
+            gap_seconds,
+            refused,
         })
     }
 }
@@ -103,6 +123,8 @@ pub(crate) fn start<H: Handler + Send + 'static>(
         };
         let failing = metrics.failing.with_label_values(&[name]);
         let lag_seconds = metrics.lag_seconds.with_label_values(&[name]);
+        let gap_seconds = metrics.gap_seconds.with_label_values(&[name]);
+        let refused = metrics.refused.with_label_values(&[name]);
         let [
             folds,
             tombstones_seen,
@@ -114,27 +136,39 @@ pub(crate) fn start<H: Handler + Send + 'static>(
         let pause = Cell::new(RETRY_PAUSE);
         let mut observe = |progress: &Progress| {
             health.beat(name);
-            if let Progress::Folded {
-                folded,
-                tombstones,
-                repeats,
-                conflicts,
-                early,
-                newest_ms,
-                ..
-            } = progress
-            {
-                let lag_ms = clock.now_ms().saturating_sub(*newest_ms);
-                lag_seconds.set(lag_ms as f64 / 1000.0);
-                folds.inc_by(*folded);
-                tombstones_seen.inc_by(*tombstones);
-                repeats_seen.inc_by(*repeats);
-                conflicts_seen.inc_by(*conflicts);
-                earlies.inc_by(*early);
-                failing.set(0);
-                pause.set(RETRY_PAUSE);
-            } else if *progress == Progress::Idle {
-                lag_seconds.set(0.0);
+            match progress {
+                Progress::Folded {
+                    folded,
+                    tombstones,
+                    repeats,
+                    conflicts,
+                    early,
+                    newest_ms,
+                    ..
+                } => {
+                    let lag_ms = clock.now_ms().saturating_sub(*newest_ms);
+                    lag_seconds.set(lag_ms as f64 / 1000.0);
+                    folds.inc_by(*folded);
+                    tombstones_seen.inc_by(*tombstones);
+                    repeats_seen.inc_by(*repeats);
+                    conflicts_seen.inc_by(*conflicts);
+                    earlies.inc_by(*early);
+                    failing.set(0);
+                    pause.set(RETRY_PAUSE);
+                }
+                Progress::Idle => lag_seconds.set(0.0),
+                Progress::Gaps { oldest_ms } => gap_seconds.set(*oldest_ms as f64 / 1000.0),
+                Progress::Overdue(gap) => tracing::error!(
+                    consumer = name,
+                    topic,
+                    lane = gap.lane,
+                    stream = %gap.stream,
+                    first = gap.first,
+                    last = gap.last,
+                    "numbers are missing, what comes after them waits: their courier or consumer owes them"
+                ),
+                Progress::Refused => refused.inc(),
+                Progress::Shipped { .. } | Progress::SenderFailed => {}
             }
         };
         let mut waiting = Waiting::default();
@@ -168,6 +202,7 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                 Some(&mut senders),
                 &mut stored,
                 &options,
+                &|| clock.now_ms(),
                 &|| stop.requested(),
                 &mut observe,
             );

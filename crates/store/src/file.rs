@@ -10,7 +10,7 @@ use crate::error::Kind;
 use crate::{Batch, Error, Result, dump};
 
 /// The format this build writes, and the newest it reads (`user_version`).
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Marks the file as ours (`application_id`): "Slui".
 const APPLICATION: i64 = 0x536c_7569;
@@ -24,7 +24,7 @@ const STATEMENTS_MAX: usize = 128;
 /// Cuts the write-ahead log back after a long reader made it grow.
 const WAL_BYTES_MAX: u32 = 64 << 20;
 
-/// Unsigned 64-bit numbers are stored as the signed number of the same bits; times and counts never reach the sign.
+/// Format 1. Unsigned 64-bit numbers are stored as the signed number of the same bits; times and counts never reach the sign.
 const SCHEMA: &str = "
 CREATE TABLE positions (
     consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
@@ -34,10 +34,6 @@ CREATE TABLE highs (
     consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, lane INTEGER NOT NULL,
     stream BLOB NOT NULL, n INTEGER NOT NULL, time_ms INTEGER NOT NULL,
     PRIMARY KEY (consumer, topic, partition, lane, stream)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE ended (
-    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, stream BLOB NOT NULL,
-    PRIMARY KEY (consumer, topic, partition, stream)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE rollups (
     cube INTEGER NOT NULL, bucket_ms INTEGER NOT NULL, offer INTEGER NOT NULL, affiliate INTEGER NOT NULL,
@@ -94,6 +90,21 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_by_consumer ON outbox (consumer, id);
 ";
 
+/// What makes format 2 of format 1, in order. A new store is made the same way, so that both are alike.
+const UPGRADE: [&str; 2] = [
+    // Streams of which nothing but their end is kept.
+    "CREATE TABLE ended (
+        consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, stream BLOB NOT NULL,
+        PRIMARY KEY (consumer, topic, partition, stream)
+    ) STRICT, WITHOUT ROWID",
+    // Events of the outbox that the stream refused for themselves, under the id their row had.
+    "CREATE TABLE dead_letters (
+        id INTEGER PRIMARY KEY,
+        consumer TEXT NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL, stream BLOB NOT NULL, n INTEGER NOT NULL,
+        kind INTEGER NOT NULL, time_ms INTEGER NOT NULL, key BLOB NOT NULL, bytes BLOB NOT NULL
+    ) STRICT",
+];
+
 /// The writing end of a store. Clones share one connection: one batch runs at a time.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -113,7 +124,7 @@ pub struct View {
 }
 
 impl Store {
-    /// Opens the store, making it where it is missing.
+    /// Opens the store, making it where it is missing; one of the format before is upgraded.
     ///
     /// # Errors
     ///
@@ -127,7 +138,7 @@ impl Store {
         };
         let mut connection = Connection::open(path).map_err(open)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
-        let fresh = check_format(&connection, path)?;
+        let found = check_format(&connection, path)?;
 
         connection
             .pragma_update(None, "journal_mode", "WAL")
@@ -142,16 +153,22 @@ impl Store {
             .pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)
             .map_err(open)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        if fresh {
+        if found < FORMAT {
             let transaction = connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .map_err(open)?;
-            // Another process may have made the store since the look.
-            if check_format(&transaction, path)? {
+            // Another process may have made or upgraded the store since the look.
+            let found = check_format(&transaction, path)?;
+            if found == 0 {
                 transaction.execute_batch(SCHEMA).map_err(open)?;
                 transaction
                     .pragma_update(None, "application_id", APPLICATION)
                     .map_err(open)?;
+            }
+            if found < FORMAT {
+                for statement in UPGRADE {
+                    transaction.execute_batch(statement).map_err(open)?;
+                }
                 transaction
                     .pragma_update(None, "user_version", FORMAT)
                     .map_err(open)?;
@@ -222,7 +239,7 @@ impl View {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(open)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
-        if check_format(&connection, path)? {
+        if check_format(&connection, path)? == 0 {
             return Err(Error::new(Kind::Missing(path.to_path_buf())));
         }
         Ok(Self { connection })
@@ -239,8 +256,8 @@ impl View {
     }
 }
 
-/// Whether the file is still empty.
-fn check_format(connection: &Connection, path: &Path) -> Result<bool> {
+/// The file's format; 0 while it is still empty.
+fn check_format(connection: &Connection, path: &Path) -> Result<u32> {
     let open = |source: rusqlite::Error| {
         Error::new(match source.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Kind::Foreign(path.to_path_buf()),
@@ -258,18 +275,20 @@ fn check_format(connection: &Connection, path: &Path) -> Result<bool> {
     let application = number("PRAGMA application_id")?;
     let found = number("PRAGMA user_version")?;
     if application == 0 && found == 0 && number("SELECT count(*) FROM sqlite_master")? == 0 {
-        return Ok(true);
+        return Ok(0);
     }
     if application != APPLICATION || found < 1 {
         return Err(Error::new(Kind::Foreign(path.to_path_buf())));
     }
-    if found > i64::from(FORMAT) {
-        return Err(Error::new(Kind::Newer {
-            path: path.to_path_buf(),
-            found,
-        }));
-    }
-    Ok(false)
+    u32::try_from(found)
+        .ok()
+        .filter(|found| *found <= FORMAT)
+        .ok_or_else(|| {
+            Error::new(Kind::Newer {
+                path: path.to_path_buf(),
+                found,
+            })
+        })
 }
 
 #[cfg(test)]
@@ -283,7 +302,7 @@ mod tests {
         Store::open(&path).unwrap();
         Connection::open(&path)
             .unwrap()
-            .pragma_update(None, "user_version", 2)
+            .pragma_update(None, "user_version", 3)
             .unwrap();
         for error in [
             Store::open(&path).unwrap_err(),
@@ -291,10 +310,49 @@ mod tests {
         ] {
             let text = error.to_string();
             assert!(
-                text.ends_with("is of format 2, this build reads up to 1: use a newer Sluice"),
+                text.ends_with("is of format 3, this build reads up to 2: use a newer Sluice"),
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_store_of_format_1_is_upgraded_and_keeps_what_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let before = Connection::open(&path).unwrap();
+        before
+            .execute_batch(include_str!("../tests/golden/format-1.sql"))
+            .unwrap();
+        drop(before);
+        let told = View::open(&path).unwrap().dump().unwrap();
+        assert!(told.contains("postbacks 1 \"A-1\" 2 "), "{told}");
+
+        for open in ["the first", "another"] {
+            let store = Store::open(&path).unwrap();
+            assert_eq!(store.dump().unwrap(), told, "{open}");
+            store
+                .batch(|batch| {
+                    let position = batch.position("clicks", 0, 1)?;
+                    assert_eq!((position.offset, position.highs.len()), (12, 1), "{open}");
+                    let rows = batch.outbox_waiting("conversions", 10)?;
+                    assert_eq!((rows[0].id, rows[0].n), (2, 2), "{open}");
+                    batch.outbox_refused("fraud", 1, 0)
+                })
+                .unwrap();
+        }
+        // It is what a new store is.
+        let fresh = folder.path().join("fresh.db");
+        Store::open(&fresh).unwrap();
+        let schema = |path: &Path| -> Vec<(String, Option<String>)> {
+            let connection = Connection::open(path).unwrap();
+            let mut select = connection
+                .prepare("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'clicks%' ORDER BY name")
+                .unwrap();
+            let rows = select.query_map((), |row| Ok((row.get(0)?, row.get(1)?)));
+            rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+        };
+        assert_eq!(schema(&path), schema(&fresh));
     }
 
     #[test]

@@ -114,6 +114,28 @@ impl Batch<'_> {
     }
 }
 
+impl Batch<'_> {
+    /// Moves an event that the stream refuses for itself into `dead_letters`. A row of the kind `tombstone` keeps its id and
+    /// its number, so that the events after it can be sent. Nothing changes where that was done before.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub fn outbox_refused(&mut self, consumer: &str, id: i64, tombstone: u16) -> Result<()> {
+        self.connection()
+            .prepare_cached(
+                "INSERT INTO dead_letters SELECT * FROM outbox WHERE consumer = ?1 AND id = ?2 AND kind <> ?3",
+            )?
+            .execute((consumer, id, tombstone))?;
+        self.connection()
+            .prepare_cached(
+                "UPDATE outbox SET kind = ?3, key = x'', bytes = x'' WHERE consumer = ?1 AND id = ?2",
+            )?
+            .execute((consumer, id, tombstone))?;
+        Ok(())
+    }
+}
+
 impl View {
     /// The same as [`Batch::outbox_waiting`], without holding up the writer.
     ///
@@ -167,6 +189,62 @@ fn waiting(connection: &Connection, consumer: &str, limit: usize) -> Result<Vec<
 mod tests {
     use super::*;
     use crate::{Error, Store};
+
+    #[test]
+    fn a_refused_event_is_kept_apart_and_its_number_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let store = Store::open(&path).unwrap();
+        store
+            .batch(|batch| {
+                for event in [&b"good"[..], b"too large", b"good"] {
+                    batch.outbox("conversions", [9; 16], 3, 1, 4, 7, b"key", event)?;
+                }
+                // Twice, as after a crash that nobody knows the end of.
+                batch.outbox_refused("conversions", 2, 0)?;
+                batch.outbox_refused("conversions", 2, 0)?;
+                batch.outbox_refused("fraud", 3, 0)
+            })
+            .unwrap();
+        let view = View::open(&path).unwrap();
+        let rows = view.outbox_waiting("conversions", 10).unwrap();
+        let rows: Vec<(i64, u64, u16, &[u8])> = rows
+            .iter()
+            .map(|row| (row.id, row.n, row.kind, &*row.bytes))
+            .collect();
+        assert_eq!(
+            rows,
+            [(1, 1, 4, &b"good"[..]), (2, 2, 0, b""), (3, 3, 4, b"good")]
+        );
+        type Letter = (i64, String, u64, Vec<u8>, Vec<u8>);
+        let letters: Vec<Letter> = view
+            .connection
+            .prepare("SELECT id, consumer, n, key, bytes FROM dead_letters")
+            .unwrap()
+            .query_map((), |row| {
+                let n: i64 = row.get(2)?;
+                Ok((
+                    row.get(0)?,
+                    row.get(1)?,
+                    n.cast_unsigned(),
+                    row.get(3)?,
+                    row.get(4)?,
+                ))
+            })
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        assert_eq!(
+            letters,
+            [(
+                2,
+                "conversions".to_owned(),
+                2,
+                b"key".to_vec(),
+                b"too large".to_vec()
+            )]
+        );
+    }
 
     #[test]
     fn numbers_have_no_holes_over_rollbacks_deletes_and_restarts() {

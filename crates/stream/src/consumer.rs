@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::gaps::{Gaps, Overdue};
 use crate::receipts::Receipt;
 use crate::{
     Batch, END, MakeSender, Receipts, Receiver, Record, SendError, Sender, StreamId, Verdict,
@@ -58,6 +59,16 @@ pub trait Fold {
     /// The store cannot be changed; the rows will be sent again.
     fn sent(&mut self, through: i64) -> Result<(), Self::Error> {
         let _ = through;
+        Ok(())
+    }
+
+    /// The stream refuses a row of the outbox for itself: keeps it apart, and lets a tombstone take its number, in one
+    /// transaction.
+    ///
+    /// # Errors
+    /// The store cannot be changed; the row is looked for again.
+    fn refused(&mut self, id: i64) -> Result<(), Self::Error> {
+        let _ = id;
         Ok(())
     }
 
@@ -160,6 +171,15 @@ pub enum Progress {
     },
     /// The outbox's sender failed; another one is made after a pause.
     SenderFailed,
+    /// The stream refuses a row of the outbox for itself; a tombstone takes its place.
+    Refused,
+    /// Records wait for predecessors that are missing, the oldest for so long; 0 when none does.
+    Gaps {
+        /// Milliseconds.
+        oldest_ms: u64,
+    },
+    /// Numbers are missing for too long.
+    Overdue(Overdue),
     /// There is nothing to read.
     Idle,
 }
@@ -193,7 +213,7 @@ impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
 
 /// Runs until `stop` says so; then folds and sends what is already there, for at most `options.drain_max`.
 ///
-/// `senders` makes the outbox's senders; `None` for a fold that says nothing.
+/// `senders` makes the outbox's senders; `None` for a fold that says nothing. `now_ms` is the time, Unix milliseconds.
 ///
 /// # Errors
 /// The first failure of the topic or the store. Nothing of the batch under way is kept; run again to go on.
@@ -202,6 +222,7 @@ pub fn run<F: Fold>(
     senders: Option<&mut MakeSender<'_>>,
     fold: &mut F,
     options: &Options,
+    now_ms: &dyn Fn() -> u64,
     stop: &dyn Fn() -> bool,
     observe: &mut dyn FnMut(&Progress),
 ) -> Result<(), Error<F::Error>> {
@@ -230,6 +251,7 @@ pub fn run<F: Fold>(
                     offset,
                     receipts: Receipts::new(receiver.partitions(), highs, ended),
                     proven: begin == offset,
+                    gaps: Gaps::default(),
                 };
                 partitions.insert(partition, place);
             }
@@ -256,7 +278,7 @@ pub fn run<F: Fold>(
                     .map_err(Error::Stream)?;
             }
             if !batch.records.is_empty() {
-                let progress = fold_batch(fold, &batch, place).map_err(Error::Fold)?;
+                let progress = fold_batch(fold, &batch, place, now_ms()).map_err(Error::Fold)?;
                 observe(&progress);
             }
             batches_since_tick += 1;
@@ -266,6 +288,7 @@ pub fn run<F: Fold>(
         }
         if idle || batches_since_tick >= TICK_EVERY_BATCHES {
             batches_since_tick = 0;
+            tell_gaps(&mut partitions, now_ms(), observe);
             busy |= fold.tick().map_err(Error::Fold)?;
         }
         let mut drained = idle && !busy;
@@ -287,6 +310,26 @@ struct Place {
     receipts: Receipts,
     /// The topic is known to be the one that was read.
     proven: bool,
+    gaps: Gaps,
+}
+
+fn tell_gaps(
+    partitions: &mut HashMap<u16, Place>,
+    now_ms: u64,
+    observe: &mut dyn FnMut(&Progress),
+) {
+    let opened = partitions
+        .values()
+        .filter_map(|place| place.gaps.oldest_ms());
+    let oldest_ms = opened
+        .min()
+        .map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
+    observe(&Progress::Gaps { oldest_ms });
+    for place in partitions.values_mut() {
+        for overdue in place.gaps.overdue(now_ms) {
+            observe(&Progress::Overdue(overdue));
+        }
+    }
 }
 
 impl Place {
@@ -311,6 +354,7 @@ fn fold_batch<F: Fold>(
     fold: &mut F,
     batch: &Batch,
     place: &mut Place,
+    now_ms: u64,
 ) -> Result<Progress, F::Error> {
     let mut accepted = Accepted {
         partition: batch.partition,
@@ -335,6 +379,14 @@ fn fold_batch<F: Fold>(
             Verdict::Repeat => accepted.repeats += 1,
             Verdict::Conflict => accepted.conflicts += 1,
             Verdict::Early => accepted.early += 1,
+        }
+        match verdict {
+            Verdict::Early => {
+                let next = place.receipts.next(record.lane, record.origin);
+                place.gaps.early(record, next, now_ms);
+            }
+            Verdict::Fold => place.gaps.folded(record),
+            Verdict::Repeat | Verdict::Conflict => {}
         }
         // The record before the store's offset is always one that the receipts know: that is what proves a topic.
         if !matches!(verdict, Verdict::Early | Verdict::Conflict) {
@@ -382,6 +434,8 @@ struct Outbox<'a, 'b> {
     acknowledged: u64,
     /// The store may hold rows that were not taken.
     more: bool,
+    /// So many rows are sent one by one, to find the one that the stream refuses.
+    one_by_one: usize,
     pause: Duration,
     paused_since: Option<Instant>,
 }
@@ -395,6 +449,7 @@ impl<'a, 'b> Outbox<'a, 'b> {
             under_way: VecDeque::new(),
             acknowledged: 0,
             more: true,
+            one_by_one: 0,
             pause: SENDER_PAUSE,
             paused_since: None,
         }
@@ -434,6 +489,9 @@ impl<'a, 'b> Outbox<'a, 'b> {
                 Ok(shipped) => shipped,
                 Err(error) => {
                     tracing::warn!(%error, "outbox sender failed, sending again after a pause");
+                    if error.is_refusal() {
+                        self.look_for_refused(fold, &error, observe)?;
+                    }
                     self.end_sender();
                     observe(&Progress::SenderFailed);
                     break;
@@ -444,10 +502,36 @@ impl<'a, 'b> Outbox<'a, 'b> {
                 break;
             };
             fold.sent(through)?;
+            self.one_by_one = self.one_by_one.saturating_sub(shipped);
             self.pause = SENDER_PAUSE;
             observe(&Progress::Shipped {
                 records: shipped as u64,
             });
+        }
+        Ok(())
+    }
+
+    /// The first time, everything that is under way is sent again one by one; then the only one under way is the one.
+    fn look_for_refused<F: Fold>(
+        &mut self,
+        fold: &mut F,
+        error: &crate::Error,
+        observe: &mut dyn FnMut(&Progress),
+    ) -> Result<(), F::Error> {
+        if self.one_by_one == 0 {
+            self.one_by_one = self.under_way.len() + 1;
+            return Ok(());
+        }
+        // One that was refused before it was sent is still the first of the others.
+        let unsent = self.unsent.front().map(|(id, ..)| id);
+        if let Some(&row) = self.under_way.front().or(unsent) {
+            fold.refused(row)?;
+            tracing::error!(
+                row,
+                %error,
+                "the stream refuses a record of the outbox: it is kept in the store's dead_letters, a tombstone takes its number"
+            );
+            observe(&Progress::Refused);
         }
         Ok(())
     }
@@ -458,7 +542,14 @@ impl<'a, 'b> Outbox<'a, 'b> {
             Some(sender) => sender,
             none => none.insert((self.senders)()?),
         };
-        while let Some((id, topic, record)) = self.unsent.front() {
+        let under_way_max = if self.one_by_one > 0 {
+            1
+        } else {
+            OUTBOX_ROWS_MAX
+        };
+        while self.under_way.len() < under_way_max
+            && let Some((id, topic, record)) = self.unsent.front()
+        {
             match sender.send(topic, record) {
                 Ok(()) => self.under_way.push_back(*id),
                 Err(SendError::Full) => break,

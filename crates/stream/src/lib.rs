@@ -9,6 +9,7 @@
 pub mod consumer;
 pub mod embedded;
 pub mod error;
+pub mod gaps;
 pub mod kafka;
 pub mod receipts;
 pub mod record;

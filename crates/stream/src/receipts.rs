@@ -104,6 +104,11 @@ impl Receipts {
         Verdict::Fold
     }
 
+    /// The number a lane of a stream goes on at.
+    pub(crate) fn next(&self, lane: u8, stream: StreamId) -> u64 {
+        self.high(lane, stream).n + 1
+    }
+
     fn high(&self, lane: u8, stream: StreamId) -> High {
         let of = (lane, stream);
         let high = self.pending.highs.get(&of);

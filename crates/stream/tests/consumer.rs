@@ -12,9 +12,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use stream::consumer::{Accepted, Error, Fold, Options, Position, Progress, run};
+use stream::gaps::Overdue;
 use stream::kafka::{Cleanup, KindNames, Settings, Topic, create_topics};
 use stream::{Embedded, Kafka, Record, Stream, StreamId};
 use testkit::kafka::Broker;
@@ -27,6 +28,8 @@ const TOPIC: &str = "t.things";
 struct Memory {
     places: HashMap<u16, Position>,
     folded: Vec<Record>,
+    outbox: Vec<(i64, String, Record)>,
+    refused: Vec<Record>,
 }
 
 impl Fold for Memory {
@@ -52,6 +55,23 @@ impl Fold for Memory {
         self.folded.extend(records.map(|record| (*record).clone()));
         Ok(())
     }
+
+    fn outbox(&mut self, limit: usize) -> Result<Vec<(i64, String, Record)>, Infallible> {
+        Ok(self.outbox.iter().take(limit).cloned().collect())
+    }
+
+    fn sent(&mut self, through: i64) -> Result<(), Infallible> {
+        self.outbox.retain(|(id, ..)| *id > through);
+        Ok(())
+    }
+
+    fn refused(&mut self, id: i64) -> Result<(), Infallible> {
+        let row = self.outbox.iter_mut().find(|(of, ..)| *of == id);
+        let (_, _, record) = row.unwrap();
+        let tombstone = Record::tombstone(record.origin, record.lane, record.n, record.time_ms);
+        self.refused.push(std::mem::replace(record, tombstone));
+        Ok(())
+    }
 }
 
 /// Runs the loop until it has seen so many records, or ends by itself.
@@ -68,6 +88,7 @@ fn read(stream: &Stream, memory: &mut Memory, records: u64) -> Result<(), Error<
         None,
         memory,
         &options,
+        &|| 0,
         &|| {
             assert!(started.elapsed() < BOUND, "{} of {records}", seen.get());
             seen.get() >= records
@@ -253,6 +274,160 @@ fn early_records_at_the_end_are_read_again(backend: &dyn Backend) {
     read(&stream, &mut memory, 5).unwrap();
     assert_eq!(numbers(&memory), [1, 2, 3, 4]);
     assert_eq!(memory.places[&0].offset, 6);
+}
+
+fn incompressible(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
+/// A record too large for the topic, between others, in the outbox.
+fn a_refused_row_becomes_a_tombstone(stream: &Stream, too_large: usize) {
+    let mut memory = Memory::default();
+    for n in 1..=20 {
+        let mut record = record(3, n);
+        if n == 7 || n == 15 {
+            record.value = incompressible(too_large);
+        }
+        memory.outbox.push((n as i64, TOPIC.to_owned(), record));
+    }
+    let sent = memory.outbox.clone();
+    let started = Instant::now();
+    let (shipped, refused) = (Cell::new(0), Cell::new(0));
+    run(
+        &mut *stream.receiver(TOPIC, "sender", "member").unwrap(),
+        Some(&mut || stream.sender()),
+        &mut memory,
+        &Options::default(),
+        &|| 0,
+        &|| {
+            assert!(started.elapsed() < BOUND, "{} shipped", shipped.get());
+            shipped.get() == 20
+        },
+        &mut |progress| match progress {
+            Progress::Shipped { records } => shipped.set(shipped.get() + records),
+            Progress::Refused => refused.set(refused.get() + 1),
+            _ => {}
+        },
+    )
+    .unwrap();
+    assert_eq!(refused.get(), 2);
+    assert_eq!(memory.refused, [sent[6].2.clone(), sent[14].2.clone()]);
+    assert_eq!(memory.outbox, []);
+
+    let mut reader = Memory::default();
+    read(stream, &mut reader, 18).unwrap();
+    let mut numbers = numbers(&reader);
+    numbers.dedup();
+    let expected: Vec<u64> = (1..=20).filter(|n| *n != 7 && *n != 15).collect();
+    assert_eq!(numbers, expected, "nothing waits for a refused one");
+}
+
+#[test]
+fn files_refuse_a_row() {
+    let folder = Files(tempfile::tempdir().unwrap());
+    a_refused_row_becomes_a_tombstone(&folder.open(), 32 << 20);
+}
+
+#[test]
+fn a_topic_of_kafka_refuses_a_row() {
+    let Some(cluster) = Cluster::start("a_topic_of_kafka_refuses_a_row") else {
+        return;
+    };
+    cluster.admin(async |client| {
+        let options = AdminOptions::new();
+        let topic = ResourceSpecifier::Topic(TOPIC);
+        // All that differs from the broker's own: what is left out would be taken back.
+        let small = [AlterConfig::new(topic)
+            .set("max.message.bytes", "10000")
+            .set("message.timestamp.type", "LogAppendTime")];
+        let altered = client.alter_configs(&small, &options).await;
+        altered.unwrap()[0].as_ref().unwrap();
+        // It is in force when the broker says so.
+        let started = Instant::now();
+        loop {
+            let described = client.describe_configs([&topic], &options).await.unwrap();
+            let resource = described[0].as_ref().unwrap();
+            let limit = resource.get("max.message.bytes").unwrap();
+            if limit.value.as_deref() == Some("10000") {
+                return;
+            }
+            assert!(started.elapsed() < BOUND, "{limit:?}");
+        }
+    });
+    a_refused_row_becomes_a_tombstone(&cluster.open(), 20_000);
+}
+
+/// What the loop says of gaps while a clock runs from minute to minute.
+#[test]
+fn a_gap_that_stays_is_told_once_and_ends() {
+    let files = Files(tempfile::tempdir().unwrap());
+    let stream = files.open();
+    send(
+        &stream,
+        &[record(3, 1), record(3, 4), record(3, 5), record(4, 1)],
+    );
+    let mut memory = Memory::default();
+    let (minute, oldest, told, ended) = (
+        Cell::new(0_u64),
+        Cell::new(0),
+        Cell::new(Vec::new()),
+        Cell::new(false),
+    );
+    run(
+        &mut *stream.receiver(TOPIC, "group", "member").unwrap(),
+        None,
+        &mut memory,
+        &Options {
+            idle_wait: Duration::ZERO,
+            ..Options::default()
+        },
+        &|| minute.get() * 60_000,
+        &|| {
+            if minute.get() == 15 {
+                send(&stream, &[record(3, 2), record(3, 3), record(3, 4)]);
+            }
+            if minute.get() == 30 {
+                assert!(oldest.get() > 0, "5 is missing still");
+                send(&stream, &[record(3, 5)]);
+            }
+            ended.get() || minute.get() > 1000
+        },
+        &mut |progress| match progress {
+            Progress::Gaps { oldest_ms } => {
+                if *oldest_ms == 0 && oldest.get() > 0 {
+                    ended.set(true);
+                }
+                oldest.set(*oldest_ms);
+                minute.set(minute.get() + 1);
+            }
+            Progress::Overdue(gap) => {
+                let mut all = told.take();
+                all.push((minute.get(), *gap));
+                told.set(all);
+            }
+            _ => {}
+        },
+    )
+    .unwrap();
+    assert!(ended.get(), "{} min", oldest.get() / 60_000);
+    let told = told.take();
+    let gap = Overdue {
+        lane: 3,
+        stream: StreamId([7; 16]),
+        first: 2,
+        last: 4,
+    };
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].1, gap);
+    assert!((10..=13).contains(&told[0].0), "{told:?}");
+    assert_eq!(memory.folded.len(), 6);
 }
 
 #[test]

@@ -19,6 +19,9 @@ const UNDER_WAY_MAX: usize = 1 << 16;
 const UNDER_WAY_KIB_MAX: usize = 1 << 16;
 /// How long a message waits for company. The visitor has been answered already.
 const LINGER_MS: u32 = 20;
+/// How long a failed producer's report of the reason is waited for; it is usually there.
+const REPORT_MAX: Duration = Duration::from_millis(500);
+const REPORT_POLL: Duration = Duration::from_millis(10);
 /// How often a producer is attended to that nobody asks anything: more often than it has statistics to tell.
 const ATTEND_EVERY: Duration = Duration::from_secs(1);
 
@@ -136,14 +139,27 @@ fn attend(producer: &Weak<BaseProducer<Context>>) {
 
 impl KafkaSender {
     fn failure(&self) -> Option<Error> {
-        if let Some(error) = self.context.lock().failed.clone() {
-            return Some(Error::kafka("deliver a message", error));
+        if let Some(error) = self.reported() {
+            return Some(error);
         }
         if let Some(error) = self.context.seat.difference() {
             return Some(error);
         }
         let (code, reason) = self.producer.client().fatal_error()?;
+        // That no gap can be avoided is told before the report that says why: whether a record was refused for itself.
+        let until = Instant::now() + REPORT_MAX;
+        while Instant::now() < until {
+            self.producer.poll(REPORT_POLL);
+            if let Some(error) = self.reported() {
+                return Some(error);
+            }
+        }
         Some(Error::other(format!("kafka producer: {code}: {reason}")))
+    }
+
+    fn reported(&self) -> Option<Error> {
+        let failed = self.context.lock().failed.clone();
+        failed.map(|error| Error::kafka("deliver a message", error))
     }
 }
 
