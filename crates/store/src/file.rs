@@ -91,12 +91,16 @@ CREATE INDEX outbox_by_consumer ON outbox (consumer, id);
 ";
 
 /// What makes format 2 of format 1, in order. A new store is made the same way, so that both are alike.
-const UPGRADE: [&str; 2] = [
+const UPGRADE: [&str; 3] = [
     // Streams of which nothing but their end is kept.
     "CREATE TABLE ended (
         consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, stream BLOB NOT NULL,
         PRIMARY KEY (consumer, topic, partition, stream)
     ) STRICT, WITHOUT ROWID",
+    // The count of partitions that rows are for, each change with a version.
+    "CREATE TABLE partitions (
+        version INTEGER NOT NULL PRIMARY KEY, count INTEGER NOT NULL, in_force INTEGER NOT NULL
+    ) STRICT",
     // Events of the outbox that the stream refused for themselves, under the id their row had.
     "CREATE TABLE dead_letters (
         id INTEGER PRIMARY KEY,
