@@ -4,8 +4,11 @@ use std::cell::Cell;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use clicks::Clicks;
 use consumer::{Handler, Stored};
+use conversions::Conversions;
 use domain::Topic;
+use fraud::Fraud;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 use service::{Clock, Health, Shutdown};
 use stream::Stream;
@@ -30,6 +33,42 @@ pub(crate) struct Around {
     pub(crate) clock: Clock,
     pub(crate) records_max: usize,
 }
+
+/// What reads a topic: the process, the group (after the prefix), the name it keeps its place under in the store.
+pub(crate) struct Reader {
+    pub(crate) process: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) consumer: &'static str,
+    pub(crate) topic: Topic,
+}
+
+/// Every reader, in the order of the way an event takes.
+pub(crate) const READERS: [Reader; 4] = [
+    Reader {
+        process: "fraud",
+        group: "fraud",
+        consumer: Fraud::NAME,
+        topic: Topic::Clicks,
+    },
+    Reader {
+        process: "clicks",
+        group: "clicks",
+        consumer: Clicks::NAME,
+        topic: Topic::Clicks,
+    },
+    Reader {
+        process: "clicks",
+        group: "clicks-signals",
+        consumer: Clicks::NAME,
+        topic: Topic::FraudSignals,
+    },
+    Reader {
+        process: "conversions",
+        group: "conversions",
+        consumer: Conversions::NAME,
+        topic: Topic::Postbacks,
+    },
+];
 
 /// What consumers count.
 #[derive(Clone)]

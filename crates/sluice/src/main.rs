@@ -5,6 +5,7 @@ mod consumers;
 mod couriers;
 mod demo;
 mod follow;
+mod grow;
 mod kafka_metrics;
 mod live_line;
 mod replay;
@@ -45,7 +46,7 @@ enum Command {
     Fraud(up::Common),
     /// Serve reports.
     Reports(up::Common),
-    /// Make or check the topics on Kafka.
+    /// Make, check or grow the topics on Kafka.
     #[command(subcommand)]
     Topics(topics::Command),
     /// Work with a catalog.

@@ -1,4 +1,4 @@
-//! The topics of an installation, and the command that makes and checks them on a cluster.
+//! The topics of an installation, and the command that makes, checks and grows them on a cluster.
 
 use std::path::PathBuf;
 
@@ -11,6 +11,7 @@ use stream::kafka::{self, Cleanup, KindNames};
 use stream::{Embedded, Kafka, Stream};
 
 use crate::commands::{print, refuse};
+use crate::grow;
 use crate::settings::Settings;
 
 /// How long clicks, postbacks and labels are kept: a quarter's payout run can be done again from them.
@@ -32,6 +33,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         cluster: Cluster,
     },
+    /// Give every topic more partitions, once everything sent is folded and couriers and consumers are stopped.
+    Grow {
+        #[command(flatten)]
+        cluster: Cluster,
+        /// A whole multiple of the present count, 256 at most.
+        #[arg(long)]
+        partitions: u16,
+    },
 }
 
 /// Which cluster.
@@ -43,6 +52,9 @@ pub(crate) struct Cluster {
     /// Brokers, `HOST:PORT`, comma separated.
     #[arg(long)]
     kafka: Option<String>,
+    /// The data folder.
+    #[arg(long)]
+    data: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -51,6 +63,7 @@ impl Cluster {
         if let Some(brokers) = &self.kafka {
             settings.kafka.brokers.clone_from(brokers);
         }
+        settings.data = self.data.clone().unwrap_or(settings.data);
         Ok(settings)
     }
 }
@@ -81,16 +94,33 @@ pub(crate) fn run(command: &Command) -> Result<(), Refusal> {
                 };
                 print(&format!("{weight}: {difference}"))?;
             }
-            let serious = differences
-                .iter()
-                .filter(|difference| difference.stops)
-                .count();
+            let of_store = store_difference(&settings)?;
+            if let Some(difference) = &of_store {
+                print(&format!("differs: {difference}"))?;
+            }
+            let stopping = differences.iter().filter(|difference| difference.stops);
+            let serious = stopping.count() + usize::from(of_store.is_some());
             if serious > 0 {
                 return Err(refuse(format!("{serious} differences, listed above")));
             }
             print("topics are as they should be")
         }
+        Command::Grow {
+            cluster,
+            partitions,
+        } => grow::run(&cluster.load()?, *partitions),
     }
+}
+
+/// Why the store of this machine, where there is one, is not for the topics as they are set.
+fn store_difference(settings: &Settings) -> Result<Option<String>, Refusal> {
+    let view = match store::View::open(&settings.data.join("store.sqlite")) {
+        Ok(view) => view,
+        Err(error) if error.is_missing() => return Ok(None),
+        Err(error) => return Err(refuse(error)),
+    };
+    let found = view.partitions().map_err(refuse)?;
+    Ok(found.and_then(|found| found.difference(settings.stream.partitions)))
 }
 
 /// The stream the settings name. A cluster is not asked for anything yet: it may be away.
@@ -112,7 +142,7 @@ const KINDS: KindNames = KindNames {
     number: |name| Kind::from_name(name).map(|kind| kind as u16),
 };
 
-fn described(settings: &Settings) -> Vec<kafka::Topic> {
+pub(crate) fn described(settings: &Settings) -> Vec<kafka::Topic> {
     let described = Topic::ALL.map(|topic| kafka::Topic {
         name: format!("{}.{}", settings.stream.prefix, topic.name()),
         partitions: settings.stream.partitions,

@@ -210,6 +210,9 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
             records_max: settings.stream.batch_records_max,
         };
         let store = Store::open(&data.join("store.sqlite")).map_err(refuse)?;
+        store
+            .keep_partitions(settings.stream.partitions)
+            .map_err(refuse)?;
         for part in folds.into_iter().filter(|part| has(*part)) {
             line.start_fold(part, &around, &store, &versions, settings)?;
         }

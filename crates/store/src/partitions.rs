@@ -37,27 +37,24 @@ impl Partitions {
 }
 
 impl Store {
-    /// Makes sure that rows are for this count before a consumer runs; a new store is for it from now on. A growth that was
-    /// planned and never reached the cluster is given up: whoever calls this has found the cluster's topics to be of `count`.
+    /// Makes sure that rows are for this count before a consumer runs; a new store is for it from now on. A plan to grow stays
+    /// one: where topics have grown already, consumers stand still at them.
     ///
     /// # Errors
     ///
     /// Rows are for another count, or the store cannot be changed.
     pub fn keep_partitions(&self, count: u16) -> Result<()> {
-        self.batch(|batch| {
-            let Some(found) = batch.partitions()? else {
+        self.batch(|batch| match batch.partitions()? {
+            Some(found) if found.count != count => {
+                Err(Error::other(found.difference(count).unwrap_or_default()))
+            }
+            Some(_) => Ok(()),
+            None => {
                 batch
                     .connection()
                     .execute("INSERT INTO partitions VALUES (1, ?1, 1)", (count,))?;
-                return Ok(());
-            };
-            if found.count != count {
-                return Err(Error::other(found.difference(count).unwrap_or_default()));
+                Ok(())
             }
-            batch
-                .connection()
-                .execute("DELETE FROM partitions WHERE in_force = 0", ())?;
-            Ok(())
         })
     }
 }

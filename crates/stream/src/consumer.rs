@@ -277,9 +277,13 @@ pub fn run<F: Fold>(
                     .prove(&mut batch, receiver.topic())
                     .map_err(Error::Stream)?;
             }
+            let misplaced = end_at_misplaced(&mut batch, receiver.topic(), receiver.partitions());
             if !batch.records.is_empty() {
                 let progress = fold_batch(fold, &batch, place, now_ms()).map_err(Error::Fold)?;
                 observe(&progress);
+            }
+            if let Some(error) = misplaced {
+                return Err(Error::Stream(error));
             }
             batches_since_tick += 1;
             busy = true;
@@ -348,6 +352,22 @@ impl Place {
         self.proven = true;
         Ok(())
     }
+}
+
+/// Ends a batch before the first record that is not in its lane's partition, and says why: it was sent with another count of
+/// partitions, before or beside a growth, and what is kept of its lane is elsewhere. To judge it here would lose it, or count
+/// it twice.
+fn end_at_misplaced(batch: &mut Batch, topic: &str, count: u16) -> Option<crate::Error> {
+    let place = |lane: u8| u16::from(lane) % count;
+    let at = batch
+        .records
+        .iter()
+        .position(|(_, record)| place(record.lane) != batch.partition)?;
+    let (offset, record) = &batch.records[at];
+    let error = crate::Error::misplaced(topic, batch.partition, *offset, record.lane);
+    batch.next = *offset;
+    batch.records.truncate(at);
+    Some(error)
 }
 
 fn fold_batch<F: Fold>(
@@ -574,5 +594,46 @@ impl<'a, 'b> Outbox<'a, 'b> {
         self.acknowledged = 0;
         self.more = true;
         self.paused_since = Some(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StreamId;
+
+    #[test]
+    fn a_batch_ends_before_a_record_of_another_partition() {
+        let batch = |lanes: &[u8]| Batch {
+            partition: 1,
+            first: 10,
+            next: 10 + lanes.len() as u64,
+            records: (10..)
+                .zip(lanes)
+                .map(|(offset, lane)| (offset, Record::tombstone(StreamId([1; 16]), *lane, 1, 1)))
+                .collect(),
+        };
+        for (lanes, left, said) in [
+            (&[1, 5, 9][..], 3, None),
+            (
+                &[1, 5, 3, 1],
+                2,
+                Some("offset 12 of topic t, partition 1 is of lane 3"),
+            ),
+            (
+                &[2, 1],
+                0,
+                Some("offset 10 of topic t, partition 1 is of lane 2"),
+            ),
+        ] {
+            let mut ended = batch(lanes);
+            let error = end_at_misplaced(&mut ended, "t", 4).map(|error| error.to_string());
+            assert_eq!(ended.records.len(), left);
+            assert_eq!(ended.next, 10 + left as u64);
+            match said {
+                None => assert_eq!(error, None),
+                Some(said) => assert!(error.is_some_and(|error| error.starts_with(said))),
+            }
+        }
     }
 }

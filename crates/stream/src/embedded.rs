@@ -379,9 +379,6 @@ impl EmbeddedReceiver {
             }
             let record = Record::decode(&entry.payload)
                 .ok_or_else(|| Error::undecodable(name, number, entry.ordinal))?;
-            if usize::from(record.lane) % self.topic.partitions.len() != usize::from(number) {
-                return Err(Error::misplaced(name, number, entry.ordinal, record.lane));
-            }
             tail.next = entry.ordinal + 1;
             records.push((entry.ordinal, record));
         }

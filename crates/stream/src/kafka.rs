@@ -8,6 +8,7 @@
 //! reports never come once a producer has failed, and messages that expire are overtaken by younger ones. So senders never
 //! let messages expire, trust reports alone, and end at the first failure; whoever sends makes a new one.
 
+mod admin;
 mod headers;
 mod receiver;
 mod sender;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 
 use crate::{Error, Receiver, Result, Sender};
 
+pub use admin::Admin;
 pub use headers::KindNames;
 pub use statistics::{Client, Statistics};
 pub use topics::{Cleanup, Difference, Partition, Topic};
@@ -223,15 +225,6 @@ impl std::fmt::Debug for Kafka {
 /// The settings are incomplete or no broker answers.
 pub fn check_topics(settings: &Settings, topics: &[Topic]) -> Result<Vec<Difference>> {
     topics::check(&config(settings)?, topics, ANSWER_MAX)
-}
-
-/// A topic's partitions as the cluster has them, in their order; none where there is no such topic.
-///
-/// # Errors
-/// The settings are incomplete or no broker answers.
-pub fn partitions(settings: &Settings, topic: &str) -> Result<Vec<Partition>> {
-    let mut existing = topics::existing(&topics::client(&config(settings)?)?, ANSWER_MAX)?;
-    Ok(existing.remove(topic).unwrap_or_default())
 }
 
 /// Makes the topics that are missing, and says which; those that are there are left as they are.

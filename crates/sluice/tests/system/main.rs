@@ -14,6 +14,7 @@ mod catalog_changes;
 mod edge_alone;
 mod folded_again;
 mod foreign_reader;
+mod grown;
 mod kafka_away;
 mod killed;
 mod replayed;

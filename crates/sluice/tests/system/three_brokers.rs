@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use stream::kafka::{Partition, Settings, partitions};
+use stream::kafka::{Admin, Partition, Settings};
 use testkit::{Running, System, bin, kafka, wait};
 
 use crate::{BOUND, ledger};
@@ -22,7 +22,8 @@ fn first(address: &str) -> Partition {
         brokers: address.to_owned(),
         ..Settings::default()
     };
-    let found = partitions(&settings, "sluice.clicks").unwrap_or_default();
+    let found = Admin::connect(&settings).and_then(|admin| admin.partitions("sluice.clicks"));
+    let found = found.unwrap_or_default();
     found.into_iter().next().unwrap_or(Partition {
         leader: None,
         replicas: Vec::new(),

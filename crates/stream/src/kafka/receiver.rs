@@ -165,11 +165,6 @@ impl KafkaReceiver {
             };
             let record = headers::decode(&message, &self.inner.kinds)
                 .ok_or_else(|| Error::undecodable(&self.topic.name, partition, offset))?;
-            // By the receiver's rule its number would be early or a repeat for ever.
-            if u16::from(record.lane) % self.topic.partitions != partition {
-                let (topic, lane) = (&self.topic.name, record.lane);
-                return Err(Error::misplaced(topic, partition, offset, lane));
-            }
             self.read
                 .entry(partition)
                 .or_default()
