@@ -85,18 +85,24 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Puts the plan in force: what is kept of each lane goes to the lane's new partition. Offsets stay: they are those of
-    /// partitions, and a new partition begins at 0. Rollups and orders stay under the partition they were counted from:
-    /// sums are over all of them.
+    /// Puts the plan in force: what is kept of each lane goes on in the lane's new partition. In the old one it stays as it
+    /// was, for the records that lie there. Offsets stay: they are those of partitions, and a new partition begins at 0.
+    /// Rollups and orders stay under the partition they were counted from: sums are over all of them.
     ///
     /// # Errors
     ///
     /// When the store cannot be written, or nothing is planned.
     pub fn grow_partitions(&mut self) -> Result<Partitions> {
-        let planned = self.partitions()?.and_then(|found| found.planned);
-        let count = planned.ok_or(Error::new(Kind::Damaged("no plan to grow")))?;
-        self.connection()
-            .execute("UPDATE highs SET partition = lane % ?1", (count,))?;
+        let found = self.partitions()?;
+        let (before, after) = found
+            .and_then(|found| Some((found.count, found.planned?)))
+            .ok_or(Error::new(Kind::Damaged("no plan to grow")))?;
+        self.connection().execute(
+            "INSERT OR REPLACE INTO highs
+             SELECT consumer, topic, lane % ?2, lane, stream, n, time_ms FROM highs
+             WHERE partition = lane % ?1 AND lane % ?2 <> partition",
+            (before, after),
+        )?;
         self.connection()
             .execute("UPDATE partitions SET in_force = 1", ())?;
         let grown = self.partitions()?;
@@ -214,7 +220,9 @@ mod tests {
                 .batch(|batch| batch.position("clicks", 1, partition))
                 .unwrap();
             assert_eq!(position.offset, if partition == 1 { 99 } else { 0 });
-            let lanes = (0..=255_u8).filter(|lane| u16::from(*lane) % 8 == partition);
+            // What the first two have of lanes that moved on stays as it was.
+            let count = if partition < 2 { 2 } else { 8 };
+            let lanes = (0..=255_u8).filter(|lane| u16::from(*lane) % count == partition);
             let expected: Vec<High> = lanes.map(|lane| high(lane, 10 + u64::from(lane))).collect();
             assert_eq!(position.highs, expected);
         }
