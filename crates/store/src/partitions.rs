@@ -103,6 +103,12 @@ impl Batch<'_> {
              WHERE partition = lane % ?1 AND lane % ?2 <> partition",
             (before, after),
         )?;
+        for partition in before..after {
+            self.connection().execute(
+                "INSERT OR IGNORE INTO ended SELECT consumer, topic, ?1, stream FROM ended WHERE partition = ?2",
+                (partition, partition % before),
+            )?;
+        }
         self.connection()
             .execute("UPDATE partitions SET in_force = 1", ())?;
         let grown = self.partitions()?;
@@ -182,6 +188,7 @@ mod tests {
                     let partition = u16::from(lane) % 2;
                     batch.set_high("clicks", 1, partition, &high(lane, 10 + u64::from(lane)))?;
                 }
+                batch.end_stream("clicks", 1, 1, [2; 16])?;
                 batch.move_offset("clicks", 1, 1, 0, 99)
             })
             .unwrap();
@@ -225,6 +232,12 @@ mod tests {
             let lanes = (0..=255_u8).filter(|lane| u16::from(*lane) % count == partition);
             let expected: Vec<High> = lanes.map(|lane| high(lane, 10 + u64::from(lane))).collect();
             assert_eq!(position.highs, expected);
+            let ended = if partition % 2 == 1 {
+                vec![[2; 16]]
+            } else {
+                vec![]
+            };
+            assert_eq!(position.ended, ended);
         }
     }
 }
