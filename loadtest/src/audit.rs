@@ -12,6 +12,7 @@ mod cluster;
 mod faults;
 mod verdict;
 
+mod books;
 mod stored;
 mod streamed;
 
@@ -173,6 +174,7 @@ fn audit(
     }
     let found = wait::holds_within(QUIET_MAX, || {
         cluster.keep_alive();
+        cluster.check_books();
         verdict::is_quiet(cluster)
     });
     if !found {

@@ -81,6 +81,8 @@ pub(crate) struct Answers {
     pub(crate) clicks: BTreeMap<String, u16>,
     /// The last status of every answered postback by its order.
     pub(crate) postbacks: BTreeMap<String, u16>,
+    /// Postbacks that were asked to come again (503), each time.
+    pub(crate) postbacks_again: u64,
     /// Clicks that were sent and not answered.
     pub(crate) clicks_unanswered: Vec<String>,
     /// Postbacks that were sent and never answered, not even when sent again.
@@ -118,6 +120,7 @@ fn parse(answered: &str, unanswered: &str) -> Result<Answers, String> {
             .parse()
             .map_err(|_| format!("line {}: the status is not a number", index + 1))?;
         if first == "postback" {
+            answers.postbacks_again += u64::from(status == 503);
             answers.postbacks.insert(second.to_owned(), status);
         } else if answers.clicks.insert(first.to_owned(), status).is_some() {
             return Err(format!("line {}: {first} was answered twice", index + 1));
@@ -147,6 +150,7 @@ mod tests {
         ledger.click_unanswered("r2").unwrap();
         ledger.click("r2.2", None, 404).unwrap();
         ledger.postback_unanswered("r1").unwrap();
+        ledger.postback("r1", 503).unwrap();
         ledger.postback("r1", 200).unwrap();
         ledger.postback_unanswered("r9").unwrap();
 
@@ -156,6 +160,7 @@ mod tests {
             BTreeMap::from([("r1".into(), 302), ("r2.2".into(), 404)])
         );
         assert_eq!(answers.postbacks, BTreeMap::from([("r1".into(), 200)]));
+        assert_eq!(answers.postbacks_again, 1);
         assert_eq!(answers.clicks_unanswered, ["r2"]);
         assert_eq!(answers.postbacks_unanswered, ["r9"]);
 

@@ -230,6 +230,7 @@ mod tests {
     /// Rows 1 and 2 are channel 7 on app 1, row 3 is channel 8 on app 1; row 2's first try was never answered.
     fn ledger() -> (Vec<Click>, Answers) {
         let answers = Answers {
+            postbacks_again: 0,
             clicks: [("r1", 302), ("r2.2", 302), ("r3", 302)]
                 .map(|(ext, status)| (ext.to_owned(), status))
                 .into(),

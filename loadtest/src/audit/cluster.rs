@@ -9,6 +9,7 @@ use std::time::Duration;
 use testkit::kafka::Broker;
 use testkit::{Running, http, wait};
 
+use super::books::Books;
 use super::clock::WallClock;
 use super::mounts::Disks;
 use super::proxy::Proxy;
@@ -65,6 +66,7 @@ pub(super) struct Cluster {
     /// Changes between starts of the edge.
     pub(super) workers: u32,
     starts: u32,
+    pub(super) books: Books,
     /// Unmounted after the processes above are gone.
     disks: Option<Disks>,
 }
@@ -95,6 +97,7 @@ impl Cluster {
             running: Part::ALL.map(|part| (part, None)).into(),
             workers: 2,
             starts: 0,
+            books: Books::default(),
             disks: None,
         };
         // The keys, the demo catalog and the store come from a first start in one process.
@@ -196,6 +199,13 @@ impl Cluster {
         self.keep_up();
     }
 
+    /// Has the courier's ledger checked, where one runs.
+    pub(super) fn check_books(&mut self) {
+        if let Some(answer) = self.ask(Part::Courier, "/metrics") {
+            self.books.scrape(&answer.text());
+        }
+    }
+
     fn spawn(&mut self, part: Part) -> Running {
         self.starts += 1;
         let mut command = match part {
@@ -286,6 +296,13 @@ impl Cluster {
                     .of(part)
                     .map_or(String::new(), |running| running.stderr());
                 return Err(format!("{} ended with {status:?}: {said}", part.name()));
+            }
+            if part == Part::Edge {
+                // The books are closed when what edges said last is delivered.
+                wait::holds_within(BOUND, || {
+                    self.check_books();
+                    self.books.settled()
+                });
             }
         }
         Ok(())

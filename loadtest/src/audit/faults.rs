@@ -230,6 +230,7 @@ impl Fault {
         cluster.keep_up();
         wait::pass(self.then);
         cluster.keep_alive();
+        cluster.check_books();
         Ok(())
     }
 }

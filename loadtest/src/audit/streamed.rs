@@ -29,6 +29,8 @@ pub(super) struct Streamed {
     pub(super) conversions: BTreeMap<OrderKey, (u64, Vec<u8>)>,
     /// Which click was flagged for what, and under which identities that was said.
     pub(super) signals: BTreeMap<(ClickKey, u32), BTreeSet<Identity>>,
+    /// Distinct records of the topics that edges write, tombstones apart, and streams that have ended: what journals hold.
+    pub(super) recorded: u64,
     /// What must not be in topics.
     pub(super) wrong: Vec<String>,
 }
@@ -37,10 +39,21 @@ impl Streamed {
     pub(super) fn read(cluster: &Cluster) -> Result<Self, Box<dyn Error>> {
         let kafka = connect(cluster)?;
         let mut streamed = Self::default();
+        let mut ended = BTreeSet::new();
         for topic in domain::Topic::ALL {
             let name = topic.name();
             let records = read(&kafka, &format!("sluice.{name}"))?;
             streamed.wrong.extend(holes(name, &records));
+            if matches!(topic, domain::Topic::Clicks | domain::Topic::Postbacks) {
+                let whole = records
+                    .iter()
+                    .filter(|record| !record.is_tombstone() && record.kind != stream::END);
+                let identities: BTreeSet<Identity> = whole.map(identity).collect();
+                streamed.recorded += identities.len() as u64;
+                // The end of a stream is one record of its journal, and one of each of its lanes here.
+                let ends = records.iter().filter(|record| record.kind == stream::END);
+                ended.extend(ends.map(|record| record.origin));
+            }
             println!("topic {name}: {} records", records.len());
             let events = records
                 .iter()
@@ -49,11 +62,12 @@ impl Streamed {
                 streamed.take(name, record)?;
             }
         }
+        streamed.recorded += ended.len() as u64;
         Ok(streamed)
     }
 
     fn take(&mut self, topic: &str, record: &Record) -> Result<(), Box<dyn Error>> {
-        let identity = (record.origin, record.lane, record.n);
+        let identity = identity(record);
         match Kind::from_number(record.kind) {
             Some(Kind::Click) => {
                 let click = Click::decode(&*record.value)?;
@@ -95,6 +109,10 @@ impl Streamed {
         }
         Ok(())
     }
+}
+
+fn identity(record: &Record) -> Identity {
+    (record.origin, record.lane, record.n)
 }
 
 fn connect(cluster: &Cluster) -> Result<Kafka, stream::Error> {

@@ -23,7 +23,8 @@ const PRINTED_MAX: usize = 20;
 /// Whether the last click is in the report and nothing waits in any outbox. Asked again and again until it is so.
 pub(super) fn is_quiet(cluster: &mut Cluster) -> bool {
     wait::pass(Duration::from_secs(1));
-    Stored::read(cluster).is_ok_and(|stored| stored.clicks.contains_key(LAST))
+    cluster.books.settled()
+        && Stored::read(cluster).is_ok_and(|stored| stored.clicks.contains_key(LAST))
 }
 
 /// What went wrong.
@@ -53,6 +54,7 @@ pub(super) fn print(
     found.sales_are_conversions(&answers, &stored, &streamed);
     found.outboxes_agree(&stored, &streamed);
     found.report_agrees(cluster, &stored)?;
+    found.ledger_holds(cluster, &answers, &tokens, &streamed)?;
     found.wrong.extend(streamed.wrong);
 
     for text in found.wrong.iter().take(PRINTED_MAX) {
@@ -232,6 +234,48 @@ impl Found {
                 self.wrong(format!("flag {flag:?} was said {} times", identities.len()));
             }
         }
+    }
+
+    /// The books held in every scrape, and at the end they agree with the answers, the topics and the journals' files.
+    fn ledger_holds(
+        &mut self,
+        cluster: &Cluster,
+        answers: &Answers,
+        tokens: &BTreeMap<String, Token>,
+        streamed: &Streamed,
+    ) -> Result<(), Box<dyn Error>> {
+        let books = &cluster.books;
+        self.wrong.extend_from_slice(&books.wrong);
+        let [_, appended, unrecorded, _, dead, lost, waiting] = books.sums();
+        println!(
+            "ledger in {} scrapes: appended {appended} unrecorded {unrecorded} dead {dead} lost {lost} waiting {waiting}",
+            books.scrapes
+        );
+        if appended == 0 || dead + lost + waiting > 0 {
+            self.wrong("the ledger says that not everything is delivered".to_owned());
+        }
+        if appended != streamed.recorded {
+            self.wrong(format!(
+                "{appended} records were appended, the topics have {}",
+                streamed.recorded
+            ));
+        }
+        // What got no answer may have been recorded or not; a postback that was asked to come again, too.
+        let certain = (answers.clicks.len() - tokens.len()) as u64;
+        let in_doubt = answers.clicks_unanswered.len() as u64 + answers.postbacks_again;
+        if !(certain..=certain + in_doubt).contains(&unrecorded) {
+            self.wrong(format!(
+                "{certain} clicks got no token, {in_doubt} requests are in doubt, {unrecorded} are unrecorded"
+            ));
+        }
+        for journal in std::fs::read_dir(cluster.data().join("journal"))? {
+            let journal = journal?.path();
+            let journal = journal.to_str().ok_or("the folder's name is not text")?;
+            if let Err(said) = cluster.sluice(&["journal", "verify", journal]) {
+                self.wrong(format!("journal verify: {said}"));
+            }
+        }
+        Ok(())
     }
 
     /// The rollups have every click and every conversion.
