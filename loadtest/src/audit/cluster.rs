@@ -17,9 +17,16 @@ use super::proxy::Proxy;
 /// The demo catalog's redirect host.
 pub(super) const HOST: &str = "go.northpeak.example";
 
-pub(super) const PARTITIONS: u16 = 4;
+/// Of every topic, at first.
+const PARTITIONS: u16 = 4;
 
 const BOUND: Duration = Duration::from_secs(60);
+
+/// Stopped members leave their groups within half a minute.
+const GROW_MAX: Duration = Duration::from_secs(150);
+
+/// What consumers get to fold what couriers have sent.
+const FOLDING: Duration = Duration::from_secs(3);
 
 /// A process of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +72,8 @@ pub(super) struct Cluster {
     running: Vec<(Part, Option<Running>)>,
     /// Changes between starts of the edge.
     pub(super) workers: u32,
+    /// Of every topic, now.
+    pub(super) partitions: u16,
     starts: u32,
     pub(super) books: Books,
     /// Unmounted after the processes above are gone.
@@ -96,6 +105,7 @@ impl Cluster {
             clock: WallClock::make(folder)?,
             running: Part::ALL.map(|part| (part, None)).into(),
             workers: 2,
+            partitions: PARTITIONS,
             starts: 0,
             books: Books::default(),
             disks: None,
@@ -134,16 +144,17 @@ impl Cluster {
         self.folder.join("data")
     }
 
-    /// The answer of a command.
+    /// The answer of a command, or everything it said when it failed.
     pub(super) fn sluice(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new(self.bin.join("sluice"))
             .args(arguments)
             .output()
             .map_err(|error| format!("sluice does not start: {error}"))?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return Ok(said);
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Err(said + &String::from_utf8_lossy(&output.stderr))
     }
 
     /// Starts what does not run and waits until all of it is up.
@@ -212,10 +223,6 @@ impl Cluster {
             Part::Edge => {
                 let mut command = Command::new(self.bin.join("sluice-edge"));
                 command.args(["--edge", &self.edge.to_string()]);
-                let settings = self.folder.join("edge.toml");
-                let text = format!("[edge]\nworkers = {}\nring_bytes = 1048576\n", self.workers);
-                std::fs::write(&settings, text).expect("the audit's folder is writable");
-                command.arg("--settings").arg(settings);
                 command
             }
             _ => {
@@ -224,6 +231,13 @@ impl Cluster {
                 command
             }
         };
+        let settings = self.folder.join("sluice.toml");
+        let text = format!(
+            "[edge]\nworkers = {}\nring_bytes = 1048576\n[stream]\npartitions = {}\n",
+            self.workers, self.partitions
+        );
+        std::fs::write(&settings, text).expect("the audit's folder is writable");
+        command.arg("--settings").arg(settings);
         command
             .args(["--admin", "127.0.0.1:0", "--data"])
             .arg(self.data());
@@ -255,6 +269,49 @@ impl Cluster {
     /// The disks that can be filled.
     pub(super) fn disks(&self) -> Result<&Disks, &'static str> {
         self.disks.as_ref().ok_or("no disks of its own")
+    }
+
+    /// Gives every topic twice as many partitions: couriers stop, consumers fold what is there and stop, edges go on.
+    pub(super) fn grow(&mut self) -> Result<(), Box<dyn Error>> {
+        self.all_up()?;
+        let partitions = self.partitions * 2;
+        let data = self.data();
+        let data = data.to_str().ok_or("the folder's name is not text")?;
+        let mut said = String::new();
+        let grown = wait::holds_within(GROW_MAX, || {
+            // Before each further try, consumers fold what is still unfolded.
+            let consumers = [Part::Fraud, Part::Clicks, Part::Conversions];
+            if said.contains("stands at") || said.contains("is not sent yet") {
+                for part in consumers {
+                    let started = self.spawn(part);
+                    if let Some(running) = self.of(part) {
+                        *running = started;
+                    }
+                }
+                wait::pass(FOLDING);
+            }
+            for part in [Part::Courier].into_iter().chain(consumers) {
+                if let Some(running) = self.of(part) {
+                    running.terminate(BOUND);
+                }
+            }
+            let count = partitions.to_string();
+            let grow = ["topics", "grow", "--partitions", &count, "--data", data];
+            let cluster = ["--kafka", &self.brokers];
+            match self.sluice(&[&grow[..], &cluster].concat()) {
+                Ok(_) => true,
+                Err(why) => {
+                    said = why;
+                    wait::pass(Duration::from_secs(1));
+                    false
+                }
+            }
+        });
+        if !grown {
+            return Err(format!("topics do not grow: {said}").into());
+        }
+        self.partitions = partitions;
+        self.all_up()
     }
 
     /// How large a batch of clicks the broker takes; `None` is its own bound.

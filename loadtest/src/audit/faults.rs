@@ -49,6 +49,8 @@ enum What {
     Network(Network, Duration),
     /// The broker refuses what many clicks make together, and takes each of them.
     RefuseBatches,
+    /// Every topic gets twice as many partitions while edges go on.
+    Grow,
     /// The wall clock steps by this, then to as much on the other side, then back; each lasts so long.
     StepClock(i64, Duration),
 }
@@ -57,7 +59,7 @@ enum What {
 type Kind = (u32, fn(&mut fastrand::Rng) -> What);
 
 /// Kinds that can happen wherever a broker runs.
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     (8, |random| What::Kill(part(random))),
     (3, |random| What::Restart(part(random))),
     (4, |random| What::Pause(part(random), short(random))),
@@ -71,6 +73,8 @@ const KINDS: [Kind; 11] = [
         What::Network(Network::Silent, short(random) * 2)
     }),
     (1, |_| What::RefuseBatches),
+    // Once a run: it takes half a minute until the groups have forgotten their members.
+    (0, |_| What::Grow),
 ];
 
 /// Kinds that need disks of their own.
@@ -217,6 +221,7 @@ impl Fault {
                 cluster.network.set(Network::Open);
             }
             What::RefuseBatches => refuse_batches(cluster)?,
+            What::Grow => cluster.grow()?,
             What::StepClock(step, held) => {
                 for seconds in [step, -step, 0] {
                     if let Some(clock) = &cluster.clock {
@@ -322,6 +327,7 @@ impl fmt::Display for Fault {
             What::Fill(disk, Some(part)) => write!(f, "{disk} full, {} killed on it", part.name()),
             What::Network(Network::Silent, away) => write!(f, "broker unheard for {away:?}"),
             What::Network(_, away) => write!(f, "broker cut off for {away:?}"),
+            What::Grow => f.write_str("topics grown to twice the partitions"),
             What::RefuseBatches => f.write_str("batches refused by their size"),
             What::StepClock(step, held) => {
                 write!(

@@ -11,7 +11,7 @@ use stream::kafka::{Cleanup, KindNames, Settings, Topic};
 use stream::{Kafka, Record, StreamId};
 use testkit::wait;
 
-use super::cluster::{Cluster, PARTITIONS};
+use super::cluster::Cluster;
 use super::stored::{OrderKey, digest, order_key};
 
 const READ_MAX: Duration = Duration::from_secs(120);
@@ -122,7 +122,7 @@ fn connect(cluster: &Cluster) -> Result<Kafka, stream::Error> {
     };
     let topics = domain::Topic::ALL.map(|topic| Topic {
         name: format!("sluice.{}", topic.name()),
-        partitions: PARTITIONS,
+        partitions: cluster.partitions,
         cleanup: match topic {
             domain::Topic::Conversions => Cleanup::Never,
             _ => Cleanup::Days(100),
