@@ -10,6 +10,7 @@
 
 mod cluster;
 mod faults;
+pub(crate) mod outage;
 mod verdict;
 
 mod books;
@@ -28,6 +29,8 @@ use std::time::{Duration, Instant};
 use testkit::{Running, http, wait};
 
 use cluster::Cluster;
+
+use crate::place::{self, Place};
 
 /// How long the rest may take once the faults are over.
 const QUIET_MAX: Duration = Duration::from_secs(180);
@@ -75,30 +78,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     println!("seed {seed}");
     let own = std::env::current_exe()?;
-    let bin = match &arguments.bin {
-        Some(bin) => bin.clone(),
-        None => own
-            .parent()
-            .ok_or("this program lies nowhere")?
-            .to_path_buf(),
-    };
-    let jars =
-        testkit::kafka::jars().ok_or("Apache Kafka is not there: run cargo xtask kafka --fetch")?;
-    let (folder, temporary) = match &arguments.folder {
-        Some(folder) => (folder.clone(), None),
-        None => {
-            let temporary = tempfile::tempdir()?;
-            (temporary.path().to_path_buf(), Some(temporary))
-        }
-    };
-    let outcome = audit(arguments, seed, &folder, &bin, &own, &jars);
-    match (&outcome, temporary) {
-        (Ok(()), _) | (Err(_), None) => {}
-        (Err(_), Some(temporary)) => {
-            println!("evidence kept in {}", temporary.keep().display());
-        }
-    }
-    outcome
+    let bin = place::binaries(arguments.bin.as_deref())?;
+    let jars = place::jars()?;
+    let place = Place::new(arguments.folder.as_deref())?;
+    let outcome = audit(arguments, seed, &place.folder, &bin, &own, &jars);
+    place.leave(outcome)
 }
 
 fn audit(
@@ -109,7 +93,15 @@ fn audit(
     own: &Path,
     jars: &Path,
 ) -> Result<(), Box<dyn Error>> {
-    let cluster = &mut Cluster::start(folder, bin, jars, arguments.own_mounts)?;
+    let cluster = &mut Cluster::start(
+        folder,
+        bin,
+        jars,
+        cluster::With {
+            disks: arguments.own_mounts,
+            clock: true,
+        },
+    )?;
     if cluster.clock.is_none() {
         println!("not run here: a stepped clock (there is no libfaketime: install it)");
     }
@@ -161,6 +153,11 @@ fn audit(
         return Err(format!("the generator gave up: {}", generator.stderr()).into());
     }
     println!("{}", generator.stdout().trim_end());
+    finish(cluster, &ledger, arguments.faults)
+}
+
+/// Waits until everything is folded once the faults are over, ends the system and says what was found.
+fn finish(cluster: &mut Cluster, ledger: &Path, faults: u32) -> Result<(), Box<dyn Error>> {
     // A fresh click gets through.
     let agent = "Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0 last";
     let headers = [("Host", cluster::HOST), ("User-Agent", agent)];
@@ -180,5 +177,5 @@ fn audit(
     if !found {
         println!("not everything was folded within {QUIET_MAX:?}");
     }
-    verdict::print(cluster, &ledger, arguments.faults)
+    verdict::print(cluster, ledger, faults)
 }

@@ -66,22 +66,35 @@ pub(crate) struct Visit {
     pub(crate) sale: bool,
 }
 
+/// An answered click.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sample {
+    /// When it was due, since the run's start; when it was sent where there is no rate.
+    pub(crate) due_ms: u32,
+    /// From then to its answer.
+    pub(crate) took_us: u32,
+}
+
 /// What came of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// Clicks answered with a redirect.
-    redirected: u64,
+    pub(crate) redirected: u64,
     /// Clicks redirected without a token: the server could not record them.
-    unrecorded: u64,
+    pub(crate) unrecorded: u64,
     /// Clicks answered with anything else.
-    refused: u64,
+    pub(crate) refused: u64,
     /// Postbacks answered 200.
-    accepted: u64,
+    pub(crate) accepted: u64,
     /// Postbacks answered with anything else.
-    declined: u64,
+    pub(crate) declined: u64,
     /// Clicks sent whose connection broke before the answer.
     unanswered: u64,
-    latencies_us: Vec<u32>,
+    pub(crate) samples: Vec<Sample>,
+    /// From sending a postback for the first time to its 200.
+    pub(crate) postbacks_us: Vec<u32>,
+    /// Why it ended early.
+    pub(crate) broken: Option<io::Error>,
 }
 
 /// Makes `visits(0)`, `visits(1)`, … up to `count`, spread over the connections, and prints what came of it.
@@ -94,32 +107,11 @@ pub(crate) fn run(
         return Err(format!("--connections is 1 to {CONNECTIONS_MAX}").into());
     }
     let bar = progress(count);
-    let stop = AtomicBool::new(false);
     let started = Instant::now();
-    let outcomes: Vec<io::Result<Outcome>> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..run.connections)
-            .map(|first| {
-                let (bar, stop) = (&bar, &stop);
-                scope.spawn(move || {
-                    let done = lanes(run, first as u64, count, started, visits, stop, bar);
-                    // One connection that gives up ends them all: the run's numbers would mean nothing.
-                    if done.is_err() {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    done
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a connection's thread does not panic"))
-            .collect()
-    });
+    let mut total = drive(run, started, count, visits, &bar);
     bar.finish_and_clear();
-
-    let mut total = Outcome::default();
-    for outcome in outcomes {
-        total.add(outcome?);
+    if let Some(error) = total.broken.take() {
+        return Err(error.into());
     }
     total.print(started.elapsed());
     let unrecorded = if run.retry { 0 } else { total.unrecorded };
@@ -137,28 +129,64 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// Makes the visits of a run that began at `started`.
+pub(crate) fn drive(
+    run: &Run<'_>,
+    started: Instant,
+    count: u64,
+    visits: &(impl Fn(u64) -> Visit + Sync),
+    bar: &ProgressBar,
+) -> Outcome {
+    let stop = AtomicBool::new(false);
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..run.connections)
+            .map(|first| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let outcome = lanes(run, started, first as u64, count, visits, stop, bar);
+                    // One connection that gives up ends them all: the run's numbers would mean nothing.
+                    if outcome.broken.is_some() {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    outcome
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a connection's thread does not panic"))
+            .collect()
+    });
+    let mut total = Outcome::default();
+    for outcome in outcomes {
+        total.add(outcome);
+    }
+    total
+}
+
 /// A lane of clicks and, beside it, one of the sales that come of them.
 fn lanes(
     run: &Run<'_>,
+    started: Instant,
     first: u64,
     count: u64,
-    started: Instant,
     visits: &(impl Fn(u64) -> Visit + Sync),
     stop: &AtomicBool,
     bar: &ProgressBar,
-) -> io::Result<Outcome> {
+) -> Outcome {
     let (sales, sold) = mpsc::sync_channel(SALES_MAX);
     thread::scope(|scope| {
         let selling = scope.spawn(move || {
-            let mut lane = Lane::new(run, stop);
-            lane.sell(&sold).map(|()| lane.outcome)
+            let mut lane = Lane::new(run, started, stop);
+            lane.outcome.broken = lane.sell(&sold).err();
+            lane.outcome
         });
-        let mut lane = Lane::new(run, stop);
-        let clicked = lane.all(first, count, started, visits, &sales, bar);
+        let mut lane = Lane::new(run, started, stop);
+        lane.outcome.broken = lane.all(first, count, visits, &sales, bar).err();
         drop(sales);
         let sold = selling.join().expect("a sale's thread does not panic");
-        lane.outcome.add(sold?);
-        clicked.map(|()| lane.outcome)
+        lane.outcome.add(sold);
+        lane.outcome
     })
 }
 
@@ -177,15 +205,17 @@ fn progress(count: u64) -> ProgressBar {
 /// One connection and its work.
 struct Lane<'a> {
     run: &'a Run<'a>,
+    started: Instant,
     connection: Option<Connection>,
     outcome: Outcome,
     stop: &'a AtomicBool,
 }
 
 impl<'a> Lane<'a> {
-    fn new(run: &'a Run<'a>, stop: &'a AtomicBool) -> Self {
+    fn new(run: &'a Run<'a>, started: Instant, stop: &'a AtomicBool) -> Self {
         Self {
             run,
+            started,
             connection: None,
             outcome: Outcome::default(),
             stop,
@@ -196,7 +226,6 @@ impl<'a> Lane<'a> {
         &mut self,
         first: u64,
         count: u64,
-        started: Instant,
         visits: &impl Fn(u64) -> Visit,
         sales: &SyncSender<(String, String)>,
         bar: &ProgressBar,
@@ -208,7 +237,7 @@ impl<'a> Lane<'a> {
             }
             // At a given rate a click is due at its time and late from then on: a stalled server is not let off the
             // clicks it held up.
-            let due = self.due(index, started);
+            let due = self.due(index);
             let visit = visits(index);
             let answered = self.click(&visit, due)?;
             if let Some(sale) = answered
@@ -231,12 +260,12 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    fn due(&self, index: u64, started: Instant) -> Option<Instant> {
+    fn due(&self, index: u64) -> Option<Instant> {
         if self.run.rate == 0 {
             return None;
         }
         let nanos = u128::from(index) * 1_000_000_000 / u128::from(self.run.rate);
-        let due = started + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let due = self.started + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         wait::pass(due.saturating_duration_since(Instant::now()));
         Some(due)
     }
@@ -263,10 +292,12 @@ impl<'a> Lane<'a> {
                 Ok(response) => {
                     let token = redirected_token(&response, run.click_param);
                     run.ledger.click(&ext, token.as_deref(), response.status)?;
-                    let took = due.unwrap_or(sent).elapsed();
-                    self.outcome
-                        .latencies_us
-                        .push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+                    let due = due.unwrap_or(sent);
+                    let since_start = due.saturating_duration_since(self.started);
+                    self.outcome.samples.push(Sample {
+                        due_ms: u32::try_from(since_start.as_millis()).unwrap_or(u32::MAX),
+                        took_us: micros(due.elapsed()),
+                    });
                     return Ok(match token {
                         Some(token) => {
                             self.outcome.redirected += 1;
@@ -319,6 +350,7 @@ impl<'a> Lane<'a> {
                     run.ledger.postback(order, response.status)?;
                     if response.status == 200 {
                         self.outcome.accepted += 1;
+                        self.outcome.postbacks_us.push(micros(started.elapsed()));
                     } else {
                         self.outcome.declined += 1;
                     }
@@ -405,11 +437,14 @@ impl Outcome {
         self.accepted += other.accepted;
         self.declined += other.declined;
         self.unanswered += other.unanswered;
-        self.latencies_us.extend(other.latencies_us);
+        self.samples.extend(other.samples);
+        self.postbacks_us.extend(other.postbacks_us);
+        self.broken = self.broken.take().or(other.broken);
     }
 
-    fn print(&mut self, took: Duration) {
-        self.latencies_us.sort_unstable();
+    fn print(&self, took: Duration) {
+        let mut latencies_us: Vec<u32> = self.samples.iter().map(|sample| sample.took_us).collect();
+        latencies_us.sort_unstable();
         let seconds = took.as_secs_f64();
         let answered = self.redirected + self.unrecorded + self.refused;
         println!("clicks answered    {answered}");
@@ -421,20 +456,18 @@ impl Outcome {
         println!("  otherwise        {}", self.declined);
         println!("seconds            {seconds:.1}");
         println!("clicks per second  {:.0}", answered as f64 / seconds);
-        println!(
-            "latency p50 ms     {:.3}",
-            quantile_ms(&self.latencies_us, 50)
-        );
-        println!(
-            "latency p99 ms     {:.3}",
-            quantile_ms(&self.latencies_us, 99)
-        );
+        println!("latency p50 ms     {:.3}", quantile_ms(&latencies_us, 500));
+        println!("latency p99 ms     {:.3}", quantile_ms(&latencies_us, 990));
     }
 }
 
-/// The smallest value that `percent` of the sorted values do not exceed, in milliseconds.
-fn quantile_ms(sorted_us: &[u32], percent: usize) -> f64 {
-    let rank = (sorted_us.len() * percent).div_ceil(100).max(1);
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// The smallest value that so many thousandths of the sorted values do not exceed, in milliseconds.
+pub(crate) fn quantile_ms(sorted_us: &[u32], thousandths: usize) -> f64 {
+    let rank = (sorted_us.len() * thousandths).div_ceil(1000).max(1);
     f64::from(sorted_us.get(rank - 1).copied().unwrap_or_default()) / 1000.0
 }
 
@@ -464,10 +497,10 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_were_seen() {
         let values: Vec<u32> = (1..=1000).map(|n| n * 1000).collect();
-        assert_eq!(quantile_ms(&values, 50), 500.0);
-        assert_eq!(quantile_ms(&values, 99), 990.0);
-        assert_eq!(quantile_ms(&values[..1], 99), 1.0);
-        assert_eq!(quantile_ms(&[], 50), 0.0);
+        assert_eq!(quantile_ms(&values, 500), 500.0);
+        assert_eq!(quantile_ms(&values, 990), 990.0);
+        assert_eq!(quantile_ms(&values[..1], 999), 1.0);
+        assert_eq!(quantile_ms(&[], 500), 0.0);
     }
 
     #[test]

@@ -94,7 +94,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         until: arguments.until.as_deref(),
     };
     drive::run(&run, arguments.clicks, &|index| {
-        visit(run_id, index, &targets, arguments)
+        let (sold, chars) = (arguments.postback_every, arguments.sub_chars);
+        visit(run_id, index, &targets, sold, chars)
     })
 }
 
@@ -124,15 +125,21 @@ fn targets(arguments: &Arguments) -> Result<Vec<String>, String> {
     Ok(targets)
 }
 
-fn visit(run_id: u32, index: u64, targets: &[String], arguments: &Arguments) -> Visit {
+pub(crate) fn visit(
+    run_id: u32,
+    index: u64,
+    targets: &[String],
+    postback_every: Option<u64>,
+    sub_chars: usize,
+) -> Visit {
     // A fixed stride walks over all visitors before one comes again, out of order as in life.
     let visitor = u32::try_from((index * 7919) % VISITORS).expect("below a million");
     let visitor_bits = u64::from(visitor);
     let target = usize::try_from(index % targets.len() as u64).expect("below a length");
     let ext = format!("g{run_id:08x}-{index}");
     let mut target = targets[target].clone();
-    if arguments.sub_chars > 0 {
-        let [one, two, three] = subs(&ext, arguments.sub_chars);
+    if sub_chars > 0 {
+        let [one, two, three] = subs(&ext, sub_chars);
         let before = target.len() - "ext=".len();
         target.insert_str(before, &format!("sub1={one}&sub2={two}&sub3={three}&"));
     }
@@ -144,35 +151,19 @@ fn visit(run_id: u32, index: u64, targets: &[String], arguments: &Arguments) -> 
             u32::try_from(visitor_bits % DEVICES).expect("a small constant"),
             u32::try_from(visitor_bits % SYSTEMS).expect("a small constant"),
         ),
-        sale: arguments
-            .postback_every
-            .is_some_and(|every| index.is_multiple_of(every)),
+        sale: postback_every.is_some_and(|every| index.is_multiple_of(every)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
-    fn arguments(more: &str) -> Arguments {
-        let line = format!("generate --host h --links a,b --clicks 2 --ledger l {more}");
-        Line::parse_from(line.split_whitespace()).arguments
-    }
 
     #[test]
     fn visits_have_ids_of_their_own_and_take_turns() {
         let targets = ["/a?ext=".to_owned(), "/b?ext=".to_owned()];
-        let arguments = arguments("--secret-file s --postback-every 2");
-        let first = visit(0xab, 0, &targets, &arguments);
-        let second = visit(0xab, 1, &targets, &arguments);
+        let first = visit(0xab, 0, &targets, Some(2), 0);
+        let second = visit(0xab, 1, &targets, Some(2), 0);
         assert_eq!(
             (first.ext.as_str(), second.ext.as_str()),
             ("g000000ab-0", "g000000ab-1")
@@ -188,7 +179,7 @@ mod tests {
     #[test]
     fn sub_ids_are_the_clicks_own_and_come_before_its_id() {
         let targets = ["/a?ext=".to_owned()];
-        let visit = visit(0xab, 0, &targets, &arguments("--sub-chars 4"));
+        let visit = visit(0xab, 0, &targets, None, 4);
         let [one, two, three] = subs("g000000ab-0", 4);
         assert_eq!(
             visit.target,

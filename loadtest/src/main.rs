@@ -11,12 +11,19 @@
 mod audit;
 mod catalog;
 mod generate;
+mod power_cut;
 mod replay;
 mod replay_check;
 
 mod clicks_file;
 mod drive;
+mod index;
 mod ledger;
+mod load;
+mod place;
+mod plot;
+mod scrape;
+mod spread;
 mod visitor;
 
 use std::error::Error;
@@ -43,6 +50,10 @@ enum Command {
     ReplayCheck(replay_check::Arguments),
     /// Kill, pause and restart every process of a whole system on Kafka under load, then look for every answered click
     Audit(audit::Arguments),
+    /// Stop the broker for minutes under load, and measure what visitors notice of it
+    Outage(audit::outage::Arguments),
+    /// Cut the power of the disk under a whole system, again and again (root, Linux)
+    PowerCut(power_cut::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +63,8 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::ReplayCheck(arguments) => replay_check::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::Outage(arguments) => audit::outage::run(&arguments),
+        Command::PowerCut(arguments) => power_cut::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -80,13 +80,21 @@ pub(super) struct Cluster {
     disks: Option<Disks>,
 }
 
+/// What the system runs on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct With {
+    /// Disks of its own that can be filled.
+    pub(super) disks: bool,
+    /// A clock that can be made to step, where the machine has what it takes.
+    pub(super) clock: bool,
+}
+
 impl Cluster {
-    /// With disks of its own, or on the audit's where `own_disks` is false.
     pub(super) fn start(
         folder: &Path,
         bin: &Path,
         jars: &Path,
-        own_disks: bool,
+        with: With,
     ) -> Result<Self, Box<dyn Error>> {
         let proxy = testkit::lasting_address();
         let advertised = format!("PLAINTEXT://{proxy}");
@@ -102,7 +110,11 @@ impl Cluster {
             broker,
             brokers: proxy.to_string(),
             network,
-            clock: WallClock::make(folder)?,
+            clock: if with.clock {
+                WallClock::make(folder)?
+            } else {
+                None
+            },
             running: Part::ALL.map(|part| (part, None)).into(),
             workers: 2,
             partitions: PARTITIONS,
@@ -124,7 +136,7 @@ impl Cluster {
         first
             .terminate(BOUND)
             .ok_or("the first start does not end")?;
-        if own_disks {
+        if with.disks {
             cluster.disks = Some(Disks::make(folder.join("disks"), &cluster.data())?);
         }
         let made = cluster.sluice(&[

@@ -1,0 +1,36 @@
+//! The click index of a store, as `sluice dump-store` prints it.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use domain::ClickKey;
+use domain::event::Click;
+use prost::Message;
+
+/// The keys under each click's own id (`ext`).
+pub(crate) fn parse(dump: &str) -> Result<BTreeMap<String, Vec<ClickKey>>, Box<dyn Error>> {
+    let mut index: BTreeMap<String, Vec<ClickKey>> = BTreeMap::new();
+    for line in dump.lines() {
+        // clicks_20261120 x'<key>' x'<facts>'
+        let blobs: Vec<&str> = line.split('\'').collect();
+        if !line.starts_with("clicks_") || blobs.len() < 4 {
+            continue;
+        }
+        let key: [u8; 16] = bytes(blobs[1])
+            .try_into()
+            .map_err(|_| "a key is not 16 bytes")?;
+        let click = Click::decode(&*bytes(blobs[3]))?;
+        index
+            .entry(click.ext)
+            .or_default()
+            .push(ClickKey::from_bytes(key));
+    }
+    Ok(index)
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = hex.as_bytes().chunks_exact(2);
+    digits
+        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}
