@@ -10,6 +10,7 @@
 
 mod audit;
 mod catalog;
+mod courier;
 mod generate;
 mod power_cut;
 mod replay;
@@ -52,6 +53,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Stop the broker for minutes under load, and measure what visitors notice of it
     Outage(audit::outage::Arguments),
+    /// Measure what a courier costs against a bare producer loop that sends the same bytes
+    Courier(courier::Arguments),
     /// Cut the power of the disk under a whole system, again and again (root, Linux)
     PowerCut(power_cut::Arguments),
 }
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::ReplayCheck(arguments) => replay_check::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Outage(arguments) => audit::outage::run(&arguments),
+        Command::Courier(arguments) => courier::run(&arguments),
         Command::PowerCut(arguments) => power_cut::run(&arguments),
     };
     match done {
