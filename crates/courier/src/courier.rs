@@ -592,6 +592,7 @@ fn passed(entry: &Entry, outcome: Outcome) -> Planned {
         step: Step {
             stream: entry.stream,
             sequence: entry.sequence,
+            ordinal: entry.ordinal,
             next: entry.next,
             outcome,
         },

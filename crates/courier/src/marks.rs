@@ -1,9 +1,9 @@
 //! How far a courier is with its topic: a place in the journal, the last number of every lane there, and the totals.
 //!
 //! The cursor's value, version 2: version (1 byte), file (8, big-endian), offset (8), stream (16), then LEB128 varints:
-//! sequence, delivered, lost, dead by reason, and the last numbers of 256 lanes.
+//! passed, delivered, lost, dead by reason, and the last numbers of 256 lanes.
 //!
-//! Version 1 was of both topics at once: no sequence, a number that is not used any more before the lanes, and 256 lanes of
+//! Version 1 was of both topics at once: no passed, a number that is not used any more before the lanes, and 256 lanes of
 //! clicks before 256 of postbacks.
 
 use domain::Topic;
@@ -22,7 +22,7 @@ const VERSION: u8 = 2;
 pub(crate) struct Totals {
     /// Records the stream acknowledged.
     pub(crate) delivered: u64,
-    /// Records of any topic that are not in the journal: their sequences are.
+    /// Records of any topic that are not in the journal, though others have numbers behind theirs.
     pub(crate) lost: u64,
     /// Records in the dead-letter file, by reason.
     pub(crate) dead: [u64; Reason::ALL.len()],
@@ -32,8 +32,8 @@ pub(crate) struct Totals {
 pub(crate) struct Marks {
     pub(crate) position: Position,
     stream: StreamId,
-    /// Of the last record passed, whatever its topic; 0 where that is not known.
-    sequence: u64,
+    /// The ordinal after the last record passed, whatever its topic; 0 where that is not known.
+    passed: u64,
     last: Vec<u64>,
     pub(crate) totals: Totals,
 }
@@ -43,6 +43,7 @@ pub(crate) struct Marks {
 pub(crate) struct Step {
     pub(crate) stream: StreamId,
     pub(crate) sequence: u64,
+    pub(crate) ordinal: u64,
     pub(crate) next: Position,
     pub(crate) outcome: Outcome,
 }
@@ -72,7 +73,7 @@ impl Default for Marks {
         Self {
             position: Position::default(),
             stream: StreamId([0; 16]),
-            sequence: 0,
+            passed: 0,
             last: vec![0; LANES],
             totals: Totals::default(),
         }
@@ -100,18 +101,17 @@ impl Marks {
 
     pub(crate) fn advance(&mut self, step: &Step) {
         if step.stream != self.stream {
-            // Where this courier began, it was not there to lose what came before.
-            let begins = self.stream == StreamId([0; 16]);
-            self.sequence = if begins { step.sequence - 1 } else { 0 };
             self.stream = step.stream;
             self.last.fill(0);
-        } else if self.sequence == 0 {
-            self.sequence = step.sequence - 1;
         }
-        self.totals.lost += step.sequence.saturating_sub(self.sequence + 1);
+        if self.passed == 0 {
+            // Where this courier began, it was not there to lose what came before.
+            self.passed = step.ordinal;
+        }
+        self.totals.lost += step.ordinal.saturating_sub(self.passed);
         // After a power cut the journal may hold again what was passed before it.
-        let new = step.sequence > self.sequence;
-        self.sequence = self.sequence.max(step.sequence);
+        let new = step.ordinal >= self.passed;
+        self.passed = self.passed.max(step.ordinal + 1);
         self.position = step.next;
         match step.outcome {
             Outcome::Record { lane, n } => {
@@ -135,7 +135,7 @@ impl Marks {
             lost,
             dead,
         } = self.totals;
-        let head = [self.sequence, delivered, lost];
+        let head = [self.passed, delivered, lost];
         for &number in head.iter().chain(&dead).chain(&self.last) {
             prost::encoding::encode_varint(number, &mut bytes);
         }
@@ -167,7 +167,7 @@ impl Marks {
         let mut number =
             || prost::encoding::decode_varint(&mut rest).map_err(|_| Unreadable::Damaged);
         if version > 1 {
-            marks.sequence = number()?;
+            marks.passed = number()?;
         }
         marks.totals.delivered = number()?;
         marks.totals.lost = number()?;
@@ -207,10 +207,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn step(stream: u8, sequence: u64, outcome: Outcome) -> Step {
+    fn step(stream: u8, ordinal: u64, outcome: Outcome) -> Step {
         Step {
             stream: StreamId([stream; 16]),
-            sequence,
+            sequence: 1,
+            ordinal,
             next: Position { file: 1, offset: 2 },
             outcome,
         }
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(
             hex(&bytes[..43]),
             "020000000000000001000000000000000209090909090909090909090909090909\
-             ad0202ab02000000\
+             ae0202ab02000000\
              01ac"
         );
         assert_eq!(bytes[43], 2);
@@ -262,10 +263,7 @@ mod tests {
             );
             let lost = marks.totals.lost;
             marks.advance(&step(9, 1000, record(3, last + 1)));
-            assert_eq!(
-                marks.totals.lost, lost,
-                "it does not know the sequence before"
-            );
+            assert_eq!(marks.totals.lost, lost, "it does not know what came before");
         }
         bytes.pop();
         assert_eq!(
@@ -278,7 +276,7 @@ mod tests {
     fn the_largest_fits_a_cursor() {
         let marks = Marks {
             last: vec![u64::MAX; LANES],
-            sequence: u64::MAX,
+            passed: u64::MAX,
             totals: Totals {
                 delivered: u64::MAX,
                 lost: u64::MAX,
@@ -311,7 +309,7 @@ mod tests {
             (1, 8, Outcome::Dead(Reason::Undecodable)),
             (1, 9, record(0, 4)),
             (1, 10, Outcome::End),
-            (2, 3, record(0, 2)),
+            (2, 13, record(0, 2)),
         ] {
             marks.advance(&step(stream, sequence, outcome));
         }
