@@ -45,7 +45,7 @@ fn clicks_are_redirected_while_the_cluster_is_away_and_counted_when_it_comes() {
     let system = System::start(&data, &kafka);
     let click = system.get("/fall-boots", &[("User-Agent", CHROME)]);
     assert_eq!(click.status, 302);
-    let courier = "sluice_courier_failing{journal=\"0\"}";
+    let courier = "sluice_courier_failing{journal=\"0\",topic=\"clicks\"}";
     let consumer = "sluice_consumer_failing{consumer=\"clicks\"}";
     until_metric(&system, courier, |value| value == 1.0);
     until_metric(&system, consumer, |value| value == 1.0);
