@@ -22,6 +22,8 @@ const LINGER_MS: u32 = 20;
 /// How long a failed producer's report of the reason is waited for; it is usually there.
 const REPORT_MAX: Duration = Duration::from_millis(500);
 const REPORT_POLL: Duration = Duration::from_millis(10);
+/// The longest call that waits for reports: one goes on for all of its time, also when some have come.
+const POLL_MAX: Duration = Duration::from_millis(1);
 /// How often a producer is attended to that nobody asks anything: more often than it has statistics to tell.
 const ATTEND_EVERY: Duration = Duration::from_secs(1);
 
@@ -32,6 +34,8 @@ struct Reports {
     acknowledged: VecDeque<bool>,
     /// All messages before it are acknowledged.
     watermark: u64,
+    /// How many reports came.
+    heard: u64,
     failed: Option<KafkaError>,
 }
 
@@ -62,6 +66,7 @@ impl ProducerContext for Context {
 
     fn delivery(&self, report: &DeliveryResult<'_>, place: usize) {
         let mut reports = self.lock();
+        reports.heard += 1;
         match report {
             Ok(_) => {
                 // A report may come twice for nothing and never below the watermark by more than that.
@@ -88,6 +93,8 @@ struct KafkaSender {
     producer: Arc<BaseProducer<Context>>,
     context: Context,
     sent: u64,
+    /// It failed, and takes nothing more.
+    ended: bool,
 }
 
 pub(super) fn open(inner: &Arc<Inner>) -> Result<Box<dyn Sender>> {
@@ -125,6 +132,7 @@ pub(super) fn open(inner: &Arc<Inner>) -> Result<Box<dyn Sender>> {
         producer,
         context,
         sent: 0,
+        ended: false,
     }))
 }
 
@@ -138,6 +146,19 @@ fn attend(producer: &Weak<BaseProducer<Context>>) {
 }
 
 impl KafkaSender {
+    /// Takes all reports that have come: a call that does not wait takes those of one batch of one partition.
+    fn take_reports(&self) {
+        let mut known = None;
+        loop {
+            let heard = self.context.lock().heard;
+            if known == Some(heard) {
+                return;
+            }
+            known = Some(heard);
+            self.producer.poll(Duration::ZERO);
+        }
+    }
+
     fn failure(&self) -> Option<Error> {
         if let Some(error) = self.reported() {
             return Some(error);
@@ -165,8 +186,9 @@ impl KafkaSender {
 
 impl Sender for KafkaSender {
     fn send(&mut self, topic: &str, record: &Record) -> std::result::Result<(), SendError> {
-        if let Some(error) = self.failure() {
-            return Err(error.into());
+        // Whether it failed is looked at where acknowledgements are asked for: here it would cost each message.
+        if self.ended {
+            return Err(self.failure().unwrap_or_else(Error::sender_ended).into());
         }
         let Some(found) = self.inner.topics.get(topic) else {
             return Err(Error::unknown_topic(topic).into());
@@ -194,12 +216,8 @@ impl Sender for KafkaSender {
                 if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
                     return Err(SendError::Full);
                 }
-                let error = Error::kafka("send a message", error);
-                self.context
-                    .lock()
-                    .failed
-                    .get_or_insert(KafkaError::Canceled);
-                Err(error.into())
+                self.ended = true;
+                Err(Error::kafka("send a message", error).into())
             }
         }
     }
@@ -209,8 +227,10 @@ impl Sender for KafkaSender {
         let until = Instant::now() + wait;
         loop {
             let rest = until.saturating_duration_since(Instant::now());
-            self.producer.poll(rest);
+            self.producer.poll(rest.min(POLL_MAX));
+            self.take_reports();
             if let Some(error) = self.failure() {
+                self.ended = true;
                 return Err(error);
             }
             let watermark = self.context.lock().watermark;
