@@ -1,10 +1,10 @@
 //! The click index of a store, as `sluice dump-store` prints it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 
 use domain::ClickKey;
-use domain::event::Click;
+use domain::event::{Click, Conversion};
 use prost::Message;
 
 /// The keys under each click's own id (`ext`).
@@ -26,6 +26,23 @@ pub(crate) fn parse(dump: &str) -> Result<BTreeMap<String, Vec<ClickKey>>, Box<d
             .push(ClickKey::from_bytes(key));
     }
     Ok(index)
+}
+
+/// The orders that are paid for.
+pub(crate) fn paid(dump: &str) -> Result<BTreeSet<String>, Box<dyn Error>> {
+    let mut paid = BTreeSet::new();
+    for line in dump.lines().filter(|line| line.starts_with("orders ")) {
+        // orders 1 "<order>" 2 x'<event>' …
+        let event = line
+            .split('\'')
+            .nth(1)
+            .ok_or("an order without its event")?;
+        let conversion = Conversion::decode(&*bytes(event))?;
+        if conversion.paid {
+            paid.insert(conversion.order);
+        }
+    }
+    Ok(paid)
 }
 
 fn bytes(hex: &str) -> Vec<u8> {

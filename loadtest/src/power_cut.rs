@@ -3,7 +3,7 @@
 //! The data folder lies on a file system of its own (ext4 in a file), which is shut down in the middle of the load without
 //! writing out what it has in memory: what was synced stays, what was not is gone. Then the process is killed, the file
 //! system mounted again and everything started again. In every second round the process is stopped a moment before, as the
-//! power of a whole machine stops it; in the others it goes on and sees its disk fail, and must not promise anything then.
+//! power of a whole machine stops it; in the others it goes on and sees its disk fail, and must not promise a sale then.
 //!
 //! After each cut, every postback that was ever answered 200 must be a conversion; every record that was in the stream must
 //! be there unchanged, every click that was counted must be counted, none twice; and the clicks that are lost must be
@@ -146,13 +146,21 @@ fn show(arguments: &Arguments, seed: u64, folder: &Path) -> Result<(), Box<dyn E
         let stream = read_stream(&data.join("stream"))?;
         let found = promised.judge(&data, &ledger, &answers, &cut, &index, &stream)?;
         let report = after.report("");
-        promised.compare(&report, &index)?;
+        let paid = index::paid(&testkit::system::command(&data, &["dump-store"]))?;
+        promised.compare(&report, &index, &paid)?;
 
-        let unsynced = match cut.unsynced_ms.is_empty() {
-            true => "not exported".to_owned(),
-            false => Spread::of(cut.unsynced_ms.iter().copied()).text(1),
-        };
+        if cut.unsynced_ms.is_empty() {
+            return Err("sluice_journal_unsynced_seconds is not exported".into());
+        }
+        let unsynced = Spread::of(cut.unsynced_ms.iter().copied());
         let allowed_ms = arguments.sync_ms + u64::from(slowest_ms);
+        if unsynced.median > allowed_ms as f64 {
+            promised.wrong.push(format!(
+                "round {round}: the metric says that {:.1} ms are unsynced, {allowed_ms} are set",
+                unsynced.median
+            ));
+        }
+        let unsynced = unsynced.text(1);
         println!(
             "round {round}: {}: {} clicks and {} sales answered; {} records in the stream before; \
              {} clicks lost, the oldest {} ms before the cut ({allowed_ms} allowed), the last kept one {} ms before; \
@@ -249,6 +257,7 @@ fn cut(
     let mut at_ms = now_ms();
     if frozen {
         system.running.pause();
+        at_ms = now_ms();
     }
     follower.read()?;
     disk.cut()?;
@@ -393,7 +402,11 @@ impl Promised {
         &mut self,
         report: &str,
         index: &BTreeMap<String, Vec<ClickKey>>,
+        paid: &BTreeSet<String>,
     ) -> Result<(), Box<dyn Error>> {
+        let missing = self.orders.difference(paid);
+        let missing = missing.map(|order| format!("sale {order} was answered 200 and is not paid"));
+        self.wrong.extend(missing);
         for ext in self.clicks.keys() {
             let times = index.get(ext).map_or(0, Vec::len);
             let expected = usize::from(!self.lost.contains(ext));

@@ -13,7 +13,7 @@ use stream::{MakeSender, Record, SendError, Sender};
 
 use crate::dead_letters::{DeadLetters, Letter, Reason as DeadReason};
 use crate::enrich::Enricher;
-use crate::marks::{Marks, Outcome, Step, TOPICS, Unreadable};
+use crate::marks::{Marks, Outcome, Step, TOPICS, Totals, Unreadable};
 use crate::metrics::JournalMetrics;
 use crate::{Enrich, Error, Metrics};
 
@@ -109,6 +109,8 @@ pub struct Courier {
     cursor: Cursor,
     /// As the cursor has it, or will have it after [`SAVE_EVERY_MS`].
     acknowledged: Marks,
+    /// What the cursor counts: told, it never falls.
+    saved: Totals,
     /// When the cursor was last saved; `None` when it has all of `acknowledged`.
     unsaved_since_ms: Option<u64>,
     /// As the last record handed to the sender leaves it.
@@ -181,6 +183,7 @@ impl Courier {
             cursor,
             reader: open_reader(folder, &marks)?,
             sent: marks.clone(),
+            saved: marks.totals,
             acknowledged: marks,
             unsaved_since_ms: None,
             read: VecDeque::new(),
@@ -306,8 +309,7 @@ impl Courier {
     fn show(&self, now_ms: u64) {
         let since_ms = self.waiting_since_ms.unwrap_or(now_ms);
         let lag_seconds = now_ms.saturating_sub(since_ms) as f64 / 1000.0;
-        let totals = &self.acknowledged.totals;
-        self.metrics.show(&self.folder, totals, lag_seconds);
+        self.metrics.show(&self.folder, &self.saved, lag_seconds);
     }
 
     /// Forgets what was sent and goes back to the cursor; the next step needs a new sender.
@@ -395,6 +397,7 @@ impl Courier {
     fn settle(&mut self, sender: &mut dyn Sender, busy: bool, now_ms: u64) -> Result<u64, Error> {
         // Tombstones before a record that is only begun fill a sender too: it must be asked, or it stays full for ever.
         if self.under_way.is_empty() && self.begun.is_none() {
+            self.follow_reader(now_ms);
             self.save_passed(now_ms)?;
             return Ok(0);
         }
@@ -410,7 +413,7 @@ impl Courier {
             count <= self.sender_sent,
             "no more is acknowledged than was sent"
         );
-        let (mut settled, mut delivered) = (0, false);
+        let (mut settled, mut delivered, mut done) = (0, false, Ok(()));
         while let Some(first) = self.under_way.front()
             && first.at <= count
         {
@@ -423,9 +426,13 @@ impl Courier {
                     file = %self.dead_letters.path().display(),
                     "journal record cannot be shipped, kept with the dead letters"
                 );
-                self.dead_letters
+                done = self
+                    .dead_letters
                     .add(letter)
-                    .map_err(|error| Error::dead_letters(self.dead_letters.path(), error))?;
+                    .map_err(|error| Error::dead_letters(self.dead_letters.path(), error));
+                if done.is_err() {
+                    break;
+                }
             }
             delivered |= first.step.outcome != Outcome::Other;
             self.acknowledged.advance(&first.step);
@@ -442,13 +449,25 @@ impl Courier {
         } else {
             self.save_passed(now_ms)?;
         }
-        Ok(settled)
+        done.map(|()| settled)
+    }
+
+    /// Where all there is was passed, the reader may already stand in a newer file that has nothing yet: the older ones can be
+    /// deleted then.
+    fn follow_reader(&mut self, now_ms: u64) {
+        let at = self.reader.position();
+        if self.read.is_empty() && at.file > self.acknowledged.position.file {
+            self.acknowledged.position = at;
+            self.sent.position = at;
+            self.unsaved_since_ms.get_or_insert(now_ms);
+        }
     }
 
     /// Saves a cursor that passed records of other topics, now and then: reading them again costs less than the disk does.
     fn save_passed(&mut self, now_ms: u64) -> Result<(), Error> {
         match self.unsaved_since_ms {
-            Some(since) if now_ms >= since.saturating_add(SAVE_EVERY_MS) => self.save(),
+            // Also where the clock was set back.
+            Some(since) if now_ms.abs_diff(since) >= SAVE_EVERY_MS => self.save(),
             _ => Ok(()),
         }
     }
@@ -458,6 +477,7 @@ impl Courier {
             .save(&self.acknowledged.encode())
             .map_err(|error| Error::cursor(&self.cursor_path, error))?;
         self.unsaved_since_ms = None;
+        self.saved = self.acknowledged.totals;
         Ok(())
     }
 }
@@ -546,7 +566,7 @@ fn plan(enricher: &mut Enricher, sent: &Marks, topic: Topic, entry: &Entry) -> P
     }
     match translate(enricher, topic, entry.stream, &entry.payload) {
         Ok(Translated::Record(record)) => {
-            let last = sent.last(entry.stream, record.lane);
+            let last = sent.last(entry, record.lane).unwrap_or(record.n - 1);
             if record.n > last.saturating_add(HOLE_MAX) {
                 return dead(entry, DeadReason::Invalid);
             }

@@ -1,14 +1,14 @@
 //! How far a courier is with its topic: a place in the journal, the last number of every lane there, and the totals.
 //!
 //! The cursor's value, version 2: version (1 byte), file (8, big-endian), offset (8), stream (16), then LEB128 varints:
-//! passed, delivered, lost, dead by reason, and the last numbers of 256 lanes.
+//! passed, midway (0 or 1), delivered, lost, dead by reason, and the last numbers of 256 lanes.
 //!
-//! Version 1 was of both topics at once: no passed, a number that is not used any more before the lanes, and 256 lanes of
+//! Version 1 was of both topics at once: no passed and midway, a number that is not used any more before the lanes, and 256 lanes of
 //! clicks before 256 of postbacks.
 
 use domain::Topic;
 use domain::shard::LANES;
-use journal::{Position, StreamId};
+use journal::{Entry, Position, StreamId};
 
 use crate::dead_letters::Reason;
 
@@ -34,6 +34,9 @@ pub(crate) struct Marks {
     stream: StreamId,
     /// The ordinal after the last record passed, whatever its topic; 0 where that is not known.
     passed: u64,
+    /// This courier began in the middle of the stream (a cursor was lost and older files are deleted): what came before was
+    /// another's to send, and lanes begin where they are first met.
+    midway: bool,
     last: Vec<u64>,
     pub(crate) totals: Totals,
 }
@@ -74,6 +77,7 @@ impl Default for Marks {
             position: Position::default(),
             stream: StreamId([0; 16]),
             passed: 0,
+            midway: false,
             last: vec![0; LANES],
             totals: Totals::default(),
         }
@@ -81,26 +85,35 @@ impl Default for Marks {
 }
 
 impl Marks {
-    /// The last number of a lane; a new stream starts at 0.
-    pub(crate) fn last(&self, stream: StreamId, lane: u8) -> u64 {
-        if stream == self.stream {
-            self.last[usize::from(lane)]
-        } else {
-            0
+    /// The last number of a lane; a new stream starts at 0. `None` where that is not known.
+    pub(crate) fn last(&self, entry: &Entry, lane: u8) -> Option<u64> {
+        if entry.stream != self.stream {
+            return (!self.is_midway(entry.sequence, entry.next)).then_some(0);
         }
+        let last = self.last[usize::from(lane)];
+        (last > 0 || !self.midway).then_some(last)
+    }
+
+    /// Whether a stream is met in the middle, by its first record here: not where the folder's first file is still there.
+    fn is_midway(&self, sequence: u64, next: Position) -> bool {
+        self.stream == StreamId([0; 16]) && sequence > 1 && next.file > 1
     }
 
     /// The lanes that a stream has records of, each with the number of its end.
     pub(crate) fn ends(&self, stream: StreamId) -> Vec<(u8, u64)> {
-        let lanes = 0..=u8::MAX;
+        if stream != self.stream {
+            return Vec::new();
+        }
+        let lanes = (0..=u8::MAX).zip(&self.last);
         lanes
-            .map(|lane| (lane, self.last(stream, lane) + 1))
-            .filter(|(_, n)| *n > 1)
+            .filter(|(_, last)| **last > 0)
+            .map(|(lane, last)| (lane, last + 1))
             .collect()
     }
 
     pub(crate) fn advance(&mut self, step: &Step) {
         if step.stream != self.stream {
+            self.midway = self.is_midway(step.sequence, step.next);
             self.stream = step.stream;
             self.last.fill(0);
         }
@@ -135,7 +148,7 @@ impl Marks {
             lost,
             dead,
         } = self.totals;
-        let head = [self.passed, delivered, lost];
+        let head = [self.passed, u64::from(self.midway), delivered, lost];
         for &number in head.iter().chain(&dead).chain(&self.last) {
             prost::encoding::encode_varint(number, &mut bytes);
         }
@@ -168,6 +181,7 @@ impl Marks {
             || prost::encoding::decode_varint(&mut rest).map_err(|_| Unreadable::Damaged);
         if version > 1 {
             marks.passed = number()?;
+            marks.midway = number()? != 0;
         }
         marks.totals.delivered = number()?;
         marks.totals.lost = number()?;
@@ -210,10 +224,20 @@ mod tests {
     fn step(stream: u8, ordinal: u64, outcome: Outcome) -> Step {
         Step {
             stream: StreamId([stream; 16]),
-            sequence: 1,
+            sequence: ordinal + 1,
             ordinal,
             next: Position { file: 1, offset: 2 },
             outcome,
+        }
+    }
+
+    fn entry(stream: u8, sequence: u64) -> Entry {
+        Entry {
+            stream: StreamId([stream; 16]),
+            sequence,
+            ordinal: 0,
+            payload: Vec::new(),
+            next: Position { file: 3, offset: 2 },
         }
     }
 
@@ -232,13 +256,13 @@ mod tests {
         marks.advance(&step(9, 301, record(1, 300)));
         let bytes = marks.encode();
         assert_eq!(
-            hex(&bytes[..43]),
+            hex(&bytes[..44]),
             "020000000000000001000000000000000209090909090909090909090909090909\
-             ae0202ab02000000\
+             ae020002ab02000000\
              01ac"
         );
-        assert_eq!(bytes[43], 2);
-        assert_eq!(bytes[44..], [0; 254]);
+        assert_eq!(bytes[44], 2);
+        assert_eq!(bytes[45..], [0; 254]);
         assert_eq!(Marks::decode(&bytes, Topic::Clicks), Ok(marks));
     }
 
@@ -256,7 +280,7 @@ mod tests {
         {
             let mut marks = Marks::decode(&bytes, topic).unwrap();
             assert_eq!(marks.position, Position { file: 1, offset: 2 });
-            assert_eq!(marks.last(StreamId([9; 16]), 3), last);
+            assert_eq!(marks.last(&entry(9, 7), 3), Some(last));
             assert_eq!(
                 (marks.totals.delivered, marks.totals.dead[0]),
                 (delivered, dead)
@@ -277,6 +301,7 @@ mod tests {
         let marks = Marks {
             last: vec![u64::MAX; LANES],
             passed: u64::MAX,
+            midway: true,
             totals: Totals {
                 delivered: u64::MAX,
                 lost: u64::MAX,
@@ -295,6 +320,31 @@ mod tests {
         assert_eq!(decode(&[]), Err(Unreadable::Damaged));
         assert_eq!(decode(&[3]), Err(Unreadable::Newer(3)));
         assert_eq!(decode(&bytes[..bytes.len() - 1]), Err(Unreadable::Damaged));
+    }
+
+    #[test]
+    fn a_stream_that_is_met_in_the_middle_begins_there() {
+        let mut marks = Marks::default();
+        assert_eq!(marks.last(&entry(1, 1), 0), Some(0));
+        assert_eq!(marks.last(&entry(1, 70), 0), None);
+        let first = Entry {
+            next: Position { file: 1, offset: 2 },
+            ..entry(1, 70)
+        };
+        assert_eq!(
+            marks.last(&first, 0),
+            Some(0),
+            "a hole at the very beginning"
+        );
+        marks.advance(&Step {
+            next: entry(1, 70).next,
+            ..step(1, 69, record(0, 40))
+        });
+        let marks = Marks::decode(&marks.encode(), Topic::Clicks).unwrap();
+        assert_eq!(marks.last(&entry(1, 71), 0), Some(40));
+        assert_eq!(marks.last(&entry(1, 71), 1), None);
+        // The next one begins at its beginning, though its first records may be lost.
+        assert_eq!(marks.last(&entry(2, 3), 1), Some(0));
     }
 
     #[test]

@@ -18,8 +18,9 @@
 //!
 //! It is never synced while it counts, so a power cut may leave it older than the log, and the log older than it. The log
 //! says what was written: whoever holds the folder's lock after a writer puts the log's number in the head, and what the
-//! page knew beyond it is what the power cut took. So `recorded` never drifts; answers without a record that were counted
-//! in the last half minute before a power cut may be missing. A damaged page is begun anew from the log.
+//! page knew beyond it is what the power cut took; mostly the page is the older one, and that is not known. So `recorded` never
+//! drifts from the log; answers without a record that were counted in the last half minute before a power cut may be
+//! missing. A damaged page is begun anew from the log.
 
 use std::fs::{self, File};
 use std::io;

@@ -248,7 +248,7 @@ pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {
         let counted = found.ledger.map_or(0, |ledger| ledger.written());
         return Err(refuse(format!(
             "{}: its scoreboard counted {counted} records and log and ring hold {written}, those deleted since included: \
-            where a power cut took the last ones, the next start counts them as lost",
+            after a power cut the next start puts it right, otherwise somebody changed the files",
             folder.display()
         )));
     }

@@ -185,8 +185,11 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                     newest_ms,
                     ..
                 } => {
-                    let lag_ms = clock.now_ms().saturating_sub(*newest_ms);
-                    lag_seconds.set(lag_ms as f64 / 1000.0);
+                    // Ends have no time.
+                    if *newest_ms > 0 {
+                        let lag_ms = clock.now_ms().saturating_sub(*newest_ms);
+                        lag_seconds.set(lag_ms as f64 / 1000.0);
+                    }
                     folds.inc_by(*folded);
                     tombstones_seen.inc_by(*tombstones);
                     repeats_seen.inc_by(*repeats);
@@ -250,8 +253,8 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                 return Ok(());
             };
             failing.set(1);
-            if matches!(&error, stream::consumer::Error::Stream(error) if error.is_topics_differ())
-            {
+            // A client may be past saving, and a new one looks at the topics again.
+            if matches!(error, stream::consumer::Error::Stream(_)) {
                 receiver = None;
             }
             tracing::error!(consumer = name, %error, "consumer stands still and tries again, nothing is lost");

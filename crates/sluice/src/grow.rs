@@ -162,7 +162,7 @@ fn unfolded(
             .map_err(refuse)?;
         if position.offset != end {
             left.push(format!(
-                "topic {name}, partition {partition}: {consumer} stands at {} of {end}: start sluice {consumer} until it is at the end, with couriers stopped",
+                "topic {name}, partition {partition}: {consumer} stands at {} of {end}: start sluice {consumer} until it is at the end, with couriers stopped; where it stays before records that came early, start the couriers too until those they wait for came",
                 position.offset
             ));
         }

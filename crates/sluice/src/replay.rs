@@ -37,6 +37,7 @@ struct Target {
     stream: Stream,
     prefix: String,
     enrich: Enrich,
+    dead_letters: PathBuf,
 }
 
 impl To {
@@ -50,6 +51,7 @@ impl To {
         Ok(Target {
             stream: topics::open(&settings).map_err(refuse)?,
             prefix: settings.stream.prefix,
+            dead_letters: settings.data.join("dead-letters"),
             enrich: Enrich {
                 visitor_key: keys.visitor,
                 truncate: settings.courier.truncated_address,
@@ -67,15 +69,17 @@ pub(crate) fn replay(folder: &Path, to: &To) -> Result<(), Refusal> {
         let files = journal::inspect(folder).map_err(refuse)?.files;
         files.iter().map(|file| file.records).sum()
     };
-    // Neither the cursors nor the dead letters of the courier whose journal this is.
+    // Not the cursors of the courier whose journal this is.
     let scratch = tempfile::tempdir().map_err(refuse)?;
+    std::fs::create_dir_all(&target.dead_letters).map_err(refuse)?;
+    let mut dead = Vec::new();
     let metrics = courier::Metrics::register(&prometheus::Registry::new()).map_err(refuse)?;
     for topic in TOPICS {
-        let file = |what: &str| scratch.path().join(format!("{}.{what}", topic.name()));
+        let letters = format!("{}.{}.log", scratch_name(scratch.path()), topic.name());
         let places = Places {
             journal: folder.to_owned(),
-            cursor: file("cursor"),
-            dead_letters: file("dead-letters"),
+            cursor: scratch.path().join(topic.name()),
+            dead_letters: target.dead_letters.join(letters),
         };
         let options = Options {
             topic,
@@ -106,15 +110,25 @@ pub(crate) fn replay(folder: &Path, to: &To) -> Result<(), Refusal> {
             )));
         }
         if places.dead_letters.exists() {
-            let dead = dead_letters::read(&places.dead_letters).map_err(refuse)?;
-            print(&format!(
-                "{}: {} records cannot be shipped",
-                topic.name(),
-                dead.len()
-            ))?;
+            let letters = dead_letters::read(&places.dead_letters).map_err(refuse)?;
+            let file = places.dead_letters.display();
+            dead.push(format!(
+                "{} cannot be shipped, kept in {file}",
+                letters.len()
+            ));
         }
     }
+    if !dead.is_empty() {
+        let dead = dead.join("; ");
+        return Err(refuse(format!("{}: {dead}", folder.display())));
+    }
     print(&format!("{}: {total} records, all sent", folder.display()))
+}
+
+/// A name no other replay has.
+fn scratch_name(scratch: &Path) -> String {
+    let name = scratch.file_name().unwrap_or_default().to_string_lossy();
+    format!("replay{}", name.trim_start_matches('.'))
 }
 
 /// Sends the dead letters that can be shipped now.

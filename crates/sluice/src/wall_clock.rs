@@ -1,7 +1,7 @@
 //! A wall clock that is set back.
 //!
 //! The waits inside of librdkafka end by the wall clock: where that is set back by two hours, one of a millisecond lasts for
-//! two hours, in whatever thread of the client waits just then (librdkafka issue 2145). So a process that lives by Kafka ends
+//! two hours, in whatever thread of the client waits just then. So a process that lives by Kafka ends
 //! when that happens, and its service manager starts it again. Nothing is lost by that: what is recorded is in journals.
 
 use std::process;

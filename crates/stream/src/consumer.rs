@@ -274,10 +274,11 @@ pub fn run<F: Fold>(
                 .expect("a receiver reads the partitions it was assigned");
             if !place.proven {
                 place
-                    .prove(&mut batch, receiver.topic())
+                    .prove(&mut batch, receiver.topic(), receiver.partitions())
                     .map_err(Error::Stream)?;
             }
-            let misplaced = end_at_misplaced(&mut batch, receiver.topic(), receiver.partitions());
+            let count = receiver.partitions();
+            let misplaced = end_at_misplaced(&mut batch, receiver.topic(), count, &place.receipts);
             if !batch.records.is_empty() {
                 let progress = fold_batch(fold, &batch, place, now_ms()).map_err(Error::Fold)?;
                 observe(&progress);
@@ -338,12 +339,13 @@ fn tell_gaps(
 
 impl Place {
     /// The first record read is the one before the position. It was folded or a repeat when the store moved over it, so it is
-    /// a repeat now; any other was not there then. Takes it off the batch.
-    fn prove(&mut self, batch: &mut Batch, topic: &str) -> crate::Result<()> {
+    /// a repeat now, unless somebody stepped over one that was misplaced; any other was not there then. Takes it off the batch.
+    fn prove(&mut self, batch: &mut Batch, topic: &str, count: u16) -> crate::Result<()> {
         let is_ours = batch.records.first().is_some_and(|(offset, record)| {
-            offset + 1 == self.offset && self.receipts.judge(record) == Verdict::Repeat
+            let passed =
+                self.receipts.has_folded(record) || is_misplaced(record, batch.partition, count);
+            offset + 1 == self.offset && passed
         });
-        self.receipts.rollback();
         if !is_ours {
             return Err(crate::Error::recreated(topic, batch.partition, self.offset));
         }
@@ -354,15 +356,22 @@ impl Place {
     }
 }
 
-/// Ends a batch before the first record that is not in its lane's partition, and says why: it was sent with another count of
-/// partitions, before or beside a growth, and what is kept of its lane is elsewhere. To judge it here would lose it, or count
-/// it twice.
-fn end_at_misplaced(batch: &mut Batch, topic: &str, count: u16) -> Option<crate::Error> {
-    let place = |lane: u8| u16::from(lane) % count;
-    let at = batch
-        .records
-        .iter()
-        .position(|(_, record)| place(record.lane) != batch.partition)?;
+fn is_misplaced(record: &Record, partition: u16, count: u16) -> bool {
+    u16::from(record.lane) % count != partition
+}
+
+/// Ends a batch before the first new record that is not in its lane's partition, and says why: it was sent with another count
+/// of partitions, beside a growth, and what is kept of its lane is elsewhere. To judge it here would lose it, or count it
+/// twice. What was folded here before its lane moved on is a repeat.
+fn end_at_misplaced(
+    batch: &mut Batch,
+    topic: &str,
+    count: u16,
+    receipts: &Receipts,
+) -> Option<crate::Error> {
+    let at = batch.records.iter().position(|(_, record)| {
+        is_misplaced(record, batch.partition, count) && !receipts.has_folded(record)
+    })?;
     let (offset, record) = &batch.records[at];
     let error = crate::Error::misplaced(topic, batch.partition, *offset, record.lane);
     batch.next = *offset;
@@ -600,7 +609,7 @@ impl<'a, 'b> Outbox<'a, 'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::StreamId;
+    use crate::receipts::High;
 
     #[test]
     fn a_batch_ends_before_a_record_of_another_partition() {
@@ -613,6 +622,8 @@ mod tests {
                 .map(|(offset, lane)| (offset, Record::tombstone(StreamId([1; 16]), *lane, 1, 1)))
                 .collect(),
         };
+        let high = High { n: 1, time_ms: 1 };
+        let receipts = Receipts::new(4, [(0, StreamId([1; 16]), high)], []);
         for (lanes, left, said) in [
             (&[1, 5, 9][..], 3, None),
             (
@@ -620,6 +631,8 @@ mod tests {
                 2,
                 Some("offset 12 of topic t, partition 1 is of lane 3"),
             ),
+            // It was folded before its lane moved on.
+            (&[1, 0, 5], 3, None),
             (
                 &[2, 1],
                 0,
@@ -627,7 +640,8 @@ mod tests {
             ),
         ] {
             let mut ended = batch(lanes);
-            let error = end_at_misplaced(&mut ended, "t", 4).map(|error| error.to_string());
+            let error =
+                end_at_misplaced(&mut ended, "t", 4, &receipts).map(|error| error.to_string());
             assert_eq!(ended.records.len(), left);
             assert_eq!(ended.next, 10 + left as u64);
             match said {

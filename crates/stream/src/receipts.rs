@@ -104,6 +104,12 @@ impl Receipts {
         Verdict::Fold
     }
 
+    /// Whether a record was folded before the batch under way.
+    pub(crate) fn has_folded(&self, record: &Record) -> bool {
+        let high = self.kept.highs.get(&(record.lane, record.origin));
+        self.kept.ended.contains(&record.origin) || high.is_some_and(|high| record.n <= high.n)
+    }
+
     /// The number a lane of a stream goes on at.
     pub(crate) fn next(&self, lane: u8, stream: StreamId) -> u64 {
         self.high(lane, stream).n + 1

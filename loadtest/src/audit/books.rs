@@ -1,6 +1,7 @@
-//! The ledger of each journal as the courier's metrics tell it: in every scrape the equations hold, and nothing falls.
+//! The ledger of each journal as the courier's metrics tell it: in every scrape the equations hold, and nothing falls. A
+//! journal whose couriers are just being opened has no `waiting` yet, and no equations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const NAMES: [&str; 7] = [
     "answered_total",
@@ -22,6 +23,8 @@ pub(super) struct Books {
     counters: BTreeMap<String, u64>,
     /// As the last scrape had it, by the journal's number.
     journals: BTreeMap<String, Sums>,
+    /// Every journal has its couriers.
+    whole: bool,
     pub(super) scrapes: u32,
     pub(super) wrong: Vec<String>,
 }
@@ -31,11 +34,15 @@ impl Books {
     pub(super) fn scrape(&mut self, text: &str) {
         self.scrapes += 1;
         let mut journals: BTreeMap<String, Sums> = BTreeMap::new();
+        let mut opened = BTreeSet::new();
         for line in text.lines() {
             let Some((sample, at, value)) = sample(line) else {
                 continue;
             };
             let journal = label(sample, "journal").to_owned();
+            if NAMES[at] == "waiting" {
+                opened.insert(journal.clone());
+            }
             journals.entry(journal).or_default()[at] += value;
             if NAMES[at].ends_with("_total") {
                 let before = self.counters.insert(sample.to_owned(), value);
@@ -45,6 +52,9 @@ impl Books {
                 }
             }
         }
+        let known = journals.len();
+        journals.retain(|journal, _| opened.contains(journal));
+        self.whole = journals.len() == known;
         for (journal, sums) in &journals {
             let [
                 answered,
@@ -66,7 +76,7 @@ impl Books {
     /// Everything that was appended is delivered, as the last scrape has it.
     pub(super) fn settled(&self) -> bool {
         let [.., waiting] = self.sums();
-        self.scrapes > 0 && waiting == 0
+        self.scrapes > 0 && self.whole && waiting == 0
     }
 
     /// Over all journals, as the last scrape has it.

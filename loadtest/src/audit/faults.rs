@@ -155,6 +155,11 @@ fn fill(random: &mut fastrand::Rng, disk: Disk, writers: &[Part]) -> What {
 }
 
 impl Fault {
+    /// Whether the edge may be unable to record meanwhile.
+    pub(super) fn fills_journals(&self) -> bool {
+        matches!(self.what, What::Fill(Disk::Journals, _))
+    }
+
     pub(super) fn happen(&self, cluster: &mut Cluster) -> Result<(), Box<dyn Error>> {
         match self.what {
             What::Kill(part) => kill(cluster, part),

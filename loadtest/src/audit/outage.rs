@@ -178,11 +178,11 @@ fn show(
             if holds { "not worse" } else { "WORSE" }
         );
     }
-    finish(&mut cluster, &ledger, 1)?;
-    if outcome.refused + outcome.declined > 0 {
+    finish(&mut cluster, &ledger, 1, false)?;
+    if outcome.unrecorded + outcome.refused + outcome.declined > 0 {
         return Err(format!(
-            "{} clicks and {} sales were answered otherwise, see the ledger",
-            outcome.refused, outcome.declined
+            "{} clicks were redirected without a record, {} clicks and {} sales were answered otherwise: see the ledger",
+            outcome.unrecorded, outcome.refused, outcome.declined
         )
         .into());
     }

@@ -41,6 +41,7 @@ pub(super) fn print(
     cluster: &mut Cluster,
     ledger: &Path,
     faults: u32,
+    journals_filled: bool,
 ) -> Result<(), Box<dyn Error>> {
     cluster.end()?;
     let answers = ledger::read(ledger)?;
@@ -55,6 +56,12 @@ pub(super) fn print(
     found.outboxes_agree(&stored, &streamed);
     found.report_agrees(cluster, &stored)?;
     found.ledger_holds(cluster, &answers, &tokens, &streamed)?;
+    if !journals_filled && answers.clicks.len() > tokens.len() {
+        let unrecorded = answers.clicks.len() - tokens.len();
+        found.wrong(format!(
+            "{unrecorded} clicks got no token though no journal's disk was full"
+        ));
+    }
     found.wrong.extend(streamed.wrong);
 
     for text in found.wrong.iter().take(PRINTED_MAX) {

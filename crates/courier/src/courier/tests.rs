@@ -660,6 +660,23 @@ fn acknowledged_files_are_deleted_when_they_are_old() {
 }
 
 #[test]
+fn a_shipped_file_is_deleted_though_nothing_was_recorded_after_it() {
+    let mut bench = Bench::new();
+    bench.record(&[click(0, 1)]);
+    let bench = bench.reopen();
+    for topic in TOPICS {
+        let (mut courier, _) = bench.courier_of(topic);
+        for now_ms in [NOW_MS, NOW_MS + SAVE_EVERY_MS, NOW_MS + 2 * SAVE_EVERY_MS] {
+            let mut sender = bench.stream.sender();
+            while !courier.step(&mut *sender, now_ms).unwrap().is_idle() {}
+        }
+    }
+    let cursors = TOPICS.map(|topic| bench.places(topic).cursor);
+    let deleted = delete_acknowledged(&bench.journal(), &cursors, Duration::ZERO, u64::MAX / 2);
+    assert_eq!(deleted.unwrap(), 1);
+}
+
+#[test]
 fn a_cursor_of_a_newer_version_is_refused() {
     let bench = Bench::new();
     let path = bench.places(Topic::Clicks).cursor;

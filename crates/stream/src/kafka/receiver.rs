@@ -218,6 +218,8 @@ impl Receiver for KafkaReceiver {
     }
 
     fn restart(&mut self) {
+        self.sought.clear();
+        self.read.clear();
         let mut assignment = self.context.lock();
         assignment.changed = !assignment.partitions.is_empty();
     }
