@@ -261,10 +261,17 @@ fn full(cluster: &mut Cluster, disk: Disk, killed: Option<Part>) -> Result<(), B
         Disk::Cursors | Disk::DeadLetters => (Duration::from_secs(1), false),
         Disk::Journals | Disk::Store => (NOTICED_MAX, true),
     };
+    let mut filled = Ok(());
     let noticed = wait::holds_within(bound, || {
         wait::pass(Duration::from_millis(100));
+        // What somebody gave back meanwhile is taken too.
+        filled = cluster
+            .disks()
+            .map_err(std::io::Error::other)
+            .and_then(|disks| disks.fill(disk));
         turned_away(cluster, disk) > before
     });
+    filled?;
     if let Some(part) = killed {
         kill(cluster, part);
         cluster.keep_up();
