@@ -45,7 +45,8 @@ pub(crate) fn paid(dump: &str) -> Result<BTreeSet<String>, Box<dyn Error>> {
     Ok(paid)
 }
 
-fn bytes(hex: &str) -> Vec<u8> {
+/// Of a blob as it is printed.
+pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     let digits = hex.as_bytes().chunks_exact(2);
     digits
         .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())

@@ -13,6 +13,7 @@ use service::Refusal;
 
 use crate::replay;
 use crate::settings::DATA;
+use crate::topics::Cluster;
 
 /// `sluice catalog …`
 #[derive(Subcommand)]
@@ -50,7 +51,7 @@ pub(crate) enum Journal {
         /// The journal's folder, or a copy of it.
         folder: PathBuf,
         #[command(flatten)]
-        to: replay::To,
+        to: Cluster,
     },
     /// Send dead letters that can be shipped now. Sent twice, one counts once.
     Release {
@@ -58,7 +59,7 @@ pub(crate) enum Journal {
         #[arg(required = true)]
         files: Vec<PathBuf>,
         #[command(flatten)]
-        to: replay::To,
+        to: Cluster,
     },
 }
 

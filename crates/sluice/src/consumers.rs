@@ -220,9 +220,11 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                 Some(reader) => reader,
                 none => match stream.receiver(&topic, &group, &member) {
                     Ok(reader) => {
-                        waiting.ended(name);
-                        failing.set(0);
-                        pause.set(RETRY_PAUSE);
+                        // After a failure only a batch that is folded says that it is over.
+                        if waiting.ended(name) {
+                            failing.set(0);
+                            pause.set(RETRY_PAUSE);
+                        }
                         none.insert(reader)
                     }
                     Err(error) => {

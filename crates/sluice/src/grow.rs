@@ -11,15 +11,13 @@
 use domain::Topic;
 use service::{DataFolder, Refusal};
 use store::Store;
+use stream::embedded::PARTITIONS_MAX;
 use stream::kafka::Admin;
 
 use crate::commands::{print, refuse};
 use crate::consumers::READERS;
 use crate::settings::Settings;
 use crate::topics;
-
-/// A lane is one of so many, and each has one partition.
-const PARTITIONS_MAX: u16 = 256;
 
 /// The parts of the data folder that must not be in use meanwhile.
 const STOPPED: [&str; 4] = ["courier", "fraud", "clicks", "conversions"];

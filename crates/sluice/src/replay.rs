@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
 use courier::dead_letters::{self, Letter};
 use courier::{Courier, Enrich, Options, Places, Release, Released, TOPICS};
 use domain::Topic;
@@ -12,25 +11,11 @@ use service::{Clock, Refusal};
 use stream::Stream;
 
 use crate::commands::{print, refuse};
-use crate::settings::Settings;
+use crate::topics::Cluster;
 use crate::{live_line, topics};
 
 /// A replay that takes longer than a day is stopped by whoever waits for it.
 const REPLAY_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// Which installation.
-#[derive(Args)]
-pub(crate) struct To {
-    /// A settings file (TOML).
-    #[arg(long)]
-    settings: Option<PathBuf>,
-    /// The data folder.
-    #[arg(long)]
-    data: Option<PathBuf>,
-    /// Kafka's brokers, `HOST:PORT`, comma separated. Without any the data folder's own stream, while nothing else uses it.
-    #[arg(long)]
-    kafka: Option<String>,
-}
 
 /// The stream of an installation, and what records must be to enter it.
 struct Target {
@@ -40,15 +25,12 @@ struct Target {
     dead_letters: PathBuf,
 }
 
-impl To {
-    fn open(&self) -> Result<Target, Refusal> {
-        let mut settings: Settings = service::settings::load(self.settings.as_deref())?;
-        settings.data = self.data.clone().unwrap_or(settings.data);
-        if let Some(brokers) = &self.kafka {
-            settings.kafka.brokers.clone_from(brokers);
-        }
+impl Target {
+    /// Without Kafka it is the data folder's own stream, while nothing else uses it.
+    fn open(to: &Cluster) -> Result<Self, Refusal> {
+        let settings = to.load()?;
         let keys = Keys::read(&settings.data.join("keys")).map_err(refuse)?;
-        Ok(Target {
+        Ok(Self {
             stream: topics::open(&settings).map_err(refuse)?,
             prefix: settings.stream.prefix,
             dead_letters: settings.data.join("dead-letters"),
@@ -61,9 +43,9 @@ impl To {
 }
 
 /// Sends every record of a journal folder under the identity it has: what was folded before is a repeat.
-pub(crate) fn replay(folder: &Path, to: &To) -> Result<(), Refusal> {
+pub(crate) fn replay(folder: &Path, to: &Cluster) -> Result<(), Refusal> {
     service::logs::init();
-    let target = to.open()?;
+    let target = Target::open(to)?;
     journal::seal(folder).map_err(refuse)?;
     let total: u64 = {
         let files = journal::inspect(folder).map_err(refuse)?.files;
@@ -132,7 +114,7 @@ fn scratch_name(scratch: &Path) -> String {
 }
 
 /// Sends the dead letters that can be shipped now.
-pub(crate) fn release(files: &[PathBuf], to: &To) -> Result<(), Refusal> {
+pub(crate) fn release(files: &[PathBuf], to: &Cluster) -> Result<(), Refusal> {
     service::logs::init();
     let letters: Vec<(Topic, &Path, Vec<Letter>)> = files
         .iter()
@@ -146,7 +128,7 @@ pub(crate) fn release(files: &[PathBuf], to: &To) -> Result<(), Refusal> {
             Ok((topic, path.as_path(), letters))
         })
         .collect::<Result<_, Refusal>>()?;
-    let target = to.open()?;
+    let target = Target::open(to)?;
     let mut left = 0;
     for (topic, path, letters) in letters {
         let mut release = Release::new(topic, &target.prefix, target.enrich.clone());

@@ -43,7 +43,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Which cluster.
+/// Which installation, and where its stream is.
 #[derive(Args)]
 pub(crate) struct Cluster {
     /// A settings file (TOML).
@@ -58,7 +58,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    fn load(&self) -> Result<Settings, Refusal> {
+    pub(crate) fn load(&self) -> Result<Settings, Refusal> {
         let mut settings: Settings = service::settings::load(self.settings.as_deref())?;
         if let Some(brokers) = &self.kafka {
             settings.kafka.brokers.clone_from(brokers);

@@ -16,10 +16,12 @@ impl Waiting {
         }
     }
 
-    /// The stream is there.
-    pub(crate) fn ended(&mut self, part: &str) {
-        if self.reason.take().is_some() {
+    /// The stream is there. Whether it was waited for.
+    pub(crate) fn ended(&mut self, part: &str) -> bool {
+        let waited = self.reason.take().is_some();
+        if waited {
             tracing::info!(part, "the stream is there, going on");
         }
+        waited
     }
 }

@@ -275,12 +275,7 @@ fn courier(cluster: &mut Cluster, family: &str) -> Result<Option<Vec<f64>>, Box<
 fn journal_bytes(data: &Path) -> Result<u64, Box<dyn Error>> {
     let mut bytes = 0;
     for folder in std::fs::read_dir(data.join("journal"))? {
-        for file in std::fs::read_dir(folder?.path())? {
-            let file = file?;
-            if file.path().extension().is_some_and(|end| end == "log") {
-                bytes += file.metadata()?.len();
-            }
-        }
+        bytes += journal::folder_bytes(&folder?.path())?;
     }
     Ok(bytes)
 }

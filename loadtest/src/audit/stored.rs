@@ -9,6 +9,7 @@ use domain::event::{Click, Conversion};
 use prost::Message;
 
 use super::cluster::Cluster;
+use crate::index::bytes;
 
 /// What is paid for once: advertiser, order, goal.
 pub(super) type OrderKey = (u32, String, u32);
@@ -90,11 +91,4 @@ fn key(hex: &str) -> Result<ClickKey, Box<dyn Error>> {
         .try_into()
         .map_err(|_| format!("{hex} is not a key of 16 bytes"))?;
     Ok(ClickKey::from_bytes(key))
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let digits = hex.as_bytes().chunks_exact(2);
-    digits
-        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }
