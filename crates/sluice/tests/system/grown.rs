@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use domain::Topic;
 use store::Store;
 use stream::kafka::{Admin, Settings};
 use testkit::kafka::{self, Shared};
@@ -19,6 +20,14 @@ const ORDERS: usize = VISITORS / 5;
 
 /// Every process but the edge, in the order of their stops.
 const PARTS: [&str; 4] = ["courier", "fraud", "clicks", "conversions"];
+
+/// What each consumer reads.
+const READ: [(&str, Topic); 4] = [
+    ("fraud", Topic::Clicks),
+    ("clicks", Topic::Clicks),
+    ("clicks", Topic::FraudSignals),
+    ("conversions", Topic::Postbacks),
+];
 
 /// An installation on a cluster.
 struct Installation {
@@ -136,6 +145,32 @@ impl Installation {
         });
         assert!(found, "expected {expected} in the end it was\n{report}");
     }
+
+    /// Waits until every consumer stands at the end of what it reads and has sent what it says.
+    fn until_drained(&self) {
+        let store = Store::open(&self.data().join("store.sqlite")).unwrap();
+        let admin = self.admin();
+        let stands_at_end = |(consumer, topic): (&str, Topic)| {
+            let name = self.topic(topic.name());
+            let count = u16::try_from(admin.partitions(&name).unwrap().len()).unwrap();
+            (0..count).all(|partition| {
+                let position =
+                    store.batch(|batch| batch.position(consumer, topic as u8, partition));
+                position.unwrap().offset == admin.end(&name, partition).unwrap()
+            })
+        };
+        let has_sent = |consumer| {
+            store
+                .batch(|batch| batch.outbox_is_empty(consumer))
+                .unwrap()
+        };
+        // What a consumer reads it may have something to say of, and what it says another may read.
+        wait::until("everything is drained", BOUND, || {
+            READ.into_iter().all(stands_at_end)
+                && READ.into_iter().all(|(consumer, _)| has_sent(consumer))
+                && READ.into_iter().all(stands_at_end)
+        });
+    }
 }
 
 /// Asks them to end, one after another.
@@ -252,6 +287,7 @@ fn grown_topics_count_everything_once() {
     assert!(check.status.success(), "{check:?}");
     let parts = installation.start(&PARTS[1..]);
     installation.until_counted(2 * VISITORS, ORDERS);
+    installation.until_drained();
     stop(parts);
 
     // As a command leaves it that was killed after the first topic.
