@@ -1,5 +1,7 @@
 //! Events as Protobuf messages, generated from `proto/sluice/v1`; the message types and versions headers name.
 
+mod borrowed;
+
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -12,6 +14,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/sluice.v1.rs"));
 }
 
+pub use borrowed::BorrowedClick;
 pub use generated::*;
 
 /// The version of the schema in `sluice.v1`, for the `version` header.

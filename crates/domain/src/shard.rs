@@ -2,8 +2,6 @@
 //!
 //! A shard is 12 bits of a keyed hash, its lane the top 8; a lane's partition is lane mod the topic's partition count.
 
-use std::collections::HashMap;
-
 use crate::Topic;
 
 /// How many lanes there are; no topic has more partitions.
@@ -50,23 +48,36 @@ impl Lane {
 }
 
 /// Hands out n = 1, 2, 3 … per (topic, lane) for one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Numbering {
-    last: HashMap<(Topic, Lane), u64>,
+    /// By topic (from number 1 on) and lane.
+    last: Box<[[u64; LANES]; Topic::ALL.len()]>,
+}
+
+impl Default for Numbering {
+    fn default() -> Self {
+        Self {
+            last: Box::new([[0; LANES]; Topic::ALL.len()]),
+        }
+    }
 }
 
 impl Numbering {
     /// The next number, for the record that is appended now.
     pub fn next(&mut self, topic: Topic, lane: Lane) -> u64 {
-        let last = self.last.entry((topic, lane)).or_insert(0);
+        let last = self.last(topic, lane);
         *last += 1;
         *last
     }
 
     /// Gives the last number back, because the record that was to have it was not appended.
     pub fn take_back(&mut self, topic: Topic, lane: Lane) {
-        let last = self.last.get_mut(&(topic, lane));
-        *last.expect("a number was handed out") -= 1;
+        let last = self.last(topic, lane);
+        *last = last.checked_sub(1).expect("a number was handed out");
+    }
+
+    fn last(&mut self, topic: Topic, lane: Lane) -> &mut u64 {
+        &mut self.last[topic as usize - 1][usize::from(lane.0)]
     }
 }
 
