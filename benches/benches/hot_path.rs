@@ -16,7 +16,7 @@ use routing::{Decision, Params, Path as Asked, Table};
 const RECORD_BYTES: usize = 300;
 
 fn token(criterion: &mut Criterion) {
-    let mut keyring = Keyring::new(&[(1, [7; 32])]).expect("one key");
+    let keyring = Keyring::new(&[(1, [7; 32])]).expect("one key");
     let token = Token {
         click: ClickKey {
             time_ms: EPOCH_MS + 60_000_000_000,
@@ -42,7 +42,7 @@ fn decide(criterion: &mut Criterion) {
     let table = Table::new(catalog.into());
     let domain = table.first_domain().expect("the demo has one");
     let params = Params::default();
-    let mut location = String::with_capacity(512);
+    let mut location = Vec::with_capacity(512);
     criterion.bench_function("decide and render", |bench| {
         bench.iter(|| {
             location.clear();
@@ -53,7 +53,7 @@ fn decide(criterion: &mut Criterion) {
             routing::render(
                 &route,
                 &params,
-                Some("BHIUtNHDgUq88GOMSJDynyBm"),
+                Some(b"BHIUtNHDgUq88GOMSJDynyBm"),
                 &mut location,
             );
             location.len()

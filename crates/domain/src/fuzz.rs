@@ -34,7 +34,7 @@ fn opened(bytes: &[u8]) -> bool {
     };
     assert_eq!(token.to_bytes(), bytes, "every bit means something");
     for key in KEYS {
-        let mut ring = Keyring::new(&[key]).expect("a key");
+        let ring = Keyring::new(&[key]).expect("a key");
         assert!(open(&ring.seal(&token)));
     }
     true
@@ -66,7 +66,7 @@ fn open_damaged(bytes: &[u8]) -> bool {
 }
 
 fn parse(bytes: &[u8]) -> bool {
-    let Ok(mut ring) = Keyring::parse(&String::from_utf8_lossy(bytes)) else {
+    let Ok(ring) = Keyring::parse(&String::from_utf8_lossy(bytes)) else {
         return false;
     };
     let mut token = [0; OPENED_BYTES];

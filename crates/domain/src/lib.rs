@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod money;
 pub mod number;
 pub mod shard;
+mod siv;
 pub mod time;
 pub mod token;
 pub mod topic;

@@ -2,10 +2,38 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// What a click gets.
+pub(crate) enum Reply {
+    /// 302 to where the catalog says.
+    Redirect {
+        location: Bytes,
+        cookie: Option<Bytes>,
+    },
+    /// Anything else.
+    Whole(Answer),
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Whole(answer)
+    }
+}
+
+impl Reply {
+    /// The answer. A redirect is written into the request's own table of fields: it has room, and the next request of the
+    /// connection is read into it again.
+    pub(crate) fn into_answer(self, request: HeaderMap) -> Answer {
+        match self {
+            Self::Redirect { location, cookie } => redirect(location, cookie, request),
+            Self::Whole(answer) => answer,
+        }
+    }
+}
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_INDEX: HeaderValue = HeaderValue::from_static("noindex, nofollow");
@@ -26,24 +54,28 @@ fn with(status: StatusCode, content_type: Option<&'static str>, body: Bytes) -> 
     answer
 }
 
-/// 302 to where the catalog says. Refused bytes cannot be in it: it was rendered from checked text and encoded values.
-pub(crate) fn redirect(location: &str, cookie: Option<&str>) -> Answer {
-    let Ok(location) = HeaderValue::from_str(location) else {
+/// Refused bytes cannot be in it: it was rendered from checked text and encoded values.
+fn redirect(location: Bytes, cookie: Option<Bytes>, mut headers: HeaderMap) -> Answer {
+    let Ok(location) = HeaderValue::from_maybe_shared(location) else {
         return text(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the destination cannot be sent",
         );
     };
-    let mut answer = with(StatusCode::FOUND, None, Bytes::new());
-    let headers = answer.headers_mut();
+    headers.clear();
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert(header::LOCATION, location);
     headers.insert(ROBOTS_TAG, NO_INDEX);
     if let Some(cookie) = cookie {
+        let cookie = HeaderValue::from_maybe_shared(cookie);
         headers.insert(
             header::SET_COOKIE,
-            HeaderValue::from_str(cookie).expect("tokens and attributes are ASCII"),
+            cookie.expect("tokens and attributes are ASCII"),
         );
     }
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::FOUND;
+    *answer.headers_mut() = headers;
     answer
 }
 

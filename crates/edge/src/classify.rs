@@ -1,11 +1,12 @@
 //! Who asks: a browser, a tool, a declared bot, or a browser that only looks ahead.
 
+use std::rc::Rc;
+
 use aho_corasick::AhoCorasick;
 use domain::event::Class;
-use hyper::{HeaderMap, Method, header};
+use hyper::Method;
 
-/// Longest user agent that is looked at and kept, in bytes; real ones stay below 300.
-pub(crate) const USER_AGENT_BYTES_MAX: usize = 512;
+use crate::request::Fields;
 
 /// Words by which crawlers and preview fetchers declare themselves.
 const BOTS: &[&str] = &[
@@ -47,10 +48,32 @@ const TOOLS: &[&str] = &[
     "insomnia",
 ];
 
-/// The lists, ready to match.
+/// How many user agents are remembered. A few hundred make up most traffic; who sends other ones all the time only makes
+/// the lists be searched, which is what they would cost anyway.
+const REMEMBERED: usize = 1024;
+
+/// What a user agent says of who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Agent {
+    Bot,
+    Tool,
+    Browser,
+}
+
+/// The lists, ready to match, and what was found for the user agents seen last.
 pub(crate) struct Classifier {
     bots: AhoCorasick,
     tools: AhoCorasick,
+    /// By the hash of the user agent; a newer one takes an older one's place.
+    seen: Vec<Option<Seen>>,
+}
+
+#[derive(Clone)]
+struct Seen {
+    sent: Box<[u8]>,
+    /// As it is kept: what is not UTF-8 replaced.
+    text: Rc<str>,
+    agent: Agent,
 }
 
 impl Classifier {
@@ -64,6 +87,46 @@ impl Classifier {
         Self {
             bots: build(BOTS),
             tools: build(TOOLS),
+            seen: vec![None; REMEMBERED],
+        }
+    }
+
+    /// The class of a request, and its user agent as it is kept. Speculation is told first: a prefetch is no click, whoever
+    /// makes it.
+    pub(crate) fn classify(&mut self, method: &Method, fields: &Fields<'_>) -> (Class, Rc<str>) {
+        let seen = self.seen(fields.user_agent);
+        let class = match seen.agent {
+            _ if fields.speculative => Class::Speculative,
+            Agent::Bot => Class::Bot,
+            _ if *method == Method::HEAD => Class::Head,
+            Agent::Tool => Class::NonBrowser,
+            Agent::Browser => Class::Browser,
+        };
+        (class, Rc::clone(&seen.text))
+    }
+
+    fn seen(&mut self, sent: &[u8]) -> &Seen {
+        let at = xxhash_rust::xxh3::xxh3_64(sent) as usize % REMEMBERED;
+        if self.seen[at]
+            .as_ref()
+            .is_none_or(|seen| *seen.sent != *sent)
+        {
+            self.seen[at] = Some(Seen {
+                sent: sent.into(),
+                text: String::from_utf8_lossy(sent).into(),
+                agent: self.search(sent),
+            });
+        }
+        self.seen[at].as_ref().expect("just put there")
+    }
+
+    fn search(&self, agent: &[u8]) -> Agent {
+        if self.is_bot(agent) {
+            Agent::Bot
+        } else if agent.is_empty() || self.tools.is_match(agent) {
+            Agent::Tool
+        } else {
+            Agent::Browser
         }
     }
 
@@ -74,63 +137,20 @@ impl Classifier {
             !phone.is_some_and(|at| before[at..].eq_ignore_ascii_case(PHONE))
         })
     }
-
-    /// The class of a request. Speculation is told first: a prefetch is no click, whoever makes it.
-    pub(crate) fn classify(&self, method: &Method, headers: &HeaderMap) -> Class {
-        if is_speculative(headers) {
-            return Class::Speculative;
-        }
-        let agent = user_agent(headers);
-        if self.is_bot(agent) {
-            Class::Bot
-        } else if method == Method::HEAD {
-            Class::Head
-        } else if agent.is_empty() || self.tools.is_match(agent) {
-            Class::NonBrowser
-        } else {
-            Class::Browser
-        }
-    }
 }
 
 /// A brand of telephones whose name ends like a crawler's.
 const PHONE: &[u8] = b"cubot";
 
-/// The user agent's bytes, cut to the bound.
-pub(crate) fn user_agent(headers: &HeaderMap) -> &[u8] {
-    let agent = headers
-        .get(header::USER_AGENT)
-        .map_or(&[][..], |value| value.as_bytes());
-    &agent[..agent.len().min(USER_AGENT_BYTES_MAX)]
-}
-
-/// `Sec-Purpose: prefetch…` (Fetch standard), or its ancestors `Purpose` and `X-Moz`.
-fn is_speculative(headers: &HeaderMap) -> bool {
-    ["sec-purpose", "purpose", "x-moz"].iter().any(|name| {
-        headers.get_all(*name).iter().any(|value| {
-            value
-                .as_bytes()
-                .to_ascii_lowercase()
-                .windows(8)
-                .any(|w| w == b"prefetch")
-        })
-    })
-}
-
-/// Whether the browser says it is going somewhere, not loading an image or script. Silence counts as going.
-pub(crate) fn is_navigation(headers: &HeaderMap) -> bool {
-    headers
-        .get("sec-fetch-mode")
-        .is_none_or(|mode| mode == "navigate")
-}
-
 #[cfg(test)]
 mod tests {
+    use hyper::HeaderMap;
+
     use super::*;
 
     #[test]
     fn classes() {
-        let classifier = Classifier::new();
+        let mut classifier = Classifier::new();
         let chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36";
         for (method, name, value, expected) in [
             (Method::GET, "user-agent", chrome, Class::Browser),
@@ -161,11 +181,14 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().expect("a header"));
-            assert_eq!(
-                classifier.classify(&method, &headers),
-                expected,
-                "{name}: {value}"
-            );
+            // The second time it is remembered.
+            for _ in 0..2 {
+                assert_eq!(
+                    classifier.classify(&method, &Fields::read(&headers)).0,
+                    expected,
+                    "{name}: {value}"
+                );
+            }
         }
     }
 }

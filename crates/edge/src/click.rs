@@ -1,28 +1,34 @@
 //! A click: look up, decide, mint, render, record, answer. Nothing here waits.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::rc::Rc;
 
-use domain::event::{self, Class, Consent, ConsentSource, Label, Reason, edge_record::Event};
-use domain::{Domain, Shard, Token, Topic};
+use bytes::Bytes;
+use domain::event::{self, BorrowedClick, Class, Consent, ConsentSource, Label, Reason};
+use domain::{ClickKey, Domain, Shard, Token};
+use hyper::StatusCode;
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, StatusCode, header};
 use routing::{Decision, Params, Path, Route};
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Reply};
 use crate::cookie::History;
 use crate::live::Live;
-use crate::request::Said;
+use crate::recorder::Recorder;
+use crate::request::{self, Fields, Said};
 use crate::settings::WhenFull;
 use crate::worker::Worker;
-use crate::{classify, request};
 
 /// A request as far as it is understood before anything is decided.
 pub(crate) struct Asked<'r> {
     pub(crate) parts: &'r Parts,
+    pub(crate) fields: &'r Fields<'r>,
     pub(crate) client: IpAddr,
     /// The domain, and whether its public side is HTTPS; `None` for a host that is not ours.
     pub(crate) domain: Option<(Domain, bool)>,
     pub(crate) class: Class,
+    /// As it is kept.
+    pub(crate) user_agent: Rc<str>,
 }
 
 /// Answers `/{slug}` and `/c?…` of a domain.
@@ -32,7 +38,7 @@ pub(crate) fn serve(
     asked: &Asked<'_>,
     domain: Domain,
     secure: bool,
-) -> Answer {
+) -> Reply {
     let (params, labels, said) = request::parameters(asked.parts.uri.query().unwrap_or_default());
     let slug;
     let path = if asked.parts.uri.path() == "/c" {
@@ -43,26 +49,24 @@ pub(crate) fn serve(
             return answer::text(
                 StatusCode::BAD_REQUEST,
                 "the path holds control characters or is not UTF-8",
-            );
+            )
+            .into();
         };
         slug = found;
         Path::Slug(&slug)
     };
-    let consent = consented(&said, &asked.parts.headers);
+    let consent = consented(&said, asked.fields);
     match routing::decide(&live.table, domain, path, &params) {
-        Decision::Redirect(route) => redirect(
-            worker,
-            live,
-            asked,
-            &Clicked {
+        Decision::Redirect(route) => {
+            let clicked = Clicked {
                 route,
                 params: &params,
-                labels,
-                consent,
                 domain,
                 secure,
-            },
-        ),
+                consent,
+            };
+            redirect(worker, live, asked, &clicked, labels)
+        }
         Decision::Refuse {
             reason,
             offer,
@@ -79,20 +83,23 @@ pub(crate) fn serve(
                 unmatched(worker, asked, reason, decision);
             } else {
                 worker.metrics.decided(decision, reason);
-                let mut click = described(worker, asked, &params, labels, consent);
-                click.catalog_version = live.table.catalog().version;
-                click.domain = domain.get();
-                click.reason = reason.into();
-                click.offer = offer.map_or(0, domain::Offer::get);
-                click.affiliate = affiliate.map_or(0, domain::Affiliate::get);
-                click.link = link.map_or(0, domain::Link::get);
-                click.decision = decision.into();
-                record(worker, asked, click, consent.0);
+                record(worker, asked, &params, labels, consent, |click, _| {
+                    click.catalog_version = live.table.catalog().version;
+                    click.domain = domain.get();
+                    click.reason = reason;
+                    click.offer = offer.map_or(0, domain::Offer::get);
+                    click.affiliate = affiliate.map_or(0, domain::Affiliate::get);
+                    click.link = link.map_or(0, domain::Link::get);
+                    click.decision = decision;
+                });
             }
             match fallback {
-                _ if asked.class == Class::Speculative => answer::not_yet(),
-                Some(fallback) => answer::redirect(fallback, None),
-                None => answer::not_found(),
+                _ if asked.class == Class::Speculative => answer::not_yet().into(),
+                Some(fallback) => Reply::Redirect {
+                    location: Bytes::copy_from_slice(fallback.as_bytes()),
+                    cookie: None,
+                },
+                None => answer::not_found().into(),
             }
         }
     }
@@ -101,30 +108,32 @@ pub(crate) fn serve(
 struct Clicked<'t> {
     route: Route<'t>,
     params: &'t Params<'t>,
-    labels: Vec<Label>,
-    consent: (Consent, ConsentSource),
     domain: Domain,
     secure: bool,
+    consent: (Consent, ConsentSource),
 }
 
-fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'_>) -> Answer {
+fn redirect(
+    worker: &Worker,
+    live: &Live,
+    asked: &Asked<'_>,
+    clicked: &Clicked<'_>,
+    mut labels: Vec<Label>,
+) -> Reply {
     let Clicked {
         route,
         params,
-        labels,
-        consent,
         domain,
         secure,
+        consent,
     } = clicked;
     let speculative = asked.class == Class::Speculative;
-    let mut recorder = worker.recorder.borrow_mut();
+    let recorder = &mut *worker.recorder.borrow_mut();
     let Some(key) = recorder.next() else {
         worker.metrics.recorded(false);
         return unrecorded(worker, speculative, clicked);
     };
     let shard = shard(recorder.seed, asked.client);
-    let headers = &asked.parts.headers;
-
     let token = (!speculative && consent.0 != Consent::None).then(|| {
         recorder.keyring.seal(&Token {
             click: key,
@@ -132,11 +141,28 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
             shard,
         })
     });
-    let history = History::read(headers, *secure, &mut recorder.keyring);
-    drop(recorder);
+    let history = if asked.fields.cookie {
+        History::read(&asked.parts.headers, *secure, &recorder.keyring)
+    } else {
+        History::default()
+    };
+    if history.bad {
+        labels.push(Label::BadCookie);
+    }
+    let person =
+        matches!(asked.class, Class::Browser | Class::NonBrowser) && asked.fields.navigation;
+    let kept = token.filter(|_| person && consent.0 == Consent::All);
 
-    let mut click = described(worker, asked, params, labels.clone(), *consent);
-    click.key = Some(key.into());
+    let referrer_host = asked.fields.referrer_host();
+    let mut click = described(
+        asked,
+        key,
+        shard,
+        &referrer_host,
+        params,
+        &mut labels,
+        *consent,
+    );
     click.catalog_version = live.table.catalog().version;
     click.domain = domain.get();
     click.link = route.link.map_or(0, domain::Link::get);
@@ -147,65 +173,46 @@ fn redirect(worker: &Worker, live: &Live, asked: &Asked<'_>, clicked: &Clicked<'
         event::Decision::Speculative
     } else {
         event::Decision::Redirect
-    }
-    .into();
+    };
     click.reason = match asked.class {
         Class::Speculative => Reason::Speculative,
         Class::Head => Reason::Head,
         Class::Bot => Reason::DeclaredBot,
         _ => Reason::None,
-    }
-    .into();
-    for (slot, sub) in subs_mut(&mut click).into_iter().zip(route.subs) {
-        *slot = sub.to_owned();
-    }
-    worker.metrics.decided(click.decision(), click.reason());
+    };
+    click.subs = route.subs;
     click.token_issued = token.is_some();
-    if history.bad {
-        click.labels.push(Label::BadCookie.into());
-    }
+    click.cookie_set = kept.is_some();
     if consent.0 == Consent::All {
-        click.history = history
-            .tokens
-            .iter()
-            .map(|token| token.to_bytes().to_vec())
-            .collect();
+        click.history = history.opened();
     }
-    let person = matches!(asked.class, Class::Browser | Class::NonBrowser)
-        && classify::is_navigation(headers);
-    let cookie = token
-        .filter(|_| person && consent.0 == Consent::All)
-        .map(|token| history.with(token, *secure, live.table.cookie_max_age_s()));
-    click.cookie_set = cookie.is_some();
-
-    if !record(worker, asked, click, consent.0) {
+    worker.metrics.decided(click.decision, click.reason);
+    if !append(worker, recorder, asked, &click) {
         // The disk failed between the look at the journal and the append: the token must not leave.
         return unrecorded(worker, speculative, clicked);
     }
     if speculative {
-        return answer::not_yet();
+        return answer::not_yet().into();
     }
-    let mut location = String::with_capacity(512);
-    let token = token
-        .as_ref()
-        .map(|token| std::str::from_utf8(token).expect("tokens are base64url"));
-    routing::render(route, params, token, &mut location);
-    answer::redirect(&location, cookie.as_deref())
+    Reply::Redirect {
+        location: worker.location(route, params, token.as_ref().map(|token| &token[..])),
+        cookie: kept.map(|token| worker.cookie(live, &history, &token, *secure)),
+    }
 }
 
 /// What a click gets that the journal does not take: never a token, never a cookie.
-fn unrecorded(worker: &Worker, speculative: bool, clicked: &Clicked<'_>) -> Answer {
+fn unrecorded(worker: &Worker, speculative: bool, clicked: &Clicked<'_>) -> Reply {
     match worker.settings.when_full {
-        _ if speculative => answer::not_yet(),
-        WhenFull::Redirect => {
-            let mut location = String::with_capacity(512);
-            routing::render(&clicked.route, clicked.params, None, &mut location);
-            answer::redirect(&location, None)
-        }
+        _ if speculative => answer::not_yet().into(),
+        WhenFull::Redirect => Reply::Redirect {
+            location: worker.location(&clicked.route, clicked.params, None),
+            cookie: None,
+        },
         WhenFull::Refuse => answer::text(
             StatusCode::SERVICE_UNAVAILABLE,
             "clicks cannot be recorded at the moment",
-        ),
+        )
+        .into(),
     }
 }
 
@@ -226,67 +233,102 @@ pub(crate) fn unmatched(
         return;
     }
     let (params, labels, said) = request::parameters(asked.parts.uri.query().unwrap_or_default());
-    let consent = consented(&said, &asked.parts.headers);
-    let mut click = described(worker, asked, &params, labels, consent);
-    click.domain = domain.map_or(0, Domain::get);
-    click.reason = reason.into();
-    click.decision = decision.into();
-    click.slug = request::cut(asked.parts.uri.path(), 255).to_owned();
-    record(worker, asked, click, consent.0);
+    let consent = consented(&said, asked.fields);
+    record(worker, asked, &params, labels, consent, |click, parts| {
+        click.domain = domain.map_or(0, Domain::get);
+        click.reason = reason;
+        click.decision = decision;
+        click.slug = request::cut(parts.uri.path(), 255);
+    });
 }
 
-/// What the request says, whatever is decided.
-fn described(
+/// Records a click that gets no token, with what `decided` writes into it.
+fn record(
     worker: &Worker,
     asked: &Asked<'_>,
     params: &Params<'_>,
     mut labels: Vec<Label>,
     consent: (Consent, ConsentSource),
-) -> event::Click {
-    let headers = &asked.parts.headers;
-    if !classify::is_navigation(headers) {
+    decided: impl for<'c> FnOnce(&mut BorrowedClick<'c>, &'c Parts),
+) {
+    let recorder = &mut *worker.recorder.borrow_mut();
+    let Some(key) = recorder.next() else {
+        worker.metrics.recorded(false);
+        return;
+    };
+    let referrer_host = asked.fields.referrer_host();
+    let shard = shard(recorder.seed, asked.client);
+    let mut click = described(
+        asked,
+        key,
+        shard,
+        &referrer_host,
+        params,
+        &mut labels,
+        consent,
+    );
+    decided(&mut click, asked.parts);
+    append(worker, recorder, asked, &click);
+}
+
+/// Appends a click, counted as an answer with its record or without. Whether it is recorded.
+fn append(
+    worker: &Worker,
+    recorder: &mut Recorder,
+    asked: &Asked<'_>,
+    click: &BorrowedClick<'_>,
+) -> bool {
+    let address = Address::of(asked.client, click.consent == Consent::None);
+    let taken = recorder.append_click(click, address.bytes()).is_some();
+    worker.metrics.recorded(taken);
+    taken
+}
+
+/// What the request says, whatever is decided.
+fn described<'c>(
+    asked: &'c Asked<'_>,
+    key: ClickKey,
+    shard: Shard,
+    referrer_host: &'c str,
+    params: &'c Params<'_>,
+    labels: &'c mut Vec<Label>,
+    consent: (Consent, ConsentSource),
+) -> BorrowedClick<'c> {
+    fn text<'c>(value: &'c Option<Cow<'_, str>>) -> &'c str {
+        value.as_deref().unwrap_or_default()
+    }
+    if !asked.fields.navigation {
         labels.push(Label::NotNavigation);
     }
-    let text =
-        |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
-    let mut click = event::Click {
-        shard: shard(worker.recorder.borrow().seed, asked.client)
-            .get()
-            .into(),
-        class: asked.class.into(),
-        labels: labels.into_iter().map(i32::from).collect(),
-        consent: consent.0.into(),
-        consent_source: consent.1.into(),
-        user_agent: String::from_utf8_lossy(classify::user_agent(headers)).into_owned(),
-        referrer_host: referrer_host(headers),
+    BorrowedClick {
+        key,
+        shard,
+        catalog_version: 0,
+        class: asked.class,
+        decision: event::Decision::Unspecified,
+        reason: Reason::None,
+        domain: 0,
+        link: 0,
+        offer: 0,
+        affiliate: 0,
+        advertiser: 0,
+        labels,
+        consent: consent.0,
+        consent_source: consent.1,
+        token_issued: false,
+        cookie_set: false,
+        history: &[],
+        user_agent: &asked.user_agent,
+        referrer_host,
         source: text(&params.source),
         creative: text(&params.creative),
         page: text(&params.page),
         ext: text(&params.ext),
         coupon: text(&params.coupon),
         cost: text(&params.cost),
-        ..event::Click::default()
-    };
-    for (slot, sub) in subs_mut(&mut click).into_iter().zip(&params.sub) {
-        *slot = text(sub);
+        slug: "",
+        subs: std::array::from_fn(|at| text(&params.sub[at])),
     }
-    click
-}
-
-/// Appends a click; gives it a key where it has none yet. A key that a token was sealed with stays as it is: time, stream
-/// and sequence are what the sale finds the click by. Whether it is recorded.
-fn record(worker: &Worker, asked: &Asked<'_>, mut click: event::Click, consent: Consent) -> bool {
-    let mut recorder = worker.recorder.borrow_mut();
-    if click.key.is_none() {
-        click.key = recorder.next().map(Into::into);
-    }
-    let appended = click.key.and_then(|_| {
-        let shard = shard(recorder.seed, asked.client);
-        let address = address_bytes(asked.client, consent == Consent::None);
-        recorder.append(Topic::Clicks, shard, address, Event::Click(click))
-    });
-    worker.metrics.recorded(appended.is_some());
-    appended.is_some()
 }
 
 /// Clicks shard by the visitor's network, so that fraud windows are local.
@@ -297,56 +339,44 @@ pub(crate) fn shard(seed: u64, client: IpAddr) -> Shard {
     }
 }
 
-/// The address for the courier; truncated here already where consent forbids to keep more.
-pub(crate) fn address_bytes(client: IpAddr, truncate: bool) -> Vec<u8> {
-    let (mut bytes, kept) = match client {
-        IpAddr::V4(address) => (address.octets().to_vec(), 3),
-        IpAddr::V6(address) => (address.octets().to_vec(), 6),
-    };
-    if truncate {
-        bytes[kept..].fill(0);
+/// The address for the courier.
+pub(crate) struct Address {
+    bytes: [u8; 16],
+    length: usize,
+}
+
+impl Address {
+    /// Truncated here already where consent forbids to keep more.
+    pub(crate) fn of(client: IpAddr, truncate: bool) -> Self {
+        let (mut bytes, length, kept) = match client {
+            IpAddr::V4(address) => {
+                let mut bytes = [0; 16];
+                bytes[..4].copy_from_slice(&address.octets());
+                (bytes, 4, 3)
+            }
+            IpAddr::V6(address) => (address.octets(), 16, 6),
+        };
+        if truncate {
+            bytes[kept..].fill(0);
+        }
+        Self { bytes, length }
     }
-    bytes
+
+    /// 4 or 16.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
 }
 
 /// `cons=` speaks first, then a TCF signal, then `Sec-GPC` (Global Privacy Control), then the default. Where somebody spoke
 /// and was not understood (a TCF string is not read yet), no cookie is set: doubt never widens consent.
-fn consented(said: &Said<'_>, headers: &HeaderMap) -> (Consent, ConsentSource) {
+fn consented(said: &Said<'_>, fields: &Fields<'_>) -> (Consent, ConsentSource) {
     match said.cons.as_deref() {
         Some("all") => (Consent::All, ConsentSource::Parameter),
         Some("none") => (Consent::None, ConsentSource::Parameter),
         Some(text) if !text.is_empty() => (Consent::Token, ConsentSource::Parameter),
         _ if said.gdpr.as_deref() == Some("1") => (Consent::Token, ConsentSource::Tcf),
-        _ if headers.get("sec-gpc").is_some_and(|value| value == "1") => {
-            (Consent::Token, ConsentSource::Gpc)
-        }
+        _ if fields.gpc => (Consent::Token, ConsentSource::Gpc),
         _ => (Consent::All, ConsentSource::Default),
     }
-}
-
-fn referrer_host(headers: &HeaderMap) -> String {
-    let referrer = headers
-        .get(header::REFERER)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let host = referrer.split_once("://").map_or("", |(_, rest)| {
-        rest.split(['/', '?', '#']).next().unwrap_or_default()
-    });
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    request::cut(host, 253).to_ascii_lowercase()
-}
-
-fn subs_mut(click: &mut event::Click) -> [&mut String; 10] {
-    [
-        &mut click.sub1,
-        &mut click.sub2,
-        &mut click.sub3,
-        &mut click.sub4,
-        &mut click.sub5,
-        &mut click.sub6,
-        &mut click.sub7,
-        &mut click.sub8,
-        &mut click.sub9,
-        &mut click.sub10,
-    ]
 }

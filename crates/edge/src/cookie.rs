@@ -2,7 +2,9 @@
 //!
 //! The first and the last seven tokens, joined by dots; what does not verify is dropped.
 
-use domain::{Keyring, Token, token::TOKEN_CHARS};
+use bytes::BytesMut;
+use domain::Keyring;
+use domain::token::{OPENED_BYTES, TOKEN_CHARS};
 use hyper::{HeaderMap, header};
 
 /// Tokens a cookie holds: with name and dots they stay within 450 bytes.
@@ -15,18 +17,34 @@ pub(crate) fn name(secure: bool) -> &'static str {
     if secure { "__Host-sl" } else { "sl" }
 }
 
-/// What a request's cookie held.
+/// What stands behind the tokens in `Set-Cookie`, for tokens that are worth this many seconds.
+pub(crate) fn attributes(secure: bool, max_age_s: u64) -> String {
+    let secure = if secure { "; Secure" } else { "" };
+    format!("{secure}; HttpOnly; SameSite=Lax; Path=/; Max-Age={max_age_s}")
+}
+
+/// What a request's cookie held: tokens that verify, oldest first.
 #[derive(Default)]
 pub(crate) struct History {
-    /// Verified tokens, oldest first.
-    pub(crate) tokens: Vec<Token>,
-    texts: Vec<[u8; TOKEN_CHARS]>,
+    count: usize,
+    texts: [Text; TOKENS_MAX],
+    opened: [[u8; OPENED_BYTES]; TOKENS_MAX],
     /// Something in it did not verify.
     pub(crate) bad: bool,
 }
 
+/// A token's characters.
+#[derive(Clone, Copy)]
+struct Text([u8; TOKEN_CHARS]);
+
+impl Default for Text {
+    fn default() -> Self {
+        Self([0; TOKEN_CHARS])
+    }
+}
+
 impl History {
-    pub(crate) fn read(headers: &HeaderMap, secure: bool, keyring: &mut Keyring) -> Self {
+    pub(crate) fn read(headers: &HeaderMap, secure: bool, keyring: &Keyring) -> Self {
         let mut history = Self::default();
         let pairs = headers
             .get_all(header::COOKIE)
@@ -43,10 +61,9 @@ impl History {
             for (at, text) in value.split(|b| *b == b'.').take(TOKENS_MAX + 1).enumerate() {
                 match (at < TOKENS_MAX).then(|| keyring.open(text)) {
                     Some(Ok(token)) => {
-                        history.tokens.push(token);
-                        history
-                            .texts
-                            .push(text.try_into().expect("what opens has a token's length"));
+                        history.opened[history.count] = token.to_bytes();
+                        history.texts[history.count].0.copy_from_slice(text);
+                        history.count += 1;
                     }
                     _ => history.bad = true,
                 }
@@ -56,30 +73,40 @@ impl History {
         history
     }
 
-    /// The `Set-Cookie` value with one more token; the first stays, the oldest after it leaves.
-    pub(crate) fn with(mut self, token: [u8; TOKEN_CHARS], secure: bool, max_age_s: u64) -> String {
-        self.texts.push(token);
-        if self.texts.len() > TOKENS_MAX {
-            self.texts.remove(1);
+    /// The tokens, opened.
+    pub(crate) fn opened(&self) -> &[[u8; OPENED_BYTES]] {
+        &self.opened[..self.count]
+    }
+
+    /// Writes the `Set-Cookie` value with one more token; the first stays, the oldest after it leaves. `attributes` is what
+    /// [`attributes`] said.
+    pub(crate) fn write_with(
+        &self,
+        token: &[u8; TOKEN_CHARS],
+        secure: bool,
+        attributes: &str,
+        out: &mut BytesMut,
+    ) {
+        out.extend_from_slice(name(secure).as_bytes());
+        let mut joint = b"=";
+        for (at, text) in self.texts[..self.count].iter().enumerate() {
+            if at == 1 && self.count == TOKENS_MAX {
+                continue;
+            }
+            out.extend_from_slice(joint);
+            out.extend_from_slice(&text.0);
+            joint = b".";
         }
-        let mut value = String::with_capacity(512);
-        value.push_str(name(secure));
-        for (at, text) in self.texts.iter().enumerate() {
-            value.push(if at == 0 { '=' } else { '.' });
-            value.push_str(std::str::from_utf8(text).expect("tokens are base64url"));
-        }
-        value.push_str(if secure { "; Secure" } else { "" });
-        value.push_str(&format!(
-            "; HttpOnly; SameSite=Lax; Path=/; Max-Age={max_age_s}"
-        ));
-        value
+        out.extend_from_slice(joint);
+        out.extend_from_slice(token);
+        out.extend_from_slice(attributes.as_bytes());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{ClickKey, Link, Shard, Target};
+    use domain::{ClickKey, Link, Shard, Target, Token};
 
     fn ring() -> Keyring {
         Keyring::new(&[(1, [7; 32])]).expect("a key")
@@ -100,22 +127,40 @@ mod tests {
     fn read(cookie: &str) -> History {
         let mut headers = HeaderMap::new();
         headers.insert(header::COOKIE, cookie.parse().expect("a header"));
-        History::read(&headers, true, &mut ring())
+        History::read(&headers, true, &ring())
     }
 
     fn sequences(history: &History) -> Vec<u32> {
-        history
-            .tokens
-            .iter()
-            .map(|token| token.click.sequence)
+        let opened = history.opened().iter();
+        opened
+            .map(|bytes| Token::from_bytes(bytes).expect("a token").click.sequence)
             .collect()
+    }
+
+    fn set(history: &History, sequence: u32) -> String {
+        let mut out = BytesMut::new();
+        history.write_with(&token(sequence), true, &attributes(true, 60), &mut out);
+        String::from_utf8(out.to_vec()).expect("ascii")
+    }
+
+    #[test]
+    fn what_is_set() {
+        let text = String::from_utf8(token(1).to_vec()).expect("ascii");
+        assert_eq!(
+            set(&History::default(), 1),
+            format!("__Host-sl={text}; Secure; HttpOnly; SameSite=Lax; Path=/; Max-Age=60")
+        );
+        assert_eq!(
+            attributes(false, 5),
+            "; HttpOnly; SameSite=Lax; Path=/; Max-Age=5"
+        );
     }
 
     #[test]
     fn the_first_and_the_last_seven_stay() {
         let mut cookie = String::new();
         for sequence in 1..=12 {
-            let set = read(&format!("a=b; {cookie}")).with(token(sequence), true, 60);
+            let set = set(&read(&format!("a=b; {cookie}")), sequence);
             cookie = set.split(';').next().expect("a pair").to_owned();
             assert!(cookie.len() <= 450, "{}", cookie.len());
         }

@@ -3,11 +3,12 @@
 //!
 //! Bytes alone would never hold a token that verifies, so the input is a small program that writes a `Cookie` header.
 
+use bytes::BytesMut;
 use domain::token::TOKEN_CHARS;
 use domain::{ClickKey, Keyring, Link, Shard, Target, Token};
 use hyper::header::{COOKIE, HeaderMap, HeaderValue};
 
-use crate::cookie::{History, TOKENS_MAX, name};
+use crate::cookie::{History, TOKENS_MAX, attributes, name};
 
 /// Longer than a request's head may be.
 const COOKIE_BYTES_MAX: usize = 32 << 10;
@@ -21,30 +22,32 @@ pub fn cookie(program: &[u8]) -> usize {
         return 0;
     };
     let secure = first % 2 == 0;
-    let mut keyring = Keyring::new(&[(1, [1; 32]), (9, [9; 32])]).expect("two keys");
-    let Ok(header) = HeaderValue::from_bytes(&written(program, secure, &mut keyring)) else {
+    let keyring = Keyring::new(&[(1, [1; 32]), (9, [9; 32])]).expect("two keys");
+    let Ok(header) = HeaderValue::from_bytes(&written(program, secure, &keyring)) else {
         return 0;
     };
-    let history = read(header, secure, &mut keyring);
-    let count = history.tokens.len();
+    let history = read(header, secure, &keyring);
+    let count = history.opened().len();
     assert!(count <= TOKENS_MAX);
 
     // What is set next is read back whole: the first one and the latest stay, and nothing that did not verify.
-    let (before, next) = (history.tokens.clone(), token(u32::MAX));
-    let set = history.with(keyring.seal(&next), secure, 60);
-    let pair = set.split(';').next().expect("a pair");
+    let next = token(u32::MAX);
+    let mut set = BytesMut::new();
+    let attributes = attributes(secure, 60);
+    history.write_with(&keyring.seal(&next), secure, &attributes, &mut set);
+    let pair = set[..].split(|b| *b == b';').next().expect("a pair");
     assert!(pair.len() <= 450, "{} bytes", pair.len());
-    let header = HeaderValue::from_str(pair).expect("tokens are plain text");
-    let after = read(header, secure, &mut keyring);
-    assert!(!after.bad && after.tokens.len() == (count + 1).min(TOKENS_MAX));
-    assert_eq!(after.tokens.last(), Some(&next));
-    if let Some(oldest) = before.first() {
-        assert_eq!(after.tokens.first(), Some(oldest));
+    let header = HeaderValue::from_bytes(pair).expect("tokens are plain text");
+    let after = read(header, secure, &keyring);
+    assert!(!after.bad && after.opened().len() == (count + 1).min(TOKENS_MAX));
+    assert_eq!(after.opened().last(), Some(&next.to_bytes()));
+    if let Some(oldest) = history.opened().first() {
+        assert_eq!(after.opened().first(), Some(oldest));
     }
     count
 }
 
-fn read(header: HeaderValue, secure: bool, keyring: &mut Keyring) -> History {
+fn read(header: HeaderValue, secure: bool, keyring: &Keyring) -> History {
     let mut headers = HeaderMap::new();
     headers.insert(COOKIE, header);
     History::read(&headers, secure, keyring)
@@ -62,7 +65,7 @@ fn token(sequence: u32) -> Token {
     }
 }
 
-fn written(mut program: &[u8], secure: bool, keyring: &mut Keyring) -> Vec<u8> {
+fn written(mut program: &[u8], secure: bool, keyring: &Keyring) -> Vec<u8> {
     let mut header = Vec::new();
     while let [step, rest @ ..] = program
         && header.len() < COOKIE_BYTES_MAX

@@ -7,6 +7,7 @@
 mod answer;
 mod classify;
 mod click;
+mod connection;
 mod cookie;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -20,6 +21,7 @@ mod recorder;
 mod request;
 pub mod settings;
 mod start;
+mod tls;
 mod unmatched;
 mod worker;
 

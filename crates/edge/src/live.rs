@@ -9,9 +9,13 @@ use domain::Advertiser;
 use routing::Table;
 use sha2::{Digest, Sha256};
 
+use crate::cookie;
+
 /// One catalog version, ready to decide with.
 pub(crate) struct Live {
     pub(crate) table: Table,
+    /// What stands behind the tokens in `Set-Cookie`, over plain HTTP and over HTTPS.
+    cookies: [String; 2],
     secrets: HashMap<Advertiser, Vec<[u8; 32]>>,
     /// Of the files the secrets came from, as they were before they were read.
     stamps: Vec<Stamp>,
@@ -35,11 +39,19 @@ impl Live {
             }
             secrets.insert(*number, digests);
         }
+        let table = Table::new(catalog);
+        let max_age_s = table.cookie_max_age_s();
         Ok(Self {
-            table: Table::new(catalog),
+            table,
+            cookies: [false, true].map(|secure| cookie::attributes(secure, max_age_s)),
             secrets,
             stamps,
         })
+    }
+
+    /// What stands behind the tokens in `Set-Cookie`.
+    pub(crate) fn cookie(&self, secure: bool) -> &str {
+        &self.cookies[usize::from(secure)]
     }
 
     /// Whether a secret's file is another one than was read.

@@ -14,6 +14,26 @@ pub(crate) enum PathKind {
     Other,
 }
 
+impl PathKind {
+    pub(crate) fn of(path: &str) -> Self {
+        match path {
+            "/c" => Self::Click,
+            "/postback" => Self::Postback,
+            path if is_reserved(path) => Self::Other,
+            _ => Self::Slug,
+        }
+    }
+}
+
+/// Paths that are no slugs, now and for ever.
+fn is_reserved(path: &str) -> bool {
+    matches!(
+        path,
+        "/event" | "/pixel.gif" | "/s.js" | "/i.gif" | "/robots.txt" | "/favicon.ico"
+    ) || path.starts_with("/.well-known/")
+        || path.starts_with("/_/")
+}
+
 const PATHS: [&str; 4] = ["slug", "click", "postback", "other"];
 const STATUSES: [u16; 14] = [
     200, 202, 302, 400, 403, 404, 405, 413, 414, 421, 422, 408, 500, 503,

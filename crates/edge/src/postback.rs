@@ -13,7 +13,7 @@ use hyper::{StatusCode, header};
 use serde_json::json;
 
 use crate::answer::{self, Answer};
-use crate::click::{Asked, address_bytes};
+use crate::click::{Address, Asked};
 use crate::live::Live;
 use crate::request::{PARAMETERS_MAX, cut};
 use crate::worker::Worker;
@@ -74,7 +74,7 @@ pub(crate) fn record(
     let sequence = recorder.append(
         Topic::Postbacks,
         shard,
-        address_bytes(asked.client, false),
+        Address::of(asked.client, false).bytes(),
         Event::Postback(postback),
     );
     worker.metrics.recorded(sequence.is_some());

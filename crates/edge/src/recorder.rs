@@ -1,7 +1,7 @@
 //! A worker's way into its journal: keys that never repeat, numbers without holes, one append a request.
 
-use domain::event::{EdgeRecord, StreamEnd, edge_record::Event};
-use domain::{ClickKey, Keyring, Numbering, Shard, Topic};
+use domain::event::{BorrowedClick, EdgeRecord, StreamEnd, edge_record::Event};
+use domain::{ClickKey, Keyring, Lane, Numbering, Shard, Topic};
 use journal::Full;
 use prost::Message;
 use service::Clock;
@@ -16,6 +16,8 @@ pub(crate) struct Recorder {
     clock: Clock,
     last_ms: u64,
     buffer: Vec<u8>,
+    /// Where a click's record is written.
+    click: Box<[u8]>,
     /// Keys of the installation.
     pub(crate) keyring: Keyring,
     /// Seed of shards.
@@ -30,6 +32,7 @@ impl Recorder {
             clock,
             last_ms: 0,
             buffer: Vec::new(),
+            click: vec![0; RECORD_BYTES_MAX].into(),
             keyring,
             seed,
         }
@@ -68,7 +71,7 @@ impl Recorder {
         &mut self,
         topic: Topic,
         shard: Shard,
-        address: Vec<u8>,
+        address: &[u8],
         event: Event,
     ) -> Option<u64> {
         let lane = shard.lane();
@@ -76,10 +79,28 @@ impl Recorder {
             topic: topic as u32,
             lane: u32::from(lane.0),
             n: self.numbering.next(topic, lane),
-            address,
+            address: address.to_vec(),
             event: Some(event),
         };
-        match self.put(&record) {
+        let put = self.put(&record);
+        self.counted(topic, lane, put)
+    }
+
+    /// As [`Self::append`], for a click.
+    pub(crate) fn append_click(
+        &mut self,
+        click: &BorrowedClick<'_>,
+        address: &[u8],
+    ) -> Option<u64> {
+        let (topic, lane) = (Topic::Clicks, click.shard.lane());
+        let n = self.numbering.next(topic, lane);
+        let record = click.record(topic, lane, n, address, &mut self.click);
+        let put = self.writer.append(record);
+        self.counted(topic, lane, put)
+    }
+
+    fn counted(&mut self, topic: Topic, lane: Lane, put: Result<u64, Full>) -> Option<u64> {
+        match put {
             Ok(sequence) => Some(sequence),
             Err(why) => {
                 self.numbering.take_back(topic, lane);

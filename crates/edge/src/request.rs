@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use domain::event::Label;
-use hyper::{HeaderMap, Method, StatusCode, header, http::request::Parts};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode, Uri};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use routing::Params;
@@ -18,64 +20,178 @@ pub(crate) const PARAMETERS_MAX: usize = 100;
 /// How many addresses of a forwarded header are looked at, from the right.
 const HOPS_MAX: usize = 16;
 
+/// Longest user agent that is looked at and kept, in bytes; real ones stay below 300.
+const USER_AGENT_BYTES_MAX: usize = 512;
+
+/// What the header fields say, each looked at once: finding a field by name costs a hash for every one that is asked for.
+#[derive(Debug)]
+pub(crate) struct Fields<'r> {
+    /// The first Host, and whether there are more.
+    host: Option<&'r HeaderValue>,
+    hosts: usize,
+    /// Cut to the bound; empty where there is none.
+    pub(crate) user_agent: &'r [u8],
+    referrer: Option<&'r HeaderValue>,
+    /// A browser that only looks ahead: `Sec-Purpose: prefetch…` (Fetch standard), or its ancestors `Purpose` and `X-Moz`.
+    pub(crate) speculative: bool,
+    /// The browser is going somewhere, not loading an image or script. Silence counts as going.
+    pub(crate) navigation: bool,
+    /// Global Privacy Control: `Sec-GPC: 1`.
+    pub(crate) gpc: bool,
+    pub(crate) cookie: bool,
+}
+
+impl<'r> Fields<'r> {
+    pub(crate) fn read(headers: &'r HeaderMap) -> Self {
+        let mut fields = Self {
+            host: None,
+            hosts: 0,
+            user_agent: &[],
+            referrer: None,
+            speculative: false,
+            navigation: true,
+            gpc: false,
+            cookie: false,
+        };
+        let (mut agent, mut mode) = (None, None);
+        for (name, value) in headers {
+            match name.as_str() {
+                "host" => {
+                    fields.host.get_or_insert(value);
+                    fields.hosts += 1;
+                }
+                "user-agent" => _ = agent.get_or_insert(value),
+                "referer" => _ = fields.referrer.get_or_insert(value),
+                "cookie" => fields.cookie = true,
+                "sec-purpose" | "purpose" | "x-moz" => {
+                    fields.speculative |= is_prefetch(value.as_bytes());
+                }
+                "sec-fetch-mode" => _ = mode.get_or_insert(value),
+                "sec-gpc" => fields.gpc |= value == "1",
+                _ => {}
+            }
+        }
+        if let Some(agent) = agent {
+            let agent = agent.as_bytes();
+            fields.user_agent = &agent[..agent.len().min(USER_AGENT_BYTES_MAX)];
+        }
+        fields.navigation = mode.is_none_or(|mode| mode == "navigate");
+        fields
+    }
+
+    /// The host as it came, where there is exactly one: what a domain's name may be compared with.
+    pub(crate) fn plain_host(&self) -> Option<&'r str> {
+        let host = self.host.filter(|_| self.hosts == 1)?;
+        std::str::from_utf8(host.as_bytes()).ok()
+    }
+
+    /// The host of the page the visitor comes from, lower case; empty where none is told.
+    pub(crate) fn referrer_host(&self) -> Cow<'r, str> {
+        let referrer = self.referrer.map_or(&[][..], HeaderValue::as_bytes);
+        let rest = referrer
+            .strip_prefix(b"https://")
+            .or_else(|| referrer.strip_prefix(b"http://"))
+            .or_else(|| {
+                let at = referrer.windows(3).position(|window| window == b"://")?;
+                Some(&referrer[at + 3..])
+            })
+            .unwrap_or_default();
+        let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#'));
+        let host = &rest[..end.unwrap_or(rest.len())];
+        let host = match host.iter().rposition(|b| *b == b'@') {
+            Some(at) => &host[at + 1..],
+            None => host,
+        };
+        match std::str::from_utf8(host) {
+            Ok(host) if host.bytes().all(|b| b.is_ascii_graphic()) => {
+                lower_case(cut(host, HOST_BYTES_MAX))
+            }
+            _ => Cow::Borrowed(""),
+        }
+    }
+}
+
+fn is_prefetch(value: &[u8]) -> bool {
+    const WORD: &[u8] = b"prefetch";
+    value
+        .windows(WORD.len())
+        .any(|window| window.eq_ignore_ascii_case(WORD))
+}
+
+fn lower_case(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// Longest name of a host (RFC 1035 §2.3.4).
+const HOST_BYTES_MAX: usize = 253;
+
 /// Why a head is refused, in words for the answer.
 pub(crate) type Refusal = (StatusCode, &'static str);
 
-/// The request's host: lower case, without port and trailing dot, and as it came.
-pub(crate) struct Host {
-    pub(crate) name: String,
-    pub(crate) with_port: String,
+/// The request's host in lower case.
+pub(crate) struct Host<'r> {
+    with_port: Cow<'r, str>,
+    name_bytes: usize,
+}
+
+impl Host<'_> {
+    /// Without port and trailing dot.
+    pub(crate) fn name(&self) -> &str {
+        &self.with_port[..self.name_bytes]
+    }
+
+    /// As it came.
+    pub(crate) fn with_port(&self) -> &str {
+        &self.with_port
+    }
 }
 
 /// Exactly one well-formed Host (RFC 9112 §3.2); a target in absolute form overrides it.
-pub(crate) fn host(parts: &Parts) -> Result<Host, Refusal> {
+pub(crate) fn host<'r>(uri: &'r Uri, fields: &Fields<'r>) -> Result<Host<'r>, Refusal> {
     const BAD: Refusal = (
         StatusCode::BAD_REQUEST,
         "exactly one well-formed Host header is needed",
     );
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let only = hosts.next().ok_or(BAD)?;
-    if hosts.next().is_some() {
-        return Err(BAD);
-    }
-    let authority = match parts.uri.authority() {
+    let only = fields.host.filter(|_| fields.hosts == 1).ok_or(BAD)?;
+    let authority = match uri.authority() {
         Some(authority) => authority.as_str(),
         None => only.to_str().map_err(|_| BAD)?,
     };
-    let with_port = authority.to_ascii_lowercase();
-    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
-    if with_port.is_empty() || with_port.len() > 260 || !with_port.bytes().all(legal) {
+    let legal =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']');
+    if authority.is_empty() || authority.len() > 260 || !authority.bytes().all(legal) {
         return Err(BAD);
     }
-    let name = match with_port.rsplit_once(':') {
+    let name = match authority.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => {
             if name.is_empty() || port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) {
                 return Err(BAD);
             }
             name
         }
-        _ => &with_port,
+        _ => authority,
     };
     Ok(Host {
-        name: name.strip_suffix('.').unwrap_or(name).to_owned(),
-        with_port,
+        name_bytes: name.strip_suffix('.').unwrap_or(name).len(),
+        with_port: lower_case(authority),
     })
 }
 
 /// The methods a path takes.
-pub(crate) fn method(parts: &Parts) -> Result<(), Refusal> {
+pub(crate) fn method(parts: &Parts) -> Result<(), &'static str> {
     // A postback changes what is owed, so that HEAD, which promises to change nothing, is none.
-    let taken = match parts.uri.path() {
-        "/postback" => [Method::GET, Method::POST],
-        _ => [Method::GET, Method::HEAD],
+    let other = match parts.uri.path() {
+        "/postback" => Method::POST,
+        _ => Method::HEAD,
     };
-    if taken.contains(&parts.method) {
+    if parts.method == Method::GET || parts.method == other {
         Ok(())
     } else {
-        Err((
-            StatusCode::METHOD_NOT_ALLOWED,
-            "this method is not served here",
-        ))
+        Err("this method is not served here")
     }
 }
 
@@ -99,9 +215,11 @@ pub(crate) fn target(parts: &Parts) -> Result<(), Refusal> {
 
 /// The slug a path means; `None` when it holds control or non-UTF-8 bytes.
 pub(crate) fn slug(path: &str) -> Option<Cow<'_, str>> {
-    let slug = percent_decode_str(path.strip_prefix('/').unwrap_or(path))
-        .decode_utf8()
-        .ok()?;
+    let path = path.strip_prefix('/').unwrap_or(path);
+    if path.bytes().all(|b| b.is_ascii_graphic() && b != b'%') {
+        return Some(Cow::Borrowed(path));
+    }
+    let slug = percent_decode_str(path).decode_utf8().ok()?;
     (!slug.chars().any(char::is_control)).then_some(slug)
 }
 
@@ -235,6 +353,12 @@ mod tests {
         request.body(()).expect("a request").into_parts().0
     }
 
+    fn read_host(uri: &str, hosts: &[&str]) -> Option<String> {
+        let parts = parts(uri, hosts);
+        let host = host(&parts.uri, &Fields::read(&parts.headers)).ok()?;
+        Some(host.name().to_owned())
+    }
+
     #[test]
     fn hosts() {
         for (uri, hosts, expected) in [
@@ -256,12 +380,34 @@ mod tests {
             ("/", &[":80"], None),
         ] {
             assert_eq!(
-                host(&parts(uri, hosts))
-                    .ok()
-                    .map(|host| host.name)
-                    .as_deref(),
+                read_host(uri, hosts).as_deref(),
                 expected,
                 "{uri} {hosts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn referrers() {
+        for (referrer, expected) in [
+            ("https://Blog.Example/post?a=1", "blog.example"),
+            ("https://blog.example", "blog.example"),
+            ("https://blog.example#top", "blog.example"),
+            ("https://user:secret@blog.example:81/", "blog.example:81"),
+            ("android-app://com.example.news/", "com.example.news"),
+            ("about:blank", ""),
+            ("https://bl\u{f6}g.example/", ""),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("referer", referrer.parse().expect("a header"));
+            headers.append(
+                "referer",
+                "https://second.example".parse().expect("a header"),
+            );
+            assert_eq!(
+                Fields::read(&headers).referrer_host(),
+                expected,
+                "{referrer}"
             );
         }
     }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::tls;
+
 /// The `[edge]` table of the settings file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,6 +29,8 @@ pub struct Settings {
     pub head_timeout_s: u64,
     /// Most connections a worker holds; more wait in the socket's queue.
     pub connections_max: usize,
+    /// Certificate and key, where the edge speaks TLS itself; plain HTTP where they are not named.
+    pub tls: Option<tls::Files>,
 }
 
 impl Default for Settings {
@@ -41,6 +45,7 @@ impl Default for Settings {
             when_full: WhenFull::Redirect,
             head_timeout_s: 15,
             connections_max: 10_000,
+            tls: None,
         }
     }
 }

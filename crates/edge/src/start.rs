@@ -13,14 +13,17 @@ use domain::Keyring;
 use journal::{Options, StreamId, Syncer};
 use prometheus::IntGauge;
 use service::{Clock, Health, Shutdown};
+use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 
 use crate::classify::Classifier;
+use crate::connection::Connections;
 use crate::journals::Journals;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::settings::Settings;
+use crate::tls;
 use crate::unmatched::Unmatched;
 use crate::worker::Worker;
 
@@ -111,6 +114,8 @@ impl Edge {
             count => count,
         };
 
+        let tls = settings.tls.as_ref().map(tls::load).transpose();
+        let tls = tls.map_err(|error| because("edge.tls")(&error))?;
         let settings = Arc::new(settings);
         let local_hosts = Arc::new(local_hosts);
         let (mut flushers, mut synced, mut seeds, mut folders) =
@@ -177,23 +182,28 @@ impl Edge {
             );
             let name = format!("edge-{index}");
             let thread = std::thread::Builder::new().name(name.clone());
+            let tls = tls.clone();
             let worker = move || {
+                let connections =
+                    Connections::new(settings.connections_max, settings.head_timeout_s);
                 let worker = Rc::new(Worker {
                     settings,
                     live,
                     recorder: RefCell::new(recorder),
                     unmatched: RefCell::new(Unmatched::default()),
                     metrics,
-                    classifier: Classifier::new(),
+                    classifier: RefCell::new(Classifier::new()),
                     local_hosts,
                     synced,
+                    tls,
+                    connections,
+                    scratch: RefCell::default(),
                 });
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
-                    .build()
+                    .build_local(LocalOptions::default())
                     .expect("epoll is there");
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, async {
+                runtime.block_on(async {
                     let listener = tokio::net::TcpListener::from_std(listener)
                         .expect("the listener does not block");
                     let beat = |ready| {

@@ -1,44 +1,53 @@
-//! One worker: a thread with a current-thread runtime, its connections and its journal.
+//! One worker: a thread with a runtime of its own, its connections and its journal.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use domain::event::{Class, Reason, edge_record::Event};
-use domain::{Shard, Topic};
+use bytes::{Bytes, BytesMut};
+use domain::event::{Class, Decision, Reason, edge_record::Event};
+use domain::token::TOKEN_CHARS;
+use domain::{Domain, Shard, Topic};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::service::Service;
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use routing::{Params, Route};
 use service::Shutdown;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Reply};
 use crate::classify::Classifier;
 use crate::click::{self, Asked};
+use crate::connection::{self, Connections, Slot};
+use crate::cookie::History;
 use crate::live::Live;
 use crate::metrics::{Metrics, PathKind};
 use crate::recorder::Recorder;
+use crate::request::{Fields, Host};
 use crate::settings::Settings;
+use crate::tls::Tls;
 use crate::unmatched::Unmatched;
 use crate::{postback, request};
 
-/// A request's head and headers together; browsers stay below 4 KiB, cookies of other hosts do not come here.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long a postback's body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a postback waits for the disk before its sender is asked to come again.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long open connections may take to end once the process drains.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often counts of unmatched requests are looked at.
+/// How often connections and the counts of unmatched requests are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// What answers are written into at a time, some hundred of them.
+const ANSWER_BYTES: usize = 64 * 1024;
 
 /// What one worker's requests share.
 pub(crate) struct Worker {
@@ -47,10 +56,29 @@ pub(crate) struct Worker {
     pub(crate) recorder: RefCell<Recorder>,
     pub(crate) unmatched: RefCell<Unmatched>,
     pub(crate) metrics: Metrics,
-    pub(crate) classifier: Classifier,
+    pub(crate) classifier: RefCell<Classifier>,
     /// The listener's own addresses, served as the first domain over plain HTTP.
     pub(crate) local_hosts: Arc<Vec<String>>,
     pub(crate) synced: watch::Receiver<u64>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) connections: Connections,
+    pub(crate) scratch: RefCell<Scratch>,
+}
+
+/// Where locations and cookies are written.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    location: Vec<u8>,
+    bytes: BytesMut,
+}
+
+/// What `write` writes. The answers before are gone by the time new room is asked for, so that their room is used again.
+fn written(bytes: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) -> Bytes {
+    if bytes.capacity() == 0 {
+        bytes.reserve(ANSWER_BYTES);
+    }
+    write(bytes);
+    bytes.split().freeze()
 }
 
 impl Worker {
@@ -61,43 +89,22 @@ impl Worker {
         shutdown: Shutdown,
         mut beat: impl FnMut(Result<(), String>),
     ) {
-        let places = Arc::new(Semaphore::new(self.settings.connections_max));
+        let accepting = tokio::task::spawn_local(Rc::clone(&self).accept(listener));
         let mut tick = tokio::time::interval(TICK);
         let drain = shutdown.requested_async();
         tokio::pin!(drain);
         loop {
-            let accept = async {
-                let place = Arc::clone(&places)
-                    .acquire_owned()
-                    .await
-                    .expect("the semaphore is never closed");
-                (listener.accept().await, place)
-            };
             tokio::select! {
                 () = &mut drain => break,
                 _ = tick.tick() => {
                     beat(self.recorder.borrow().ready());
+                    self.connections.look();
                     self.record_unmatched(false);
                 }
-                (accepted, place) = accept => match accepted {
-                    Ok((stream, peer)) => {
-                        let connection = Rc::clone(&self).connection(stream, peer, shutdown.clone());
-                        tokio::task::spawn_local(async move {
-                            connection.await;
-                            drop(place);
-                        });
-                    }
-                    Err(error) => {
-                        // Out of descriptors or memory: open connections end and give some back.
-                        tracing::warn!(%error, "cannot accept");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
-                },
             }
         }
-        drop(listener);
-        let all = u32::try_from(self.settings.connections_max).unwrap_or(u32::MAX);
-        if tokio::time::timeout(DRAIN_TIMEOUT, places.acquire_many(all))
+        accepting.abort();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.connections.drain())
             .await
             .is_err()
         {
@@ -107,106 +114,234 @@ impl Worker {
         self.recorder.borrow_mut().end();
     }
 
-    async fn connection(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, shutdown: Shutdown) {
-        self.metrics.connections.inc();
-        // Answers are single small writes; waiting to fill a packet only delays them.
-        let _ = stream.set_nodelay(true);
-        let worker = Rc::clone(&self);
-        let service = hyper::service::service_fn(move |request| {
-            let worker = Rc::clone(&worker);
-            async move { Ok::<_, Infallible>(worker.answer(peer, request).await) }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(self.settings.head_timeout_s))
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        let ended = tokio::select! {
-            ended = &mut connection => ended,
-            () = shutdown.requested_async() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
+        loop {
+            self.connections.room().await;
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    self.metrics.connections.inc();
+                    let visitor = Visitor {
+                        worker: Rc::clone(&self),
+                        peer: peer.ip(),
+                        slot: self.connections.open(),
+                    };
+                    tokio::task::spawn_local(connection::serve(visitor, stream));
+                }
+                Err(error) => {
+                    // Out of descriptors or memory: open connections end and give some back.
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
-        };
-        if let Err(error) = ended {
-            // Visitors hang up, scanners send rubbish: not worth more than a debug line.
-            tracing::debug!(%error, "connection ended early");
         }
-        self.metrics.connections.dec();
     }
 
-    async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+    fn record_unmatched(&self, at_end: bool) {
+        let mut recorder = self.recorder.borrow_mut();
+        let now_ms = recorder.now_ms();
+        let Some((minute_ms, counts)) = self.unmatched.borrow_mut().take(now_ms, at_end) else {
+            return;
+        };
+        for ((domain, reason, class), count) in counts {
+            let shard = Shard::of(recorder.seed, b"unmatched");
+            let appended = recorder.next().and_then(|key| {
+                let event = domain::event::Unmatched {
+                    key: Some(key.into()),
+                    shard: shard.get().into(),
+                    minute_ms,
+                    domain: domain.map_or(0, Domain::get),
+                    reason: reason.into(),
+                    class: class.into(),
+                    count,
+                };
+                recorder.append(Topic::Clicks, shard, &[], Event::Unmatched(event))
+            });
+            self.metrics.recorded(appended.is_some());
+        }
+    }
+
+    /// Where a route leads; `token` is `None` where none may be issued.
+    pub(crate) fn location(
+        &self,
+        route: &Route<'_>,
+        params: &Params<'_>,
+        token: Option<&[u8]>,
+    ) -> Bytes {
+        let Scratch { location, bytes } = &mut *self.scratch.borrow_mut();
+        location.clear();
+        routing::render(route, params, token, location);
+        written(bytes, |bytes| bytes.extend_from_slice(location))
+    }
+
+    /// The `Set-Cookie` value of a history with one more token.
+    pub(crate) fn cookie(
+        &self,
+        live: &Live,
+        history: &History,
+        token: &[u8; TOKEN_CHARS],
+        secure: bool,
+    ) -> Bytes {
+        let bytes = &mut self.scratch.borrow_mut().bytes;
+        written(bytes, |bytes| {
+            history.write_with(token, secure, live.cookie(secure), bytes);
+        })
+    }
+}
+
+/// Who is at the other end of a connection, and the service hyper calls with their requests.
+pub(crate) struct Visitor {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) peer: IpAddr,
+    pub(crate) slot: Slot,
+}
+
+/// The answer to a click is there at once; that to a postback waits for the disk.
+pub(crate) enum Answering {
+    Now(Option<Answer>),
+    Later(Pin<Box<dyn Future<Output = Answer>>>),
+}
+
+impl Future for Answering {
+    type Output = Result<Answer, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(answer) => Poll::Ready(Ok(answer.take().expect("polled once"))),
+            Self::Later(answering) => answering.as_mut().poll(context).map(Ok),
+        }
+    }
+}
+
+impl Service<Request<Incoming>> for Visitor {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
         let begun = Instant::now();
-        let (parts, body) = request.into_parts();
-        let class = self.classifier.classify(&parts.method, &parts.headers);
-        let kind = match parts.uri.path() {
-            "/c" => PathKind::Click,
-            "/postback" => PathKind::Postback,
-            path if is_reserved(path) => PathKind::Other,
-            _ => PathKind::Slug,
-        };
-        let (answer, class) = match request::method(&parts)
-            .and_then(|()| request::target(&parts))
-            .and_then(|()| request::host(&parts))
-        {
-            Err((StatusCode::METHOD_NOT_ALLOWED, line)) => {
-                let allowed = if matches!(kind, PathKind::Postback) {
-                    "GET, POST"
-                } else {
-                    "GET, HEAD"
-                };
-                (answer::foreign_method(line, allowed), Class::Unspecified)
-            }
-            Err((status, line)) => (answer::text(status, line), Class::Unspecified),
-            Ok(host) => {
-                let live = self.live.load_full();
-                let domain = match live.table.domain(&host.name) {
-                    Some(domain) => Some((domain, true)),
-                    None if self.local_hosts.contains(&host.with_port) => {
-                        live.table.first_domain().map(|domain| (domain, false))
-                    }
-                    None => None,
-                };
-                let client =
-                    request::client(peer.ip(), &parts.headers, &self.settings.trusted_forwarders);
-                let asked = Asked {
-                    parts: &parts,
-                    client,
-                    domain,
-                    class,
-                };
-                let answer = match (domain, kind) {
-                    (None, _) => {
-                        click::unmatched(
-                            self,
-                            &asked,
-                            Reason::UnknownHost,
-                            domain::event::Decision::Refuse,
-                        );
-                        answer::text(
-                            StatusCode::MISDIRECTED_REQUEST,
-                            "no domain of this name is served here",
-                        )
-                    }
-                    (Some(_), PathKind::Postback) => self.postback(&live, &asked, body).await,
-                    (Some((domain, secure)), PathKind::Slug | PathKind::Click) => {
-                        click::serve(self, &live, &asked, domain, secure)
-                    }
-                    (Some(_), PathKind::Other) => match parts.uri.path() {
-                        "/robots.txt" => answer::text(StatusCode::OK, "User-agent: *\nAllow: /"),
-                        _ => answer::text(StatusCode::NOT_FOUND, "nothing is served here"),
-                    },
-                };
-                (answer, class)
-            }
-        };
+        let (mut parts, body) = request.into_parts();
+        let kind = PathKind::of(parts.uri.path());
+        if let PathKind::Postback = kind {
+            self.slot.begin();
+            let (worker, slot, peer) = (Rc::clone(&self.worker), self.slot.clone(), self.peer);
+            return Answering::Later(Box::pin(async move {
+                let (answer, class) = worker.postback(peer, &parts, body).await;
+                worker.answered(begun, kind, &answer, class, &slot);
+                answer
+            }));
+        }
+        let (reply, class) = self.worker.reply(self.peer, &parts, kind);
+        let answer = reply.into_answer(std::mem::take(&mut parts.headers));
+        self.worker
+            .answered(begun, kind, &answer, class, &self.slot);
+        Answering::Now(Some(answer))
+    }
+}
+
+impl Worker {
+    fn answered(&self, begun: Instant, kind: PathKind, answer: &Answer, class: Class, slot: &Slot) {
         self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
         self.metrics.answered(kind, answer.status(), class);
-        answer
+        slot.answered(&self.connections);
     }
 
-    async fn postback(&self, live: &Live, asked: &Asked<'_>, body: Incoming) -> Answer {
+    /// What is understood of a request, or the answer to one that is refused for its form.
+    fn hear<'r>(
+        &self,
+        live: &Live,
+        peer: IpAddr,
+        parts: &'r Parts,
+        fields: &'r Fields<'r>,
+    ) -> Result<Asked<'r>, Box<Answer>> {
+        if let Err(line) = request::method(parts) {
+            let allowed = match PathKind::of(parts.uri.path()) {
+                PathKind::Postback => "GET, POST",
+                _ => "GET, HEAD",
+            };
+            return Err(Box::new(answer::foreign_method(line, allowed)));
+        }
+        let refused = |(status, line)| Box::new(answer::text(status, line));
+        request::target(parts).map_err(refused)?;
+        // Most requests have a domain's name just as the catalog has it, which needs no check of its form.
+        let known = match parts.uri.authority() {
+            None => fields.plain_host().and_then(|host| live.table.domain(host)),
+            Some(_) => None,
+        };
+        let domain = match known {
+            Some(domain) => Some((domain, true)),
+            None => self.domain(live, &request::host(&parts.uri, fields).map_err(refused)?),
+        };
+        let (class, user_agent) = self.classifier.borrow_mut().classify(&parts.method, fields);
+        Ok(Asked {
+            parts,
+            fields,
+            client: request::client(peer, &parts.headers, &self.settings.trusted_forwarders),
+            domain,
+            class,
+            user_agent,
+        })
+    }
+
+    fn domain(&self, live: &Live, host: &Host<'_>) -> Option<(Domain, bool)> {
+        match live.table.domain(host.name()) {
+            Some(domain) => Some((domain, true)),
+            None if self
+                .local_hosts
+                .iter()
+                .any(|local| local == host.with_port()) =>
+            {
+                live.table.first_domain().map(|domain| (domain, false))
+            }
+            None => None,
+        }
+    }
+
+    /// Answers everything but a postback.
+    fn reply(&self, peer: IpAddr, parts: &Parts, kind: PathKind) -> (Reply, Class) {
+        let live = self.live.load();
+        let fields = Fields::read(&parts.headers);
+        let asked = match self.hear(&live, peer, parts, &fields) {
+            Ok(asked) => asked,
+            Err(refused) => return ((*refused).into(), Class::Unspecified),
+        };
+        let reply = match (asked.domain, kind) {
+            (None, _) => self.misdirected(&asked).into(),
+            (Some((domain, secure)), PathKind::Slug | PathKind::Click) => {
+                click::serve(self, &live, &asked, domain, secure)
+            }
+            _ if parts.uri.path() == "/robots.txt" => {
+                answer::text(StatusCode::OK, "User-agent: *\nAllow: /").into()
+            }
+            _ => answer::text(StatusCode::NOT_FOUND, "nothing is served here").into(),
+        };
+        (reply, asked.class)
+    }
+
+    fn misdirected(&self, asked: &Asked<'_>) -> Answer {
+        click::unmatched(self, asked, Reason::UnknownHost, Decision::Refuse);
+        answer::text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "no domain of this name is served here",
+        )
+    }
+
+    async fn postback(&self, peer: IpAddr, parts: &Parts, body: Incoming) -> (Answer, Class) {
+        let live = self.live.load_full();
+        let fields = Fields::read(&parts.headers);
+        let asked = match self.hear(&live, peer, parts, &fields) {
+            Ok(asked) => asked,
+            Err(refused) => return (*refused, Class::Unspecified),
+        };
+        if asked.domain.is_none() {
+            return (self.misdirected(&asked), asked.class);
+        }
+        (
+            self.durable_postback(&live, &asked, body).await,
+            asked.class,
+        )
+    }
+
+    async fn durable_postback(&self, live: &Live, asked: &Asked<'_>, body: Incoming) -> Answer {
         let (body, broken) = if asked.parts.method == Method::POST {
             let body = Limited::new(body, postback::BODY_BYTES_MAX).collect();
             match tokio::time::timeout(BODY_TIMEOUT, body).await {
@@ -244,37 +379,4 @@ impl Worker {
             ),
         }
     }
-
-    fn record_unmatched(&self, at_end: bool) {
-        let mut recorder = self.recorder.borrow_mut();
-        let now_ms = recorder.now_ms();
-        let Some((minute_ms, counts)) = self.unmatched.borrow_mut().take(now_ms, at_end) else {
-            return;
-        };
-        for ((domain, reason, class), count) in counts {
-            let shard = Shard::of(recorder.seed, b"unmatched");
-            let appended = recorder.next().and_then(|key| {
-                let event = domain::event::Unmatched {
-                    key: Some(key.into()),
-                    shard: shard.get().into(),
-                    minute_ms,
-                    domain: domain.map_or(0, domain::Domain::get),
-                    reason: reason.into(),
-                    class: class.into(),
-                    count,
-                };
-                recorder.append(Topic::Clicks, shard, Vec::new(), Event::Unmatched(event))
-            });
-            self.metrics.recorded(appended.is_some());
-        }
-    }
-}
-
-/// Paths that are no slugs, now and for ever.
-fn is_reserved(path: &str) -> bool {
-    matches!(
-        path,
-        "/event" | "/pixel.gif" | "/s.js" | "/i.gif" | "/robots.txt" | "/favicon.ico"
-    ) || path.starts_with("/.well-known/")
-        || path.starts_with("/_/")
 }

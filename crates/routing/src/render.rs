@@ -1,9 +1,7 @@
 //! The location: the offer's destination with its macros filled in.
 
-use std::fmt::Write;
-
 use catalog::{MacroName, Part};
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
 use crate::{Params, Route};
 
@@ -31,7 +29,7 @@ const RAW: &AsciiSet = &CONTROLS
     .add(b'#');
 
 /// Appends the location of a route to `out`; `token` is `None` where none may be issued.
-pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&str>, out: &mut String) {
+pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&[u8]>, out: &mut Vec<u8>) {
     let start = out.len();
     // Only the destination's own text can say that the query waits for its next pair: a raw value may end with anything.
     let mut open = false;
@@ -39,7 +37,7 @@ pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&str>, out: 
         let joint_open = std::mem::replace(&mut open, false);
         match part {
             Part::Text(text) => {
-                out.push_str(text);
+                out.extend_from_slice(text.as_bytes());
                 open = text.ends_with(['?', '&']);
             }
             Part::Macro { name, raw } => {
@@ -47,50 +45,74 @@ pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&str>, out: 
                 let written = &out[start..];
                 if *raw {
                     extend(out, value, RAW);
-                } else if matches!(value, "." | "..") && !written.contains(['?', '#']) {
+                } else if matches!(value, b"." | b"..")
+                    && !written.iter().any(|b| matches!(b, b'?' | b'#'))
+                {
                     // No encoding keeps a path's dots from being resolved.
-                    out.extend(value.chars().map(|_| '_'));
+                    out.extend(value.iter().map(|_| b'_'));
                 } else {
                     extend(out, value, VALUE);
                 }
             }
             Part::Param(name) => {
                 if let Some(token) = token {
-                    out.push_str(match (joint_open, out[start..].contains('?')) {
-                        (true, _) => "",
-                        (false, true) => "&",
-                        (false, false) => "?",
-                    });
-                    out.push_str(name);
-                    out.push('=');
-                    extend(out, token, VALUE);
+                    let joint: &[u8] = match (joint_open, out[start..].contains(&b'?')) {
+                        (true, _) => b"",
+                        (false, true) => b"&",
+                        (false, false) => b"?",
+                    };
+                    out.extend_from_slice(joint);
+                    out.extend_from_slice(name.as_bytes());
+                    out.push(b'=');
+                    // Its characters are unreserved.
+                    out.extend_from_slice(token);
                 }
             }
         }
     }
 }
 
-fn extend(out: &mut String, value: &str, set: &'static AsciiSet) {
-    write!(out, "{}", utf8_percent_encode(value, set)).expect("writing to a string does not fail");
+fn extend(out: &mut Vec<u8>, value: &[u8], set: &'static AsciiSet) {
+    // Names, tokens and most sub ids have nothing to encode.
+    if value.iter().all(|b| UNRESERVED[usize::from(*b)]) {
+        out.extend_from_slice(value);
+    } else {
+        out.extend(percent_encode(value, set).flat_map(str::bytes));
+    }
 }
+
+/// The characters that no set encodes (RFC 3986 §2.3), by their number.
+const UNRESERVED: [bool; 256] = {
+    let mut unreserved = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let b = byte as u8;
+        unreserved[byte] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    unreserved
+};
 
 fn value<'v>(
     route: &Route<'v>,
     params: &'v Params<'_>,
-    token: Option<&'v str>,
+    token: Option<&'v [u8]>,
     name: MacroName,
-) -> &'v str {
+) -> &'v [u8] {
     let parameter = match name {
-        MacroName::Affiliate => return &route.affiliate_entry.name,
-        MacroName::Offer => return &route.offer_entry.name,
-        MacroName::Link => return route.link_entry.map_or("", |link| &link.slug),
-        MacroName::Sub(at) => return route.subs.get(usize::from(at)).copied().unwrap_or(""),
-        MacroName::Token => return token.unwrap_or(""),
+        MacroName::Affiliate => return route.affiliate_entry.name.as_bytes(),
+        MacroName::Offer => return route.offer_entry.name.as_bytes(),
+        MacroName::Link => return route.link_entry.map_or(b"", |link| link.slug.as_bytes()),
+        MacroName::Sub(at) => {
+            let sub = route.subs.get(usize::from(at));
+            return sub.map_or(b"", |sub| sub.as_bytes());
+        }
+        MacroName::Token => return token.unwrap_or(b""),
         MacroName::Source => &params.source,
         MacroName::Creative => &params.creative,
         MacroName::Page => &params.page,
         MacroName::Ext => &params.ext,
         MacroName::Coupon => &params.coupon,
     };
-    parameter.as_deref().unwrap_or("")
+    parameter.as_deref().unwrap_or("").as_bytes()
 }

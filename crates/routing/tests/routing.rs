@@ -231,9 +231,9 @@ fn location(table: &Table, slug: &str, params: &Params<'_>, token: Option<&str>)
     let domain = table.domain(host).expect("there");
     match decide(table, domain, path(slug), params) {
         Decision::Redirect(route) => {
-            let mut out = String::from("Location: ");
-            render(&route, params, token, &mut out);
-            out.split_off("Location: ".len())
+            let mut out = b"Location: ".to_vec();
+            render(&route, params, token.map(str::as_bytes), &mut out);
+            String::from_utf8(out.split_off("Location: ".len())).expect("encoded")
         }
         refused @ Decision::Refuse { .. } => format!("{refused:?}"),
     }

@@ -42,6 +42,8 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     // A restart must not wait for the last connections' TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Answers are single small writes; waiting to fill a packet only delays them. Accepted connections inherit it.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

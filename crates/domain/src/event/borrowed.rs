@@ -47,47 +47,53 @@ pub struct BorrowedClick<'a> {
 const HEAD_BYTES_MAX: usize = 64;
 
 impl BorrowedClick<'_> {
-    /// Writes the [`super::EdgeRecord`] that holds this click into `buffer`, whatever was in it, and returns its bytes.
+    /// Writes the [`super::EdgeRecord`] that holds this click somewhere into `buffer` and returns its bytes.
+    ///
+    /// # Panics
+    /// Where it does not fit: a kilobyte beside the texts is enough.
     pub fn record<'b>(
         &self,
         topic: Topic,
         lane: Lane,
         n: u64,
         address: &[u8],
-        buffer: &'b mut Vec<u8>,
+        buffer: &'b mut [u8],
     ) -> &'b [u8] {
         // The event's length comes before it: the head is written last, into room that was left for it.
-        buffer.clear();
-        buffer.resize(HEAD_BYTES_MAX, 0);
-        self.encode(buffer);
-        let event_bytes = (buffer.len() - HEAD_BYTES_MAX) as u64;
-        let mut head = Head::default();
-        head.number(1, topic as u64);
-        head.number(2, lane.0.into());
-        head.number(3, n);
-        head.bytes(4, address);
-        head.key(5, Wire::Bytes);
-        head.varint(event_bytes);
-        let start = HEAD_BYTES_MAX - head.length;
-        buffer[start..HEAD_BYTES_MAX].copy_from_slice(&head.bytes[..head.length]);
-        &buffer[start..]
+        let (room, event) = buffer.split_at_mut(HEAD_BYTES_MAX);
+        let mut event = Fields::into(event);
+        self.encode(&mut event);
+        let event_bytes = event.length;
+        let mut head = [0; HEAD_BYTES_MAX];
+        let mut fields = Fields::into(&mut head);
+        fields.number(1, topic as u64);
+        fields.number(2, lane.0.into());
+        fields.number(3, n);
+        fields.text(4, address);
+        fields.key(5, Wire::Bytes);
+        fields.varint(event_bytes as u64);
+        let start = HEAD_BYTES_MAX - fields.length;
+        room[start..].copy_from_slice(&fields.bytes[..fields.length]);
+        &buffer[start..HEAD_BYTES_MAX + event_bytes]
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        let mut key = Head::default();
+    fn encode(&self, out: &mut Fields<'_>) {
+        let mut key = [0; 24];
+        let mut key = Fields::into(&mut key);
         if self.key.time_ms != 0 {
             key.key(1, Wire::Fixed64);
-            key.put(&self.key.time_ms.to_le_bytes());
+            key.put(self.key.time_ms.to_le_bytes());
         }
         for (field, number) in [(2, self.key.stream), (3, self.key.sequence)] {
             if number != 0 {
                 key.key(field, Wire::Fixed32);
-                key.put(&number.to_le_bytes());
+                key.put(number.to_le_bytes());
             }
         }
+        // A click has its key, also where all of it is 0.
         out.key(1, Wire::Bytes);
         out.varint(key.length as u64);
-        out.put(&key.bytes[..key.length]);
+        out.extend(&key.bytes[..key.length]);
 
         out.number(2, self.shard.get().into());
         out.number(3, self.catalog_version.into());
@@ -112,7 +118,7 @@ impl BorrowedClick<'_> {
         out.number(15, self.token_issued.into());
         out.number(16, self.cookie_set.into());
         for opened in self.history {
-            out.bytes(17, opened);
+            out.text(17, opened);
         }
         for (field, text) in [
             (20, self.user_agent),
@@ -125,10 +131,10 @@ impl BorrowedClick<'_> {
             (27, self.cost),
             (28, self.slug),
         ] {
-            out.bytes(field, text.as_bytes());
+            out.text(field, text.as_bytes());
         }
         for (field, text) in (31..).zip(self.subs) {
-            out.bytes(field, text.as_bytes());
+            out.text(field, text.as_bytes());
         }
     }
 }
@@ -142,63 +148,60 @@ enum Wire {
     Fixed32 = 5,
 }
 
-/// Where fields are written to; what is 0 or empty is not written.
-trait Fields {
-    fn put(&mut self, bytes: &[u8]);
+/// Fields one after the other; what is 0 or empty is not written.
+struct Fields<'b> {
+    bytes: &'b mut [u8],
+    length: usize,
+}
+
+impl<'b> Fields<'b> {
+    fn into(bytes: &'b mut [u8]) -> Self {
+        Self { bytes, length: 0 }
+    }
+
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.bytes[self.length..][..N].copy_from_slice(&bytes);
+        self.length += N;
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
 
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
-            self.put(&[value as u8 | 0x80]);
+            self.put([value as u8 | 0x80]);
             value >>= 7;
         }
-        self.put(&[value as u8]);
+        self.put([value as u8]);
     }
 
     fn key(&mut self, field: u64, wire: Wire) {
         self.varint(field << 3 | wire as u64);
     }
 
+    #[inline]
     fn number(&mut self, field: u64, value: u64) {
-        if value != 0 {
-            self.key(field, Wire::Varint);
-            self.varint(value);
+        match (field, value) {
+            (_, 0) => {}
+            // Most are a byte each.
+            (..16, ..0x80) => self.put([(field << 3) as u8, value as u8]),
+            _ => {
+                self.key(field, Wire::Varint);
+                self.varint(value);
+            }
         }
     }
 
-    fn bytes(&mut self, field: u64, bytes: &[u8]) {
-        if !bytes.is_empty() {
+    #[inline]
+    fn text(&mut self, field: u64, text: &[u8]) {
+        if !text.is_empty() {
             self.key(field, Wire::Bytes);
-            self.varint(bytes.len() as u64);
-            self.put(bytes);
+            self.varint(text.len() as u64);
+            self.extend(text);
         }
-    }
-}
-
-impl Fields for Vec<u8> {
-    fn put(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
-    }
-}
-
-/// A few fields on the stack.
-struct Head {
-    bytes: [u8; HEAD_BYTES_MAX],
-    length: usize,
-}
-
-impl Default for Head {
-    fn default() -> Self {
-        Self {
-            bytes: [0; HEAD_BYTES_MAX],
-            length: 0,
-        }
-    }
-}
-
-impl Fields for Head {
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
-        self.length += bytes.len();
     }
 }
 
@@ -314,7 +317,7 @@ mod tests {
                 address: address.clone(),
                 event: Some(Event::Click(click)),
             };
-            let mut buffer = vec![0xff; 7];
+            let mut buffer = vec![0xff; 64 << 10];
             let bytes = borrowed.record(Topic::Clicks, Lane(lane), long.1, &address, &mut buffer);
             prop_assert_eq!(bytes, record.encode_to_vec());
         }

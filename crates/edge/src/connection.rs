@@ -1,0 +1,330 @@
+//! Connections: how many there are, how long they may be silent, and what an idle one costs.
+//!
+//! Hyper's own timer would be set anew for every request. Here a request leaves the number of the second it was answered in,
+//! and once a second every connection is looked at: one that was silent for too long is closed, one that is idle gives back
+//! hyper's buffers (some 18 KiB) and only waits for its socket to be readable, as a new one does before it gets any.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_rustls::server::TlsStream;
+
+use crate::worker::Visitor;
+
+/// A request's head and headers together; browsers stay below 4 KiB, cookies of other hosts do not come here.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Looks after which a silent connection gives back its buffers: at least a second of silence.
+const IDLE_LOOKS: u64 = 2;
+
+/// The connections of one worker.
+pub(crate) struct Connections {
+    max: usize,
+    silent_looks_max: u64,
+    looks: Cell<u64>,
+    open: Cell<usize>,
+    slots: RefCell<Vec<Slot>>,
+    /// Somebody waits for one to end.
+    ended: Notify,
+}
+
+/// What a connection and those who look at it tell each other.
+#[derive(Clone)]
+pub(crate) struct Slot(Rc<State>);
+
+struct State {
+    /// The look before its last answer, or before it was opened.
+    since: Cell<u64>,
+    answers: Cell<u64>,
+    /// A request is being answered: the silence is ours.
+    busy: Cell<bool>,
+    /// It holds no buffers.
+    is_parked: Cell<bool>,
+    wish: Cell<Wish>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// What a connection is to do.
+#[derive(Clone, Copy, PartialEq)]
+enum Wish {
+    Stay,
+    /// Give back its buffers, if no request is under way.
+    Park,
+    /// End after the request that is under way.
+    Leave,
+    /// End at once.
+    Over,
+}
+
+impl Connections {
+    /// At most `max` at a time, each silent for at most so many looks, of which there is one a second.
+    pub(crate) fn new(max: usize, silent_looks_max: u64) -> Self {
+        Self {
+            max,
+            silent_looks_max,
+            looks: Cell::new(0),
+            open: Cell::new(0),
+            slots: RefCell::default(),
+            ended: Notify::new(),
+        }
+    }
+
+    /// Waits until one more may be opened.
+    pub(crate) async fn room(&self) {
+        while self.open.get() >= self.max {
+            self.ended.notified().await;
+        }
+    }
+
+    pub(crate) fn open(&self) -> Slot {
+        self.open.set(self.open.get() + 1);
+        let slot = Slot(Rc::new(State {
+            since: self.looks.clone(),
+            answers: Cell::new(0),
+            busy: Cell::new(false),
+            is_parked: Cell::new(true),
+            wish: Cell::new(Wish::Stay),
+            waker: RefCell::default(),
+        }));
+        self.slots.borrow_mut().push(slot.clone());
+        slot
+    }
+
+    fn close(&self) {
+        self.open.set(self.open.get() - 1);
+        self.ended.notify_one();
+    }
+
+    /// Looks at every connection. A million of them take some milliseconds.
+    pub(crate) fn look(&self) {
+        let now = self.looks.get() + 1;
+        self.looks.set(now);
+        self.slots.borrow_mut().retain(|slot| {
+            let state = &*slot.0;
+            if Rc::strong_count(&slot.0) == 1 {
+                return false;
+            }
+            let silent = match state.busy.get() {
+                true => 0,
+                false => now - state.since.get(),
+            };
+            if silent > self.silent_looks_max {
+                slot.wish(Wish::Over);
+            } else if silent >= IDLE_LOOKS && !state.is_parked.get() {
+                slot.wish(Wish::Park);
+            }
+            true
+        });
+    }
+
+    /// Asks every connection to end, and waits until they did.
+    pub(crate) async fn drain(&self) {
+        for slot in &*self.slots.borrow() {
+            slot.wish(Wish::Leave);
+        }
+        while self.open.get() > 0 {
+            self.ended.notified().await;
+        }
+    }
+}
+
+impl Slot {
+    fn wish(&self, wish: Wish) {
+        self.0.wish.set(wish);
+        if let Some(waker) = &*self.0.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// A request is under way whose answer waits for something.
+    pub(crate) fn begin(&self) {
+        self.0.busy.set(true);
+    }
+
+    /// It is answered.
+    pub(crate) fn answered(&self, connections: &Connections) {
+        self.0.busy.set(false);
+        self.0.since.set(connections.looks.get());
+        self.0.answers.set(self.0.answers.get() + 1);
+    }
+
+    /// Waits until there is something to read; false where the connection is to end.
+    async fn readable(&self, socket: &Socket) -> io::Result<bool> {
+        poll_fn(|context| match self.0.wish.get() {
+            Wish::Leave | Wish::Over => Poll::Ready(Ok(false)),
+            Wish::Stay | Wish::Park => {
+                ready!(socket.tcp().poll_read_ready(context))?;
+                Poll::Ready(Ok(true))
+            }
+        })
+        .await
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(visitor: Visitor, stream: TcpStream) {
+    let (worker, slot) = (Rc::clone(&visitor.worker), visitor.slot.clone());
+    let mut speaking = pin!(speak(visitor, stream));
+    let spoken = poll_fn(|context| {
+        if slot.0.wish.get() == Wish::Over {
+            return Poll::Ready(Ok(()));
+        }
+        // A task has one waker for its life.
+        slot.0
+            .waker
+            .borrow_mut()
+            .get_or_insert_with(|| context.waker().clone());
+        speaking.as_mut().poll(context)
+    });
+    if let Err(error) = spoken.await {
+        // Visitors hang up, scanners send rubbish: not worth more than a debug line.
+        tracing::debug!(%error, "connection ended early");
+    }
+    worker.metrics.connections.dec();
+    worker.connections.close();
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
+    let (worker, slot) = (Rc::clone(&visitor.worker), visitor.slot.clone());
+    let mut socket = Socket::Plain(stream);
+    if let Some(tls) = &worker.tls
+        && let Socket::Plain(stream) = socket
+    {
+        socket = Socket::Tls(Box::new(tls.accept(stream).await?));
+    }
+    let mut left = Bytes::new();
+    loop {
+        if left.is_empty() && !slot.readable(&socket).await? {
+            break;
+        }
+        slot.0.is_parked.set(false);
+        let mut http = http1::Builder::new();
+        http.max_buf_size(HEAD_BYTES_MAX);
+        let io = TokioIo::new(Rewound { left, socket });
+        let mut http = Box::new(http.serve_connection(io, visitor));
+        let mut told = false;
+        let (ended, is_parked) = poll_fn(|context| {
+            let answers = slot.0.answers.get();
+            let asked = !told && slot.0.wish.get() != Wish::Stay;
+            if asked {
+                told = true;
+                Pin::new(&mut *http).graceful_shutdown();
+            }
+            let ended = ready!(http.poll_without_shutdown(context));
+            // It ends right away where no request was under way.
+            let was_idle = asked && answers == slot.0.answers.get();
+            Poll::Ready((ended, was_idle && slot.0.wish.get() == Wish::Park))
+        })
+        .await;
+        let parts = http.into_parts();
+        Rewound { socket, left: _ } = parts.io.into_inner();
+        ended?;
+        if !is_parked {
+            break;
+        }
+        (left, visitor) = (parts.read_buf, parts.service);
+        slot.0.is_parked.set(true);
+        slot.0.wish.set(Wish::Stay);
+    }
+    // Closing a socket ends a plain connection; TLS says that nothing was cut off.
+    if let Socket::Tls(mut stream) = socket {
+        poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context)).await?;
+    }
+    Ok(())
+}
+
+/// Plain or not.
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Socket {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+/// A socket behind bytes that were read from it before.
+struct Rewound {
+    left: Bytes,
+    socket: Socket,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.left.is_empty() {
+            let length = self.left.len().min(buffer.remaining());
+            buffer.put_slice(&self.left[..length]);
+            self.left.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Socket::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Socket::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+            Socket::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.socket {
+            Socket::Plain(stream) => stream.is_write_vectored(),
+            Socket::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Socket::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

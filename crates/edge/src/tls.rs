@@ -1,0 +1,45 @@
+//! TLS on the edge's own listener: one certificate and key from files, HTTP/1.1 only.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use serde::Deserialize;
+
+/// Makes TLS connections of plain ones.
+pub(crate) type Tls = tokio_rustls::TlsAcceptor;
+
+/// The `[edge.tls]` table of the settings file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// The certificate and those between it and its root, as PEM.
+    pub certificate: PathBuf,
+    /// Its private key, as PEM.
+    pub key: PathBuf,
+}
+
+/// Reads certificate and key; the error names the file.
+pub(crate) fn load(files: &Files) -> Result<Tls, String> {
+    let in_file = |path: &Path, error: &dyn std::error::Error| {
+        format!("{}: {error}: expected PEM", path.display())
+    };
+    let certificate = &files.certificate;
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| in_file(certificate, &error))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| in_file(&files.key, &error))?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| format!("{}: {error}", certificate.display()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A visitor comes for one answer: remembering the session would cost more than it saves.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Tls::from(Arc::new(config)))
+}
