@@ -141,12 +141,11 @@ fn redirect(
             shard,
         })
     });
-    let history = if asked.fields.cookie {
-        History::read(&asked.parts.headers, *secure, &recorder.keyring)
-    } else {
-        History::default()
-    };
-    if history.bad {
+    let history = asked
+        .fields
+        .cookie
+        .then(|| History::read(&asked.parts.headers, *secure, &recorder.keyring));
+    if history.as_ref().is_some_and(|history| history.bad) {
         labels.push(Label::BadCookie);
     }
     let person =
@@ -184,7 +183,7 @@ fn redirect(
     click.token_issued = token.is_some();
     click.cookie_set = kept.is_some();
     if consent.0 == Consent::All {
-        click.history = history.opened();
+        click.history = history.as_ref().map_or(&[], History::opened);
     }
     worker.metrics.decided(click.decision, click.reason);
     if !append(worker, recorder, asked, &click) {
@@ -196,7 +195,7 @@ fn redirect(
     }
     Reply::Redirect {
         location: worker.location(route, params, token.as_ref().map(|token| &token[..])),
-        cookie: kept.map(|token| worker.cookie(live, &history, &token, *secure)),
+        cookie: kept.map(|token| worker.cookie(live, history.as_ref(), &token, *secure)),
     }
 }
 
@@ -285,6 +284,7 @@ fn append(
 }
 
 /// What the request says, whatever is decided.
+#[inline]
 fn described<'c>(
     asked: &'c Asked<'_>,
     key: ClickKey,

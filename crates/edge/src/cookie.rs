@@ -78,29 +78,34 @@ impl History {
         &self.opened[..self.count]
     }
 
-    /// Writes the `Set-Cookie` value with one more token; the first stays, the oldest after it leaves. `attributes` is what
-    /// [`attributes`] said.
-    pub(crate) fn write_with(
-        &self,
-        token: &[u8; TOKEN_CHARS],
-        secure: bool,
-        attributes: &str,
-        out: &mut BytesMut,
-    ) {
-        out.extend_from_slice(name(secure).as_bytes());
-        let mut joint = b"=";
-        for (at, text) in self.texts[..self.count].iter().enumerate() {
-            if at == 1 && self.count == TOKENS_MAX {
-                continue;
-            }
-            out.extend_from_slice(joint);
-            out.extend_from_slice(&text.0);
-            joint = b".";
+    fn texts(&self) -> &[Text] {
+        &self.texts[..self.count]
+    }
+}
+
+/// Writes the `Set-Cookie` value of a history with one more token; the first stays, the oldest after it leaves. `attributes`
+/// is what [`attributes`] said.
+pub(crate) fn write(
+    history: Option<&History>,
+    token: &[u8; TOKEN_CHARS],
+    secure: bool,
+    attributes: &str,
+    out: &mut BytesMut,
+) {
+    out.extend_from_slice(name(secure).as_bytes());
+    let mut joint = b"=";
+    let texts = history.map_or(&[][..], History::texts);
+    for (at, text) in texts.iter().enumerate() {
+        if at == 1 && texts.len() == TOKENS_MAX {
+            continue;
         }
         out.extend_from_slice(joint);
-        out.extend_from_slice(token);
-        out.extend_from_slice(attributes.as_bytes());
+        out.extend_from_slice(&text.0);
+        joint = b".";
     }
+    out.extend_from_slice(joint);
+    out.extend_from_slice(token);
+    out.extend_from_slice(attributes.as_bytes());
 }
 
 #[cfg(test)]
@@ -139,7 +144,8 @@ mod tests {
 
     fn set(history: &History, sequence: u32) -> String {
         let mut out = BytesMut::new();
-        history.write_with(&token(sequence), true, &attributes(true, 60), &mut out);
+        let attributes = attributes(true, 60);
+        write(Some(history), &token(sequence), true, &attributes, &mut out);
         String::from_utf8(out.to_vec()).expect("ascii")
     }
 

@@ -8,7 +8,7 @@ use domain::token::TOKEN_CHARS;
 use domain::{ClickKey, Keyring, Link, Shard, Target, Token};
 use hyper::header::{COOKIE, HeaderMap, HeaderValue};
 
-use crate::cookie::{History, TOKENS_MAX, attributes, name};
+use crate::cookie::{self, History, TOKENS_MAX, attributes, name};
 
 /// Longer than a request's head may be.
 const COOKIE_BYTES_MAX: usize = 32 << 10;
@@ -34,7 +34,8 @@ pub fn cookie(program: &[u8]) -> usize {
     let next = token(u32::MAX);
     let mut set = BytesMut::new();
     let attributes = attributes(secure, 60);
-    history.write_with(&keyring.seal(&next), secure, &attributes, &mut set);
+    let sealed = keyring.seal(&next);
+    cookie::write(Some(&history), &sealed, secure, &attributes, &mut set);
     let pair = set[..].split(|b| *b == b';').next().expect("a pair");
     assert!(pair.len() <= 450, "{} bytes", pair.len());
     let header = HeaderValue::from_bytes(pair).expect("tokens are plain text");

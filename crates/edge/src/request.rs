@@ -96,18 +96,21 @@ impl<'r> Fields<'r> {
                 Some(&referrer[at + 3..])
             })
             .unwrap_or_default();
-        let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#'));
-        let host = &rest[..end.unwrap_or(rest.len())];
-        let host = match host.iter().rposition(|b| *b == b'@') {
-            Some(at) => &host[at + 1..],
-            None => host,
-        };
-        match std::str::from_utf8(host) {
-            Ok(host) if host.bytes().all(|b| b.is_ascii_graphic()) => {
-                lower_case(cut(host, HOST_BYTES_MAX))
+        let (mut start, mut end) = (0, rest.len());
+        for (at, byte) in rest.iter().enumerate() {
+            match byte {
+                b'/' | b'?' | b'#' => {
+                    end = at;
+                    break;
+                }
+                b'@' => start = at + 1,
+                b'!'..=b'~' => {}
+                // Not the address of a page.
+                _ => return Cow::Borrowed(""),
             }
-            _ => Cow::Borrowed(""),
         }
+        let host = std::str::from_utf8(&rest[start..end]).expect("ASCII");
+        lower_case(cut(host, HOST_BYTES_MAX))
     }
 }
 

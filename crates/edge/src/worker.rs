@@ -28,7 +28,7 @@ use crate::answer::{self, Answer, Reply};
 use crate::classify::Classifier;
 use crate::click::{self, Asked};
 use crate::connection::{self, Connections, Slot};
-use crate::cookie::History;
+use crate::cookie::{self, History};
 use crate::live::Live;
 use crate::metrics::{Metrics, PathKind};
 use crate::recorder::Recorder;
@@ -177,13 +177,13 @@ impl Worker {
     pub(crate) fn cookie(
         &self,
         live: &Live,
-        history: &History,
+        history: Option<&History>,
         token: &[u8; TOKEN_CHARS],
         secure: bool,
     ) -> Bytes {
         let bytes = &mut self.scratch.borrow_mut().bytes;
         written(bytes, |bytes| {
-            history.write_with(token, secure, live.cookie(secure), bytes);
+            cookie::write(history, token, secure, live.cookie(secure), bytes);
         })
     }
 }

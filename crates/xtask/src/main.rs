@@ -6,10 +6,12 @@
     reason = "a task tells the person who runs it what it does"
 )]
 
+mod budget;
 mod kafka;
 mod test;
 mod tidy;
 
+mod counts;
 mod packages;
 mod workspace;
 
@@ -30,6 +32,8 @@ enum Task {
     Test,
     /// Check that the repo keeps its own rules
     Tidy,
+    /// Count what a redirect costs in instructions and system calls, and compare it with the budget
+    Budget(budget::Arguments),
     /// Run a Kafka broker for a developer, until Ctrl-C
     Kafka(kafka::Arguments),
 }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
+        Task::Budget(arguments) => budget::run(&arguments),
         Task::Kafka(arguments) => kafka::run(&arguments),
     };
     match done {

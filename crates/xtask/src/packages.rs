@@ -1,12 +1,12 @@
 //! The system packages that a build needs (what librdkafka's, OpenSSL's and SQLite's sources are compiled with), and those
-//! that tests need (what runs Apache Kafka and fetches it, Python for readers in another language, and what makes a clock
-//! step).
+//! that tests need (what runs Apache Kafka and fetches it, Python for readers in another language, what makes a clock step,
+//! and what counts instructions and system calls).
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A program that must be there, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 9] = [
     ("cc", "gcc"),
     ("c++", "g++"),
     ("make", "make"),
@@ -14,6 +14,8 @@ const NEEDED: [(&str, &str); 7] = [
     ("java", "default-jre-headless"),
     ("mvn", "maven"),
     ("faketime", "faketime"),
+    ("valgrind", "valgrind"),
+    ("strace", "strace"),
 ];
 
 /// Python and its own way to keep packages apart, which Debian has in a package beside it.
@@ -34,7 +36,7 @@ pub(crate) fn ensure() -> Result<(), String> {
     );
     if !on_path("apt-get") {
         return Err(format!(
-            "missing {}: install a C and C++ compiler, make, perl, Java 17, Maven, faketime and Python 3 with venv",
+            "missing {}: install a C and C++ compiler, make, perl, Java 17, Maven, faketime, valgrind, strace and Python 3 with venv",
             programs.join(", ")
         ));
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{packages, tidy, workspace};
+use crate::{budget, packages, tidy, workspace};
 
 /// What the steps share.
 struct Setup {
@@ -53,6 +53,9 @@ const STEPS: &[Step] = &[
     }),
     ("tests", |setup| cargo(setup, &["test", "--workspace"])),
     ("a short audit", audit),
+    ("a redirect's budget", |setup| {
+        budget::check(&setup.root, &setup.target)
+    }),
     ("documentation", |setup| {
         cargo(setup, &words("doc --workspace --no-deps --quiet"))
     }),
