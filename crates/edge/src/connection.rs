@@ -158,7 +158,10 @@ impl Slot {
     }
 
     /// Waits until there is something to read; false where the connection is to end.
-    async fn readable(&self, socket: &Socket) -> io::Result<bool> {
+    async fn readable(&self, socket: &mut Socket) -> io::Result<bool> {
+        if socket.holds_bytes() {
+            return Ok(true);
+        }
         poll_fn(|context| match self.0.wish.get() {
             Wish::Leave | Wish::Over => Poll::Ready(Ok(false)),
             Wish::Stay | Wish::Park => {
@@ -189,7 +192,11 @@ pub(crate) async fn serve(visitor: Visitor, stream: TcpStream) {
         // Visitors hang up, scanners send rubbish: not worth more than a debug line.
         tracing::debug!(%error, "connection ended early");
     }
-    worker.metrics.connections.dec();
+    let metrics = &worker.metrics;
+    match slot.0.is_parked.get() {
+        true => metrics.idle.dec(),
+        false => metrics.active.dec(),
+    }
     worker.connections.close();
 }
 
@@ -205,10 +212,12 @@ async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
     }
     let mut left = Bytes::new();
     loop {
-        if left.is_empty() && !slot.readable(&socket).await? {
+        if left.is_empty() && !slot.readable(&mut socket).await? {
             break;
         }
         slot.0.is_parked.set(false);
+        worker.metrics.idle.dec();
+        worker.metrics.active.inc();
         let mut http = http1::Builder::new();
         http.max_buf_size(HEAD_BYTES_MAX);
         let io = TokioIo::new(Rewound { left, socket });
@@ -235,6 +244,8 @@ async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
         }
         (left, visitor) = (parts.read_buf, parts.service);
         slot.0.is_parked.set(true);
+        worker.metrics.active.dec();
+        worker.metrics.idle.inc();
         slot.0.wish.set(Wish::Stay);
     }
     // Closing a socket ends a plain connection; TLS says that nothing was cut off.
@@ -255,6 +266,18 @@ impl Socket {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether bytes that were read from the network wait in here: a request may come with the end of the handshake.
+    fn holds_bytes(&mut self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => {
+                let state = stream.get_mut().1.process_new_packets();
+                // What is wrong with them is told by the next read.
+                state.map_or(true, |state| state.plaintext_bytes_to_read() > 0)
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The edge's metrics. Labels are enums; every handle is resolved at start.
 
 use domain::event::{Class, Decision, Reason};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use hyper::StatusCode;
 
@@ -60,7 +62,8 @@ pub(crate) struct Metrics {
     recorded: IntCounter,
     unrecorded: IntCounter,
     pub(crate) seconds: Histogram,
-    pub(crate) connections: IntGauge,
+    pub(crate) active: IntGauge,
+    pub(crate) idle: IntGauge,
 }
 
 impl Metrics {
@@ -86,7 +89,13 @@ impl Metrics {
             )
             .buckets(prometheus::exponential_buckets(1e-6, 2.0, 18)?),
         )?;
-        let connections = IntGauge::new("sluice_edge_connections", "Connections that are open.")?;
+        let connections = IntGaugeVec::new(
+            Opts::new(
+                "sluice_edge_connections",
+                "Connections that are open, by state: idle ones hold no buffers.",
+            ),
+            &["state"],
+        )?;
         let decided = IntCounterVec::new(
             Opts::new(
                 "sluice_edge_decisions_total",
@@ -130,7 +139,8 @@ impl Metrics {
             recorded: answered.with_label_values(&["recorded"]),
             unrecorded: answered.with_label_values(&["unrecorded"]),
             seconds,
-            connections,
+            active: connections.with_label_values(&["active"]),
+            idle: connections.with_label_values(&["idle"]),
         })
     }
 

@@ -119,7 +119,7 @@ impl Worker {
             self.connections.room().await;
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.metrics.connections.inc();
+                    self.metrics.idle.inc();
                     let visitor = Visitor {
                         worker: Rc::clone(&self),
                         peer: peer.ip(),

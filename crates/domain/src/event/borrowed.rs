@@ -120,19 +120,15 @@ impl BorrowedClick<'_> {
         for opened in self.history {
             out.text(17, opened);
         }
-        for (field, text) in [
-            (20, self.user_agent),
-            (21, self.referrer_host),
-            (22, self.source),
-            (23, self.creative),
-            (24, self.page),
-            (25, self.ext),
-            (26, self.coupon),
-            (27, self.cost),
-            (28, self.slug),
-        ] {
-            out.text(field, text.as_bytes());
-        }
+        out.text(20, self.user_agent.as_bytes());
+        out.text(21, self.referrer_host.as_bytes());
+        out.text(22, self.source.as_bytes());
+        out.text(23, self.creative.as_bytes());
+        out.text(24, self.page.as_bytes());
+        out.text(25, self.ext.as_bytes());
+        out.text(26, self.coupon.as_bytes());
+        out.text(27, self.cost.as_bytes());
+        out.text(28, self.slug.as_bytes());
         for (field, text) in (31..).zip(self.subs) {
             out.text(field, text.as_bytes());
         }

@@ -5,18 +5,11 @@ use std::process::{Command, Output};
 use testkit::kafka::Broker;
 use testkit::{System, bin, http, skip, wait};
 
-use crate::{BOUND, CHROME, until_report};
+use crate::{BOUND, CHROME, metric, until_report};
 
 fn sluice(arguments: &[&str]) -> Output {
     let mut command = Command::new(bin("sluice"));
     command.args(arguments).output().unwrap()
-}
-
-/// The value of a metric, by its name and labels as they are written.
-fn metric(system: &System, name: &str) -> Option<f64> {
-    let metrics = http::get(system.admin, "/metrics", &[]).unwrap().text();
-    let mut lines = metrics.lines();
-    lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 #[track_caller]

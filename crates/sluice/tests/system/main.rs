@@ -8,6 +8,7 @@
 mod first_click;
 
 mod bad_requests;
+mod connections;
 mod refused_starts;
 
 mod catalog_changes;
@@ -26,7 +27,7 @@ mod ledger;
 use std::path::Path;
 
 use testkit::http::Response;
-use testkit::{System, wait};
+use testkit::{System, http, wait};
 
 /// How long something may take that takes milliseconds on a machine that does nothing else.
 const BOUND: std::time::Duration = std::time::Duration::from_secs(60);
@@ -51,6 +52,13 @@ fn token(response: &Response, click_param: &str) -> String {
 fn demo_secret(data: &Path) -> String {
     let secret = std::fs::read_to_string(data.join("demo/northpeak.secret"));
     secret.expect("the demo is there").trim().to_owned()
+}
+
+/// The value of a metric, by its name and labels as they are written.
+fn metric(system: &System, name: &str) -> Option<f64> {
+    let metrics = http::get(system.admin, "/metrics", &[]).unwrap().text();
+    let mut lines = metrics.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 /// Waits until the report says so.
