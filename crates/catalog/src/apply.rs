@@ -78,7 +78,7 @@ pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, P
     }
     let published = match folder::current_version(folder) {
         Ok(Some(version)) => {
-            Some(folder::load(folder, version).map_err(|error| published_broken(&error))?)
+            Some(folder::load_whole(folder, version).map_err(|error| published_broken(&error))?)
         }
         Ok(None) => None,
         Err(error) => return Err(published_broken(&error)),

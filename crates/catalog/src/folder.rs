@@ -1,17 +1,16 @@
 //! The folder of published versions: `<version>.snapshot` each, and `current` naming the one in force.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{
-    Catalog, Error, disk,
-    snapshot::{Kind, SNAPSHOT_BYTES_MAX},
-};
+use crate::{Catalog, Error, disk, map::map, snapshot::Kind};
 
-/// Versions kept in memory: a fold that catches up meets a few at a time, each may be megabytes.
+/// Versions kept in memory: a fold that catches up meets a few at a time, each may be megabytes. Also, the last to let go of
+/// a version is then this folder, and not a worker that would wait for its memory to be unmapped.
 const CACHED_MAX: usize = 8;
 /// `current` is one number of ten digits and a line's end.
 const CURRENT_BYTES_MAX: u64 = 16;
@@ -61,6 +60,25 @@ impl Folder {
         }
     }
 
+    /// The version in force, to be followed by [`Self::changed`], before all of it is checked: a start does not wait
+    /// for that, and goes on to [`Catalog::verify`]. Other versions are checked whole before they are returned.
+    ///
+    /// # Errors
+    /// As for [`Self::current`].
+    pub fn current_unverified(&mut self) -> Result<Option<Arc<Catalog>>, Error> {
+        let Some(version) = current_version(&self.path)? else {
+            return Ok(None);
+        };
+        let catalog = Arc::new(load(&self.path, version)?);
+        self.seen = Some(version);
+        let cached = self
+            .cached
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        cached.push(Arc::clone(&catalog));
+        Ok(Some(catalog))
+    }
+
     /// Any version ever published.
     ///
     /// # Errors
@@ -70,7 +88,7 @@ impl Folder {
         let found = cached.iter().position(|kept| kept.version == version);
         let catalog = match found {
             Some(at) => cached.remove(at),
-            None => Arc::new(load(&self.path, version)?),
+            None => Arc::new(load_whole(&self.path, version)?),
         };
         if cached.len() >= CACHED_MAX {
             cached.remove(0);
@@ -113,12 +131,20 @@ pub(crate) fn current_version(folder: &Path) -> Result<Option<u32>, Error> {
         .ok_or_else(|| Error::new(Kind::BadCurrent).at(path))
 }
 
-/// Reads one version.
-pub(crate) fn load(folder: &Path, version: u32) -> Result<Catalog, Error> {
+/// One version, all of it checked.
+pub(crate) fn load_whole(folder: &Path, version: u32) -> Result<Catalog, Error> {
+    let catalog = load(folder, version)?;
+    let verified = catalog.verify();
+    verified.map_err(|error| error.at(snapshot_path(folder, version)))?;
+    Ok(catalog)
+}
+
+/// One version; its links are not all checked.
+fn load(folder: &Path, version: u32) -> Result<Catalog, Error> {
     let path = snapshot_path(folder, version);
-    let bytes = disk::read(&path, SNAPSHOT_BYTES_MAX)
-        .map_err(|error| Error::new(Kind::Disk(error)).at(&path))?;
-    let catalog = Catalog::decode(&bytes).map_err(|error| error.at(&path))?;
+    let bytes = File::open(&path).and_then(|file| map(&file));
+    let bytes = bytes.map_err(|error| Error::new(Kind::Disk(error)).at(&path))?;
+    let catalog = Catalog::open(&bytes).map_err(|error| error.at(&path))?;
     if catalog.version != version {
         return Err(Error::new(Kind::Damaged).at(path));
     }
@@ -128,10 +154,17 @@ pub(crate) fn load(folder: &Path, version: u32) -> Result<Catalog, Error> {
 /// Makes a catalog the version in force.
 pub(crate) fn publish(folder: &Path, catalog: &Catalog) -> Result<(), Error> {
     let path = snapshot_path(folder, catalog.version);
-    disk::replace(&path, &catalog.encode())
-        .map_err(|error| Error::new(Kind::Disk(error)).at(path))?;
+    let bytes = catalog
+        .encode()
+        .ok_or(Error::new(Kind::TooLarge).at(&path))?;
+    disk::replace(&path, &bytes).map_err(|error| Error::new(Kind::Disk(error)).at(path))?;
+    make_current(folder, catalog.version)
+}
+
+/// Makes a published version the one in force.
+pub(crate) fn make_current(folder: &Path, version: u32) -> Result<(), Error> {
     let path = folder.join("current");
-    disk::replace(&path, format!("{}\n", catalog.version).as_bytes())
+    disk::replace(&path, format!("{version}\n").as_bytes())
         .map_err(|error| Error::new(Kind::Disk(error)).at(path))
 }
 
@@ -149,6 +182,6 @@ pub(crate) fn highest_version(folder: &Path) -> io::Result<u32> {
     Ok(highest)
 }
 
-fn snapshot_path(folder: &Path, version: u32) -> PathBuf {
+pub(crate) fn snapshot_path(folder: &Path, version: u32) -> PathBuf {
     folder.join(format!("{version}.snapshot"))
 }

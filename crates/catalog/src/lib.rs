@@ -9,7 +9,9 @@ mod demo;
 mod destination;
 mod disk;
 mod folder;
+mod links;
 mod lock;
+mod map;
 mod model;
 mod nearest;
 mod problem;
@@ -21,6 +23,7 @@ pub use apply::{CATALOG_BYTES_MAX, Checked, apply, check};
 pub use demo::{DEMO, write_demo};
 pub use destination::{DESTINATION_BYTES_MAX, Destination, MacroName, Part};
 pub use folder::Folder;
+pub use links::{LinkEntry, Links, LinksBuilder};
 pub use model::{
     Advertiser, Affiliate, Catalog, DomainEntry, Goal, GoalName, Link, LinkName, Names, Network,
     Offer, OfferName, SUBS, UNKNOWN,

@@ -17,9 +17,11 @@ use serde::Deserialize;
 
 use crate::{
     Catalog, GoalName, LinkName, Names, OfferName, Problem, Problems, apply::CATALOG_BYTES_MAX,
-    disk,
+    disk, links::entries::DOMAIN_MAX,
 };
 
+/// The greatest number of a link: what the links' index can name.
+const LINK_MAX: u64 = (1 << 32) - 2;
 const FORMAT: u32 = 1;
 
 /// The section of the offers' advertisers.
@@ -59,12 +61,13 @@ impl Kind {
 
     fn number_max(self) -> u64 {
         match self {
-            Self::Domain => domain::Domain::MAX.into(),
+            // What an entry of the links can say.
+            Self::Domain => DOMAIN_MAX.into(),
             Self::Advertiser => domain::Advertiser::MAX.into(),
             Self::Offer => domain::Offer::MAX.into(),
             Self::Goal => domain::Goal::MAX.into(),
             Self::Affiliate => domain::Affiliate::MAX.into(),
-            Self::Link => domain::Link::MAX,
+            Self::Link => LINK_MAX,
         }
     }
 }
@@ -178,7 +181,7 @@ impl Lock {
             ));
         }
         // Also says that every key is one this version can read.
-        lock.names().ok_or_else(|| {
+        lock.names().zip(lock.link_names()).ok_or_else(|| {
             "a goal or link is not keyed by numbers, or an offer has no owner: restore it from backup".to_owned()
         })?;
         Ok(lock)
@@ -335,22 +338,32 @@ impl Lock {
             let number = domain::Goal::new((*number).try_into().ok()?)?;
             names.goals.insert(number, goal);
         }
-        for (key, number) in &self.section(Kind::Link).numbers {
-            let (offer, affiliate, slug) = link_key_parts(key)?;
-            let link = LinkName {
-                slug: slug.to_owned(),
-                offer,
-                affiliate,
-            };
-            names.links.insert(domain::Link::new(*number)?, link);
-        }
         Some(names)
+    }
+
+    /// What every link's number means; `None` when a key cannot be read.
+    pub(crate) fn link_names(&self) -> Option<BTreeMap<domain::Link, LinkName>> {
+        let numbers = self.section(Kind::Link).numbers.iter();
+        numbers
+            .map(|(key, number)| {
+                let (offer, affiliate, slug) = link_key_parts(key)?;
+                let link = LinkName {
+                    slug: slug.to_owned(),
+                    offer,
+                    affiliate,
+                };
+                Some((domain::Link::new(*number)?, link))
+            })
+            .collect()
     }
 
     /// What a published catalog knows and this lock has lost: numbers that are gone, or stand for something else.
     pub(crate) fn lost(&self, published: &Catalog) -> Vec<String> {
         let mut lost = Vec::new();
         for kind in Kind::ALL {
+            if kind == Kind::Link {
+                continue;
+            }
             let known: BTreeMap<String, u64> = keys(&published.names, kind).collect();
             let known_numbers: BTreeSet<u64> = known.values().copied().collect();
             let section = self.section(kind);
@@ -363,6 +376,22 @@ impl Lock {
                 if stolen || !numbers.contains(number) {
                     lost.push(format!("{} \"{key}\" = {number}", kind.name()));
                 }
+            }
+        }
+        let section = self.section(Kind::Link);
+        let numbers: BTreeSet<u64> = section.numbers.values().copied().collect();
+        for (number, link) in published.links.iter() {
+            let key = link_key(
+                link.offer.get().into(),
+                link.affiliate.get().into(),
+                link.slug,
+            );
+            let stolen = section.numbers.get(&key).is_some_and(|now| {
+                let known = domain::Link::new(*now).and_then(|now| published.links.get(now));
+                *now != number.get() && known.is_some()
+            });
+            if stolen || !numbers.contains(&number.get()) {
+                lost.push(format!("{} \"{key}\" = {number}", Kind::Link.name()));
             }
         }
         lost
@@ -419,9 +448,6 @@ fn keys(names: &Names, kind: Kind) -> Box<dyn Iterator<Item = (String, u64)> + '
                 .iter()
                 .map(|(n, k)| (k.clone(), n.get().into())),
         ),
-        Kind::Link => Box::new(names.links.iter().map(|(n, k)| {
-            let key = link_key(k.offer.get().into(), k.affiliate.get().into(), &k.slug);
-            (key, n.get())
-        })),
+        Kind::Link => Box::new(std::iter::empty()),
     }
 }

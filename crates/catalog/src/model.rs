@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::{Currency, Rate};
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, SecretRef};
+use crate::{Destination, Links, SecretRef};
 
 /// How many sub ids a click carries.
 pub const SUBS: usize = 10;
@@ -30,8 +30,9 @@ pub struct Catalog {
     pub offers: BTreeMap<domain::Offer, Offer>,
     /// Who promotes it.
     pub affiliates: BTreeMap<domain::Affiliate, Affiliate>,
-    /// Slugs that fix affiliate and offer.
-    pub links: BTreeMap<domain::Link, Link>,
+    /// Slugs that fix affiliate and offer, also those that are gone. A snapshot holds them in parts of their own.
+    #[serde(skip)]
+    pub links: Links,
     /// Of every number ever handed out, also of entries that are gone.
     pub names: Names,
 }
@@ -142,7 +143,7 @@ pub struct Link {
     pub subs: [String; SUBS],
 }
 
-/// The names of all numbers, also of entries that are gone.
+/// The names of all numbers but the links', also of entries that are gone.
 #[derive(Clone, Default, Serialize, Deserialize, PartialEq, Debug)]
 pub struct Names {
     /// Hosts.
@@ -155,8 +156,6 @@ pub struct Names {
     pub goals: BTreeMap<domain::Goal, GoalName>,
     /// Affiliates.
     pub affiliates: BTreeMap<domain::Affiliate, String>,
-    /// Links.
-    pub links: BTreeMap<domain::Link, LinkName>,
 }
 
 /// An offer's name, and who owes for it for ever.
@@ -222,12 +221,12 @@ impl Catalog {
 
     /// The slug, or [`UNKNOWN`].
     pub fn link_name(&self, number: domain::Link) -> &str {
-        named(self.names.links.get(&number).map(|link| &link.slug))
+        self.links.get(number).map_or(UNKNOWN, |link| link.slug)
     }
 
     /// What a token's link means, also when the link is gone; `None` for a number never handed out.
     pub fn link_target(&self, number: domain::Link) -> Option<(domain::Offer, domain::Affiliate)> {
-        let link = self.names.links.get(&number)?;
+        let link = self.links.get(number)?;
         Some((link.offer, link.affiliate))
     }
 
@@ -267,7 +266,7 @@ impl Catalog {
 
     /// The link of a slug.
     pub fn link_number(&self, slug: &str) -> Option<domain::Link> {
-        number_of(&self.links, |entry| entry.slug == slug)
+        self.links.look_up(slug).map(|(number, _)| number)
     }
 }
 

@@ -15,8 +15,8 @@ use domain::Rate;
 use toml::de::{DeTable, DeValue};
 
 use crate::{
-    Advertiser, Affiliate, Catalog, Destination, DomainEntry, Goal, Link, Network, Offer, Problems,
-    SecretRef,
+    Advertiser, Affiliate, Catalog, Destination, DomainEntry, Goal, Link, Links, Network, Offer,
+    Problem, Problems, SecretRef,
     destination::plain_address,
     disk,
     lock::{Kind, Lock, goal_key, link_key},
@@ -146,8 +146,18 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
         }
     }
 
+    let links_read = numbered(
+        links.list.iter().map(|entry| entry.number).zip(links_read),
+        domain::Link::new,
+    );
     let names = lock.names();
+    let link_names = lock.link_names();
     reader.finish()?;
+    let link_names = link_names.expect("the lock's keys were read or made by this version");
+    let links = Links::new(&link_names, &links_read).ok_or_else(|| {
+        let message = "catalog.lock has lost link numbers: restore it from backup";
+        Problem::of_file(path, message)
+    })?;
     // Without a problem every entry was read and has a number in range.
     Ok(Catalog {
         version: 0,
@@ -161,10 +171,7 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
         affiliates: numbered(affiliates_read, |n| {
             domain::Affiliate::new(n.try_into().ok()?)
         }),
-        links: numbered(
-            links.list.iter().map(|entry| entry.number).zip(links_read),
-            domain::Link::new,
-        ),
+        links,
         names: names.expect("the lock's keys were read or made by this version"),
     })
 }

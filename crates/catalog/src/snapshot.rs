@@ -1,26 +1,58 @@
-//! A catalog as bytes, for edges and consumers.
+//! A catalog as a file, for edges and consumers.
 //!
-//! | magic | format | checksum | length | body |
+//! | head | body | directory | buckets | entries |
 //! |---|---|---|---|---|
-//! | `SLUICECT` | u32 | u32, crc32c over length and body | u64 | postcard |
+//! | 64 bytes | postcard: everything but the links | [`crate::links::entries`] | [`crate::links::index`] | [`crate::links::entries`] |
 //!
-//! Numbers are little-endian. Another format than [`FORMAT`] is refused: an older one once there is one will be upgraded
-//! here, a newer one needs a newer program.
+//! The directory and the buckets begin at a multiple of 64 bytes, with zeros before them. The head, little-endian:
+//!
+//! | bytes | |
+//! |---|---|
+//! | 0 | magic `SLUICECT` |
+//! | 8 | format, u32 |
+//! | 12 | crc32c of the head from byte 16 |
+//! | 16 | body's length, u64 |
+//! | 24 | body's crc32c |
+//! | 28 | crc32c from the body's end to the entries |
+//! | 32 | entries' crc32c |
+//! | 36 | how many entries, u32: the greatest number handed out |
+//! | 40 | how many of them are links that are there, u32 |
+//! | 44 | zero, u32 |
+//! | 48 | entries' length, u64 |
+//! | 56 | version of the body, of directory and buckets, of the entries, u8 each; zero to byte 64 |
+//!
+//! Opening checks all but the entries, so that it takes as long for a link as for millions; [`crate::Links::verify`] checks
+//! these. Format 1 is read too, a newer one needs a newer program.
+
+mod format1;
 
 use std::{
     fmt, io,
     path::{Path, PathBuf},
 };
 
-use crate::Catalog;
+use bytes::Bytes;
+
+use crate::{
+    Catalog, Links,
+    links::{
+        entries::{Directory, Entries, HEAP_BYTES_MAX},
+        index,
+    },
+};
 
 /// The format this version writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"SLUICECT";
-const HEAD_BYTES: usize = 24;
-/// Largest snapshot read: several times what the largest catalog encodes to.
-pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 256 << 20;
+/// What comes before the body; also what directory and buckets are aligned to: a cache line.
+const HEAD_BYTES: usize = 64;
+/// Versions of the parts. A part that changes makes a new format; these say which one it was.
+const PARTS: [u8; 8] = [1, 1, 1, 0, 0, 0, 0, 0];
+/// Largest body read: several times what the largest catalog encodes to without its links.
+const BODY_BYTES_MAX: u64 = 256 << 20;
+/// Largest file that is mapped: more than the entries can take, and what the index of as many as fit there takes.
+const SNAPSHOT_BYTES_MAX: u64 = 8 << 30;
 
 /// Why a snapshot cannot be used.
 #[derive(Debug)]
@@ -34,6 +66,7 @@ pub(crate) enum Kind {
     NotASnapshot,
     Newer(u32),
     Damaged,
+    TooLarge,
     BadCurrent,
     Disk(io::Error),
 }
@@ -60,6 +93,10 @@ impl Error {
                 "catalog snapshot of format {format}, this version reads up to {FORMAT}: use a newer version of sluice"
             ),
             Kind::Damaged => "catalog snapshot is damaged: restore it from backup".to_owned(),
+            Kind::TooLarge => format!(
+                "catalog snapshot would take more than {} GiB: remove links, or their sub ids",
+                SNAPSHOT_BYTES_MAX >> 30
+            ),
             Kind::BadCurrent => {
                 "does not name a catalog version: write the number of the newest snapshot into it"
                     .to_owned()
@@ -97,55 +134,188 @@ impl std::error::Error for Error {
     }
 }
 
-impl Catalog {
-    /// The snapshot's bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let body = postcard::to_stdvec(self).expect("the model has no type postcard refuses");
-        let length = (body.len() as u64).to_le_bytes();
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
-        bytes.extend(MAGIC);
-        bytes.extend(FORMAT.to_le_bytes());
-        bytes.extend(checksum(&length, &body).to_le_bytes());
-        bytes.extend(length);
-        bytes.extend(body);
+/// What a head says of the rest.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) body_bytes: u64,
+    pub(crate) body_checksum: u32,
+    pub(crate) index_checksum: u32,
+    pub(crate) entries_checksum: u32,
+    pub(crate) count: u32,
+    pub(crate) live: u32,
+    pub(crate) entries_bytes: u64,
+}
+
+/// Where each part begins, and where the file ends.
+pub(crate) struct Places {
+    pub(crate) directory: u64,
+    pub(crate) buckets: u64,
+    pub(crate) entries: u64,
+    end: u64,
+}
+
+impl Head {
+    /// `None` when a length is out of bounds.
+    pub(crate) fn places(&self) -> Option<Places> {
+        let aligned = |at: u64| at.next_multiple_of(HEAD_BYTES as u64);
+        let bounded = self.body_bytes <= BODY_BYTES_MAX && self.entries_bytes <= HEAP_BYTES_MAX;
+        let directory = aligned(HEAD_BYTES as u64 + bounded.then_some(self.body_bytes)?);
+        let buckets = aligned(directory + Directory::bytes_for(self.count));
+        let entries = buckets + index::bytes_for(self.live);
+        let end = entries + self.entries_bytes;
+        (end <= SNAPSHOT_BYTES_MAX).then_some(Places {
+            directory,
+            buckets,
+            entries,
+            end,
+        })
+    }
+
+    fn encode(&self) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+        put(0, MAGIC);
+        put(8, &FORMAT.to_le_bytes());
+        put(16, &self.body_bytes.to_le_bytes());
+        put(24, &self.body_checksum.to_le_bytes());
+        put(28, &self.index_checksum.to_le_bytes());
+        put(32, &self.entries_checksum.to_le_bytes());
+        put(36, &self.count.to_le_bytes());
+        put(40, &self.live.to_le_bytes());
+        put(48, &self.entries_bytes.to_le_bytes());
+        put(56, &PARTS);
+        let checksum = crc32c::crc32c(&bytes[16..]);
+        bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// The inverse of [`Self::encode`].
+    /// `None` when it is damaged.
+    fn decode(bytes: &[u8; HEAD_BYTES]) -> Option<Self> {
+        let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("in the head"));
+        let long = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("in the head"));
+        let good = word(12) == crc32c::crc32c(&bytes[16..]) && bytes[56..] == PARTS;
+        good.then(|| Self {
+            body_bytes: long(16),
+            body_checksum: word(24),
+            index_checksum: word(28),
+            entries_checksum: word(32),
+            count: word(36),
+            live: word(40),
+            entries_bytes: long(48),
+        })
+    }
+}
+
+/// Everything of a snapshot but its entries, for one whose entries are written already, or follow.
+pub(crate) fn before_entries(
+    catalog: &Catalog,
+    directory: &[u8],
+    buckets: &[u8],
+    head: Head,
+) -> Option<Vec<u8>> {
+    let body = postcard::to_stdvec(catalog).expect("the model has no type postcard refuses");
+    let mut head = Head {
+        body_bytes: body.len() as u64,
+        body_checksum: crc32c::crc32c(&body),
+        ..head
+    };
+    let places = head.places()?;
+    let place = |at: u64| usize::try_from(at).expect("a program's memory can be addressed");
+    let mut bytes = vec![0; HEAD_BYTES];
+    bytes.reserve_exact(place(places.entries) - HEAD_BYTES);
+    bytes.extend(body);
+    let index = bytes.len();
+    bytes.resize(place(places.directory), 0);
+    bytes.extend(directory);
+    bytes.resize(place(places.buckets), 0);
+    bytes.extend(buckets);
+    head.index_checksum = crc32c::crc32c(&bytes[index..]);
+    bytes[..HEAD_BYTES].copy_from_slice(&head.encode());
+    Some(bytes)
+}
+
+impl Catalog {
+    /// The snapshot's bytes; `None` when they are more than a snapshot may have.
+    pub fn encode(&self) -> Option<Vec<u8>> {
+        let Links {
+            entries,
+            buckets,
+            live,
+            checksum,
+        } = &self.links;
+        let head = Head {
+            body_bytes: 0,
+            body_checksum: 0,
+            index_checksum: 0,
+            entries_checksum: *checksum,
+            count: entries.count,
+            live: *live,
+            entries_bytes: entries.heap.len() as u64,
+        };
+        let mut bytes = before_entries(self, &entries.directory, buckets, head)?;
+        bytes.extend_from_slice(&entries.heap);
+        Some(bytes)
+    }
+
+    /// The inverse of [`Self::encode`], with everything checked.
     ///
     /// # Errors
     /// Not a snapshot, damaged, or of a newer format.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let Some((head, body)) = bytes.split_at_checked(HEAD_BYTES) else {
-            let kind = if bytes.starts_with(MAGIC) {
-                Kind::Damaged
-            } else {
-                Kind::NotASnapshot
-            };
-            return Err(Error::new(kind));
-        };
-        if !head.starts_with(MAGIC) {
+        let catalog = Self::open(&Bytes::copy_from_slice(bytes))?;
+        catalog.verify()?;
+        Ok(catalog)
+    }
+
+    /// Checks what [`Self::open`] did not.
+    ///
+    /// # Errors
+    /// Damaged.
+    pub fn verify(&self) -> Result<(), Error> {
+        let good = self.links.verify();
+        good.then_some(()).ok_or(Error::new(Kind::Damaged))
+    }
+
+    /// A snapshot whose links stay where they are in the bytes, and are not all checked.
+    pub(crate) fn open(bytes: &Bytes) -> Result<Self, Error> {
+        let damaged = || Error::new(Kind::Damaged);
+        if !bytes.starts_with(MAGIC) {
             return Err(Error::new(Kind::NotASnapshot));
         }
-        let word =
-            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        match word(8) {
-            FORMAT => {}
-            0 => return Err(Error::new(Kind::Damaged)),
-            newer => return Err(Error::new(Kind::Newer(newer))),
-        }
-        let length = &head[16..24];
-        let complete = length == (body.len() as u64).to_le_bytes();
-        if !complete || word(12) != checksum(length, body) {
-            return Err(Error::new(Kind::Damaged));
-        }
-        match postcard::take_from_bytes(body) {
-            Ok((catalog, [])) => Ok(catalog),
-            _ => Err(Error::new(Kind::Damaged)),
+        let format = bytes.get(8..12).ok_or_else(damaged)?;
+        match u32::from_le_bytes(*format.first_chunk().expect("four bytes")) {
+            0 => Err(damaged()),
+            1 => format1::decode(bytes).ok_or_else(damaged),
+            FORMAT => open(bytes).ok_or_else(damaged),
+            newer => Err(Error::new(Kind::Newer(newer))),
         }
     }
 }
 
-fn checksum(length: &[u8], body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(length), body)
+/// `None` when it is damaged.
+fn open(bytes: &Bytes) -> Option<Catalog> {
+    let head = Head::decode(bytes.first_chunk()?)?;
+    let places = head.places()?;
+    if bytes.len() as u64 != places.end {
+        return None;
+    }
+    let place = |at: u64| usize::try_from(at).expect("not beyond the end of what is in memory");
+    let body_end = place(HEAD_BYTES as u64 + head.body_bytes);
+    let body = &bytes[HEAD_BYTES..body_end];
+    let index = &bytes[body_end..place(places.entries)];
+    let good =
+        crc32c::crc32c(body) == head.body_checksum && crc32c::crc32c(index) == head.index_checksum;
+    let (mut catalog, rest) = postcard::take_from_bytes::<Catalog>(good.then_some(body)?).ok()?;
+    let directory_end = places.directory + Directory::bytes_for(head.count);
+    catalog.links = Links {
+        entries: Entries {
+            count: head.count,
+            directory: bytes.slice(place(places.directory)..place(directory_end)),
+            heap: bytes.slice(place(places.entries)..),
+        },
+        buckets: bytes.slice(place(places.buckets)..place(places.entries)),
+        live: head.live,
+        checksum: head.entries_checksum,
+    };
+    rest.is_empty().then_some(catalog)
 }

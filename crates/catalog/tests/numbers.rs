@@ -484,9 +484,9 @@ proptest! {
             for (goal, name) in &now.names.goals {
                 prop_assert_eq!(*goals.entry(*goal).or_insert(name.offer), name.offer);
             }
-            for (link, name) in &now.names.links {
+            for (link, name) in now.links.iter() {
                 let target = (name.offer, name.affiliate);
-                prop_assert_eq!(*links.entry(*link).or_insert(target), target);
+                prop_assert_eq!(*links.entry(link).or_insert(target), target);
             }
             // Every number ever seen still answers.
             for number in thing_of_number.keys() {

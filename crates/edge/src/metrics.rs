@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     requests: Vec<IntCounter>,
     decisions: Vec<Option<IntCounter>>,
     pub(crate) catalog_version: IntGauge,
+    pub(crate) catalog_damaged: IntGauge,
     recorded: IntCounter,
     unrecorded: IntCounter,
     pub(crate) seconds: Histogram,
@@ -109,6 +110,11 @@ impl Metrics {
         )?;
         registry.register(Box::new(decided.clone()))?;
         registry.register(Box::new(catalog_version.clone()))?;
+        let catalog_damaged = IntGauge::new(
+            "sluice_catalog_damaged",
+            "Whether the catalog version that clicks are decided by is damaged.",
+        )?;
+        registry.register(Box::new(catalog_damaged.clone()))?;
         let mut decisions = Vec::new();
         for decision in DECISIONS {
             for code in 0..REASONS {
@@ -136,6 +142,7 @@ impl Metrics {
             requests: handles,
             decisions,
             catalog_version,
+            catalog_damaged,
             recorded: answered.with_label_values(&["recorded"]),
             unrecorded: answered.with_label_values(&["unrecorded"]),
             seconds,

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use domain::Keyring;
 use journal::{Options, StreamId, Syncer};
-use prometheus::IntGauge;
 use service::{Clock, Health, Shutdown};
 use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
@@ -88,7 +87,7 @@ impl Edge {
         let mut catalogs =
             catalog::Folder::open(&parts.catalog).map_err(|error| because("catalog")(&error))?;
         let current = catalogs
-            .current()
+            .current_unverified()
             .map_err(|error| because("catalog")(&error))?;
         let current = current.ok_or_else(|| {
             StartError(format!(
@@ -223,12 +222,12 @@ impl Edge {
         parts.health.set_ready("edge", Ok(()));
 
         let (shutdown, health) = (parts.shutdown, parts.health);
-        let version = metrics.catalog_version.clone();
-        version.set(current.version.into());
+        metrics.catalog_version.set(current.version.into());
         let catalog = std::thread::Builder::new()
             .name("edge-catalog".into())
             .spawn(move || {
-                follow(&mut catalogs, current, &live, &version, &shutdown);
+                verify(&current, &metrics, &health);
+                follow(&mut catalogs, current, &live, &metrics, &health, &shutdown);
                 health.set_ready("edge", Err("draining".into()));
             });
         let catalog = catalog.map_err(|error| because("edge")(&error))?;
@@ -274,13 +273,24 @@ fn open(
     }
 }
 
+/// Checks what the start did not wait for, and so reads all of it into memory before visitors need it.
+fn verify(current: &catalog::Catalog, metrics: &Metrics, health: &Health) {
+    if let Err(error) = current.verify() {
+        let version = current.version;
+        tracing::error!(version, %error, "the catalog in force is damaged, clicks may go astray");
+        metrics.catalog_damaged.set(1);
+        health.set_ready("catalog", Err(format!("version {version}: {error}")));
+    }
+}
+
 /// Puts newer catalog versions and changed secrets in force until the shutdown. What cannot be put in force is tried again
 /// at every look and told once.
 fn follow(
     catalogs: &mut catalog::Folder,
     mut wanted: Arc<catalog::Catalog>,
     live: &ArcSwap<Live>,
-    version: &IntGauge,
+    metrics: &Metrics,
+    health: &Health,
     shutdown: &Shutdown,
 ) {
     let mut told = None;
@@ -299,7 +309,12 @@ fn follow(
             Ok(Some(newer)) => {
                 tracing::info!(version = wanted.version, "catalog in force");
                 live.store(Arc::new(newer));
-                version.set(wanted.version.into());
+                // Not when only a secret changed: what is damaged stays so.
+                if metrics.catalog_version.get() != i64::from(wanted.version) {
+                    metrics.catalog_version.set(wanted.version.into());
+                    metrics.catalog_damaged.set(0);
+                    health.set_ready("catalog", Ok(()));
+                }
                 None
             }
             Ok(None) => None,

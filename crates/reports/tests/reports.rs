@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use catalog::{Catalog, GoalName, LinkName, Names, Network, OfferName};
+use catalog::{Catalog, GoalName, LinkName, Links, Names, Network, OfferName};
 use domain::event::{Candidate, ClickKey, Conversion, Reason, Status};
 use domain::{Advertiser, Affiliate, Currency, Goal, Link, Offer};
 use prost::Message;
@@ -34,7 +34,18 @@ fn names() -> Catalog {
         advertisers: BTreeMap::new(),
         offers: BTreeMap::new(),
         affiliates: BTreeMap::new(),
-        links: BTreeMap::new(),
+        links: Links::new(
+            &BTreeMap::from([(
+                Link::new(5).expect("a number"),
+                LinkName {
+                    slug: "summer/boots".into(),
+                    offer,
+                    affiliate,
+                },
+            )]),
+            &BTreeMap::new(),
+        )
+        .expect("few"),
         names: Names {
             domains: BTreeMap::new(),
             advertisers: BTreeMap::from([(advertiser, "northpeak".into())]),
@@ -53,14 +64,6 @@ fn names() -> Catalog {
                 },
             )]),
             affiliates: BTreeMap::from([(affiliate, "trailblog".into())]),
-            links: BTreeMap::from([(
-                Link::new(5).expect("a number"),
-                LinkName {
-                    slug: "summer/boots".into(),
-                    offer,
-                    affiliate,
-                },
-            )]),
         },
     }
 }

@@ -63,7 +63,7 @@ pub struct Route<'t> {
     /// The affiliate's entry.
     pub affiliate_entry: &'t catalog::Affiliate,
     /// The link's entry, if one fixed both.
-    pub link_entry: Option<&'t catalog::Link>,
+    pub link_entry: Option<catalog::LinkEntry<'t>>,
     /// The visitor's sub ids, the link's defaults where they are missing or empty; empty is none.
     pub subs: [&'t str; SUBS],
 }
@@ -98,8 +98,7 @@ pub fn decide<'t>(
         Path::Slug(slug) => Some(slug),
         Path::Click => params.link.as_deref().filter(|slug| !slug.is_empty()),
     };
-    let link = slug.and_then(|slug| table.link(domain, slug));
-    let link_entry = link.and_then(|link| catalog.links.get(&link));
+    let (link, link_entry) = slug.and_then(|slug| table.link(domain, slug)).unzip();
     let (offer, affiliate) = match (slug, link_entry) {
         (_, Some(entry)) => (Some(entry.offer), Some(entry.affiliate)),
         (Some(_), None) => (None, None),
@@ -135,7 +134,7 @@ pub fn decide<'t>(
 
     let subs = std::array::from_fn(|at| {
         let own = params.sub[at].as_deref().filter(|sub| !sub.is_empty());
-        own.unwrap_or_else(|| link_entry.map_or("", |entry| &entry.subs[at]))
+        own.unwrap_or_else(|| link_entry.map_or("", |entry| entry.sub(at)))
     });
     Decision::Redirect(Route {
         offer,

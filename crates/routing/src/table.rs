@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use catalog::Catalog;
+use catalog::{Catalog, LinkEntry};
 use domain::{Affiliate, Domain, Link, Offer};
 
 /// Longest cookie life browsers keep: 400 days.
@@ -14,25 +14,23 @@ const COOKIE_MAX_AGE_S: u64 = 400 * 86_400;
 
 type Names<N> = HashMap<Box<str>, N, BuildHasherDefault<Xxh3>>;
 
-/// What requests are looked up in.
+/// What requests are looked up in. Links are looked up where the catalog has them: making a table takes as long for millions.
 #[derive(Debug)]
 pub struct Table {
     catalog: Arc<Catalog>,
     domains: Names<Domain>,
     offers: Names<Offer>,
     affiliates: Names<Affiliate>,
-    links: HashMap<Domain, Names<Link>, BuildHasherDefault<Xxh3>>,
     cookie_max_age_s: u64,
 }
 
 impl Table {
     /// Arranges a catalog.
     pub fn new(catalog: Arc<Catalog>) -> Self {
-        let mut table = Self {
+        Self {
             domains: names(catalog.domains.iter().map(|(n, e)| (&*e.host, *n))),
             offers: names(catalog.offers.iter().map(|(n, e)| (&*e.name, *n))),
             affiliates: names(catalog.affiliates.iter().map(|(n, e)| (&*e.name, *n))),
-            links: HashMap::default(),
             cookie_max_age_s: catalog
                 .offers
                 .values()
@@ -41,12 +39,7 @@ impl Table {
                 .unwrap_or(0)
                 .min(COOKIE_MAX_AGE_S),
             catalog,
-        };
-        for (number, link) in &table.catalog.links {
-            let links = table.links.entry(link.domain).or_default();
-            links.insert(link.slug.as_str().into(), *number);
         }
-        table
     }
 
     /// The version arranged here.
@@ -82,8 +75,8 @@ impl Table {
         self.affiliates.get(name).copied()
     }
 
-    pub(crate) fn link(&self, domain: Domain, slug: &str) -> Option<Link> {
-        self.links.get(&domain)?.get(slug).copied()
+    pub(crate) fn link(&self, domain: Domain, slug: &str) -> Option<(Link, LinkEntry<'_>)> {
+        self.catalog.links.find(domain, slug)
     }
 }
 
