@@ -12,6 +12,7 @@ mod audit;
 mod catalog;
 mod courier;
 mod generate;
+mod links;
 mod power_cut;
 mod replay;
 mod replay_check;
@@ -43,6 +44,8 @@ struct Arguments {
 enum Command {
     /// Build the catalog that matches a file of real clicks
     Catalog(catalog::Arguments),
+    /// Write a catalog and a file of many made-up links
+    Links(links::Arguments),
     /// Send a file of real clicks, and a postback for each that was attributed
     Replay(replay::Arguments),
     /// Send made-up clicks at a rate
@@ -62,6 +65,7 @@ enum Command {
 fn main() -> ExitCode {
     let done: Result<(), Box<dyn Error>> = match Arguments::parse().command {
         Command::Catalog(arguments) => catalog::run(&arguments),
+        Command::Links(arguments) => links::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::ReplayCheck(arguments) => replay_check::run(&arguments),

@@ -2,7 +2,7 @@
 
 use std::{fs::File, path::Path, sync::Arc};
 
-use crate::{Catalog, Problem, Problems, disk, folder, lock::Lock, read};
+use crate::{Catalog, Problem, Problems, disk, folder, lock::Lock, numbers, read};
 
 /// Largest catalog and lock read: some 200,000 links. A larger one is a mistake, and would be held in memory whole.
 pub const CATALOG_BYTES_MAX: u64 = 64 << 20;
@@ -12,8 +12,8 @@ pub const CATALOG_BYTES_MAX: u64 = 64 << 20;
 pub struct Checked {
     /// Numbered as it would be; its version is 0.
     pub catalog: Catalog,
-    before: Lock,
-    after: Lock,
+    pub(crate) before: Lock,
+    pub(crate) after: Lock,
 }
 
 /// Checks a catalog against itself and the lock beside it. Writes nothing.
@@ -21,6 +21,16 @@ pub struct Checked {
 /// # Errors
 /// Every mistake in it.
 pub fn check(path: &Path) -> Result<Checked, Problems> {
+    let numbers = numbers::path(path);
+    if numbers.exists() {
+        let message = "the catalog's links stand in a file of links: name both to `sluice catalog build`, without it they would all be gone";
+        return Err(Problem::of_file(numbers, message).into());
+    }
+    check_file(path)
+}
+
+/// Checks a catalog that may have a file of links beside it.
+pub(crate) fn check_file(path: &Path) -> Result<Checked, Problems> {
     let whole = |message: String| Problems::from(Problem::of_file(path, message));
     let meta =
         std::fs::metadata(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
@@ -63,55 +73,21 @@ pub fn check(path: &Path) -> Result<Checked, Problems> {
 /// Every mistake in the catalog, a lock that lost numbers, or a file that cannot be written; then the version before
 /// stays in force.
 pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, Problems> {
-    let failed = |path: &Path, what: &str, error: &dyn std::error::Error| {
-        Problems::from(Problem::of_file(path, format!("{what}: {error}")))
-    };
-    // Two commands at once would hand out the same number twice: the folder the lock lies in is the door.
-    let home = disk::folder_of(path);
-    let _door = File::open(home)
-        .and_then(|door| door.lock().map(|()| door))
-        .map_err(|error| failed(home, "cannot be locked", &error))?;
-
+    let _door = door(path)?;
     let mut checked = check(path)?;
     if checked.after.id.is_empty() {
         new_id.clone_into(&mut checked.after.id);
     }
-    let published = match folder::current_version(folder) {
-        Ok(Some(version)) => {
-            Some(folder::load_whole(folder, version).map_err(|error| published_broken(&error))?)
-        }
-        Ok(None) => None,
-        Err(error) => return Err(published_broken(&error)),
-    };
-    let lock_path = lock_path(path);
+    let published = published(folder, path, &checked.before.id)?;
     if let Some(published) = &published {
-        if checked.before.id != published.lock_id {
-            let message = format!(
-                "{} holds the versions of another catalog: name that one with --catalog, or choose another folder with --data{}",
-                folder.display(),
-                if checked.before.id.is_empty() {
-                    ", or restore catalog.lock from backup"
-                } else {
-                    ""
-                }
-            );
-            return Err(Problem::of_file(lock_path, message).into());
-        }
-        let lost = checked.before.lost(published);
-        if let Some(first) = lost.first() {
-            let more = match lost.len() - 1 {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            let message = format!("catalog.lock has lost {first}{more}: restore it from backup");
-            return Err(Problem::of_file(lock_path, message).into());
-        }
+        let mut lost = checked.before.lost(published);
+        lost.extend(checked.before.lost_links(published));
+        lost_nothing(path, &lost)?;
     }
 
     // Numbers first: one that is kept and never published is only a gap, one that is published and not kept is a lie.
     if checked.before != checked.after {
-        disk::replace(&lock_path, checked.after.to_text().as_bytes())
-            .map_err(|error| failed(&lock_path, "cannot be written", &error))?;
+        keep(path, &checked.after)?;
     }
     let mut catalog = checked.catalog;
     catalog.lock_id = checked.after.id;
@@ -121,18 +97,80 @@ pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, P
             return Ok(Arc::new(published));
         }
     }
-    std::fs::create_dir_all(folder).map_err(|error| failed(folder, "cannot be made", &error))?;
-    let highest = folder::highest_version(folder)
-        .map_err(|error| failed(folder, "cannot be read", &error))?;
-    catalog.version = highest
-        .max(catalog.version)
-        .checked_add(1)
-        .ok_or_else(|| Problem::of_file(folder, "no catalog versions left"))?;
+    catalog.version = next_version(folder, catalog.version)?;
     folder::publish(folder, &catalog).map_err(|error| published_broken(&error))?;
     Ok(Arc::new(catalog))
 }
 
-fn published_broken(error: &crate::Error) -> Problems {
+/// Two commands at once would hand out the same number twice: the folder the lock lies in is the door.
+pub(crate) fn door(path: &Path) -> Result<File, Problems> {
+    let home = disk::folder_of(path);
+    File::open(home)
+        .and_then(|door| door.lock().map(|()| door))
+        .map_err(|error| failed(home, "cannot be locked", &error))
+}
+
+/// The version in force, whose numbers must come from the lock of this identity.
+pub(crate) fn published(
+    folder: &Path,
+    path: &Path,
+    lock_id: &str,
+) -> Result<Option<Catalog>, Problems> {
+    let version = folder::current_version(folder).map_err(|error| published_broken(&error))?;
+    let Some(version) = version else {
+        return Ok(None);
+    };
+    let published =
+        folder::load_whole(folder, version).map_err(|error| published_broken(&error))?;
+    if lock_id != published.lock_id {
+        let message = format!(
+            "{} holds the versions of another catalog: name that one with --catalog, or choose another folder with --data{}",
+            folder.display(),
+            if lock_id.is_empty() {
+                ", or restore catalog.lock from backup"
+            } else {
+                ""
+            }
+        );
+        return Err(Problem::of_file(lock_path(path), message).into());
+    }
+    Ok(Some(published))
+}
+
+/// A problem when a published version knows numbers that the lock has lost.
+pub(crate) fn lost_nothing(path: &Path, lost: &[String]) -> Result<(), Problems> {
+    let Some(first) = lost.first() else {
+        return Ok(());
+    };
+    let more = match lost.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message = format!("catalog.lock has lost {first}{more}: restore it from backup");
+    Err(Problem::of_file(lock_path(path), message).into())
+}
+
+/// Writes the lock beside the catalog.
+pub(crate) fn keep(path: &Path, lock: &Lock) -> Result<(), Problems> {
+    let path = lock_path(path);
+    disk::replace(&path, lock.to_text().as_bytes())
+        .map_err(|error| failed(&path, "cannot be written", &error))
+}
+
+/// Above every version a file in the folder stands for, and the one in force. Makes the folder where it is missing.
+pub(crate) fn next_version(folder: &Path, in_force: u32) -> Result<u32, Problems> {
+    std::fs::create_dir_all(folder).map_err(|error| failed(folder, "cannot be made", &error))?;
+    let highest = folder::highest_version(folder)
+        .map_err(|error| failed(folder, "cannot be read", &error))?;
+    let next = highest.max(in_force).checked_add(1);
+    next.ok_or_else(|| Problem::of_file(folder, "no catalog versions left").into())
+}
+
+pub(crate) fn failed(path: &Path, what: &str, error: &dyn std::error::Error) -> Problems {
+    Problem::of_file(path, format!("{what}: {error}")).into()
+}
+
+pub(crate) fn published_broken(error: &crate::Error) -> Problems {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
     let path = error.path().unwrap_or(Path::new("current")).to_owned();
     let message = format!("{}{}", error.what(), cause.unwrap_or_default());

@@ -2,9 +2,11 @@
 //!
 //! [`check`] reads a catalog and reports every mistake in it at once. [`apply`] checks, hands out numbers (kept in
 //! `catalog.lock` beside the catalog), and publishes a snapshot that edges and consumers load through [`Folder`].
+//! [`build`] does the same for a catalog whose links, millions of them, stand in a file of their own.
 //! A catalog with a mistake publishes nothing: a bad version never replaces a good one.
 
 mod apply;
+mod build;
 mod demo;
 mod destination;
 mod disk;
@@ -14,12 +16,14 @@ mod lock;
 mod map;
 mod model;
 mod nearest;
+mod numbers;
 mod problem;
 mod read;
 mod secret;
 mod snapshot;
 
 pub use apply::{CATALOG_BYTES_MAX, Checked, apply, check};
+pub use build::{Progress, build};
 pub use demo::{DEMO, write_demo};
 pub use destination::{DESTINATION_BYTES_MAX, Destination, MacroName, Part};
 pub use folder::Folder;

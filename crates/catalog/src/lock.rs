@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The greatest number of a link: what the links' index can name.
-const LINK_MAX: u64 = (1 << 32) - 2;
+pub(crate) const LINK_MAX: u64 = (1 << 32) - 2;
 const FORMAT: u32 = 1;
 
 /// The section of the offers' advertisers.
@@ -218,6 +218,17 @@ impl Lock {
         self.section(kind).numbers.get(key).copied()
     }
 
+    /// Keeps that all link numbers up to this one are handed out, by the numbers of a file of links.
+    pub(crate) fn hand_out_links(&mut self, greatest: u64) {
+        let next = &mut self.sections[Kind::Link as usize].next;
+        *next = (*next).max(greatest + 1);
+    }
+
+    /// The greatest link number handed out; 0 before the first.
+    pub(crate) fn greatest_link(&self) -> u64 {
+        self.section(Kind::Link).next - 1
+    }
+
     /// The number of a key, a new one if it has none; `None` when all are used up.
     pub(crate) fn number(&mut self, kind: Kind, key: &str) -> Option<u64> {
         let section = &mut self.sections[kind as usize];
@@ -378,6 +389,12 @@ impl Lock {
                 }
             }
         }
+        lost
+    }
+
+    /// The same of links.
+    pub(crate) fn lost_links(&self, published: &Catalog) -> Vec<String> {
+        let mut lost = Vec::new();
         let section = self.section(Kind::Link);
         let numbers: BTreeSet<u64> = section.numbers.values().copied().collect();
         for (number, link) in published.links.iter() {
@@ -408,7 +425,7 @@ pub(crate) fn link_key(offer: u64, affiliate: u64, slug: &str) -> String {
     format!("{offer}.{affiliate}.{slug}")
 }
 
-fn link_key_parts(key: &str) -> Option<(domain::Offer, domain::Affiliate, &str)> {
+pub(crate) fn link_key_parts(key: &str) -> Option<(domain::Offer, domain::Affiliate, &str)> {
     let mut parts = key.splitn(3, '.');
     let offer = domain::Offer::new(parts.next()?.parse().ok()?)?;
     let affiliate = domain::Affiliate::new(parts.next()?.parse().ok()?)?;

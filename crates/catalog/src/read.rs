@@ -3,7 +3,7 @@
 //! Three steps: list the entries of each kind, give them numbers (references need them), then read their fields. The
 //! fields of each table stand in one list, those of the whole shape that this version does not serve in another.
 
-mod fields;
+pub(crate) mod fields;
 mod reader;
 
 use std::{

@@ -135,8 +135,8 @@ impl std::error::Error for Error {
 }
 
 /// What a head says of the rest.
-#[derive(Clone, Copy)]
-pub(crate) struct Head {
+#[derive(Clone, Copy, Default)]
+struct Head {
     pub(crate) body_bytes: u64,
     pub(crate) body_checksum: u32,
     pub(crate) index_checksum: u32,
@@ -147,7 +147,7 @@ pub(crate) struct Head {
 }
 
 /// Where each part begins, and where the file ends.
-pub(crate) struct Places {
+struct Places {
     pub(crate) directory: u64,
     pub(crate) buckets: u64,
     pub(crate) entries: u64,
@@ -206,18 +206,23 @@ impl Head {
     }
 }
 
-/// Everything of a snapshot but its entries, for one whose entries are written already, or follow.
-pub(crate) fn before_entries(
-    catalog: &Catalog,
-    directory: &[u8],
-    buckets: &[u8],
-    head: Head,
-) -> Option<Vec<u8>> {
+/// Everything of a catalog's snapshot but the entries of its links, so many bytes that follow it.
+pub(crate) fn before_entries(catalog: &Catalog, entries_bytes: u64) -> Option<Vec<u8>> {
+    let Links {
+        entries,
+        buckets,
+        live,
+        checksum,
+    } = &catalog.links;
     let body = postcard::to_stdvec(catalog).expect("the model has no type postcard refuses");
     let mut head = Head {
         body_bytes: body.len() as u64,
         body_checksum: crc32c::crc32c(&body),
-        ..head
+        index_checksum: 0,
+        entries_checksum: *checksum,
+        count: entries.count,
+        live: *live,
+        entries_bytes,
     };
     let places = head.places()?;
     let place = |at: u64| usize::try_from(at).expect("a program's memory can be addressed");
@@ -226,34 +231,31 @@ pub(crate) fn before_entries(
     bytes.extend(body);
     let index = bytes.len();
     bytes.resize(place(places.directory), 0);
-    bytes.extend(directory);
+    bytes.extend_from_slice(&entries.directory);
     bytes.resize(place(places.buckets), 0);
-    bytes.extend(buckets);
+    bytes.extend_from_slice(buckets);
     head.index_checksum = crc32c::crc32c(&bytes[index..]);
     bytes[..HEAD_BYTES].copy_from_slice(&head.encode());
     Some(bytes)
 }
 
+/// Where the entries of so many links begin.
+pub(crate) fn entries_place(catalog: &Catalog, count: u32, live: u32) -> Option<u64> {
+    let body = postcard::to_stdvec(catalog).expect("the model has no type postcard refuses");
+    let head = Head {
+        body_bytes: body.len() as u64,
+        count,
+        live,
+        ..Head::default()
+    };
+    Some(head.places()?.entries)
+}
+
 impl Catalog {
     /// The snapshot's bytes; `None` when they are more than a snapshot may have.
     pub fn encode(&self) -> Option<Vec<u8>> {
-        let Links {
-            entries,
-            buckets,
-            live,
-            checksum,
-        } = &self.links;
-        let head = Head {
-            body_bytes: 0,
-            body_checksum: 0,
-            index_checksum: 0,
-            entries_checksum: *checksum,
-            count: entries.count,
-            live: *live,
-            entries_bytes: entries.heap.len() as u64,
-        };
-        let mut bytes = before_entries(self, &entries.directory, buckets, head)?;
-        bytes.extend_from_slice(&entries.heap);
+        let mut bytes = before_entries(self, self.links.entries.heap.len() as u64)?;
+        bytes.extend_from_slice(&self.links.entries.heap);
         Some(bytes)
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand, ValueEnum};
 use service::Refusal;
 
+use crate::live_line;
 use crate::replay;
 use crate::settings::DATA;
 use crate::topics::Cluster;
@@ -27,6 +28,18 @@ pub(crate) enum Catalog {
     Apply {
         /// The catalog's file.
         path: PathBuf,
+        /// The data folder.
+        #[arg(long, default_value = DATA)]
+        data: PathBuf,
+    },
+    /// Apply a catalog whose links stand in a CSV file of their own: millions, in little memory.
+    Build {
+        /// The catalog's file, without links.
+        #[arg(long)]
+        catalog: PathBuf,
+        /// The links: a line each, the first names the columns slug, affiliate, offer, and as needed domain, sub1 to sub10.
+        #[arg(long)]
+        links: PathBuf,
         /// The data folder.
         #[arg(long, default_value = DATA)]
         data: PathBuf,
@@ -136,6 +149,28 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
             let id = journal::StreamId::random().to_string();
             let applied = catalog::apply(path, &data.join("catalog"), &id);
             (path, applied.map(|catalog| ("in force", catalog)))
+        }
+        Catalog::Build {
+            catalog: path,
+            links,
+            data,
+        } => {
+            service::folder::make(data)?;
+            let id = journal::StreamId::random().to_string();
+            let bar = live_line::bar();
+            let built = catalog::build(
+                path,
+                links,
+                &data.join("catalog"),
+                &id,
+                &|what, done, of| {
+                    bar.set_message(what);
+                    bar.set_length(of);
+                    bar.set_position(done);
+                },
+            );
+            bar.finish_and_clear();
+            (path, built.map(|catalog| ("in force", catalog)))
         }
     };
     let (what, catalog) = done.map_err(|problems| mistakes(path, &problems))?;

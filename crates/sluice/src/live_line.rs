@@ -22,6 +22,15 @@ pub(crate) fn progress(records: u64, what: &'static str) -> ProgressBar {
         .with_message(what)
 }
 
+/// How far work of several steps is, each counted in its own way.
+pub(crate) fn bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} %  {eta} left");
+    ProgressBar::new(0).with_style(style.expect("the template is valid"))
+}
+
 /// Shows one line of counters until shutdown.
 pub(crate) fn show(metrics: &Metrics, shutdown: &Shutdown) {
     if !std::io::stderr().is_terminal() {

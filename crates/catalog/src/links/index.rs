@@ -74,7 +74,7 @@ pub(crate) fn insert(buckets: &mut [u8], hash: u64, ordinal_new: u32) {
 }
 
 fn home(buckets: usize, hash: u64) -> Option<usize> {
-    let scaled = u128::from(hash) * buckets as u128 >> 64;
+    let scaled = (u128::from(hash) * buckets as u128) >> 64;
     (buckets > 0).then(|| usize::try_from(scaled).expect("below the count"))
 }
 

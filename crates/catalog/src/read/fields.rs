@@ -113,7 +113,7 @@ pub(super) const LINK: Fields = Fields {
     ],
     later: &["creative", "source", "page", "coupon", "group"],
 };
-pub(super) const SUB_KEYS: [&str; crate::SUBS] = [
+pub(crate) const SUB_KEYS: [&str; crate::SUBS] = [
     "sub1", "sub2", "sub3", "sub4", "sub5", "sub6", "sub7", "sub8", "sub9", "sub10",
 ];
 
@@ -122,7 +122,7 @@ const NAME_BYTES_MAX: usize = 100;
 /// Longest title: one cell of a report.
 pub(super) const TITLE_BYTES_MAX: usize = 200;
 /// Longest sub id, as for a visitor's own.
-pub(super) const SUB_BYTES_MAX: usize = 255;
+pub(crate) const SUB_BYTES_MAX: usize = 255;
 /// Longest parameter name.
 const CLICK_PARAM_BYTES_MAX: usize = 40;
 /// Longest window: browsers keep a cookie no longer.
@@ -196,7 +196,7 @@ const STRIPPED: [&str; 49] = [
 ];
 
 /// What is wrong with an entry's name.
-pub(super) fn name_mistake(kind: Kind, name: &str) -> Option<String> {
+pub(crate) fn name_mistake(kind: Kind, name: &str) -> Option<String> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Some(format!("a name has 1 to {NAME_BYTES_MAX} bytes"));
     }
@@ -302,7 +302,7 @@ pub(super) fn click_param(text: &str) -> Result<String, String> {
 }
 
 /// One line of so many bytes.
-pub(super) fn short_text(text: &str, bytes_max: usize) -> Result<String, String> {
+pub(crate) fn short_text(text: &str, bytes_max: usize) -> Result<String, String> {
     if text.len() > bytes_max {
         Err(format!("longer than {bytes_max} bytes"))
     } else if text.chars().any(char::is_control) {

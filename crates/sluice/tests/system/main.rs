@@ -18,6 +18,7 @@ mod foreign_reader;
 mod grown;
 mod kafka_away;
 mod killed;
+mod links_file;
 mod replayed;
 mod size_bound;
 mod three_brokers;

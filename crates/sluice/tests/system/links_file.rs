@@ -1,0 +1,95 @@
+//! A catalog whose links stand in a file of their own, and a snapshot that is damaged: an edge alone, under requests.
+
+use std::fs;
+
+use testkit::{System, http, system, wait};
+
+use crate::edge_alone::{edge, up};
+use crate::{BOUND, CHROME};
+
+#[test]
+fn links_of_a_file_go_live_under_a_running_edge_and_keep_their_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    System::start(&data, &[]).stop();
+    let (mut running, address, _) = up(edge(&data), &folder.path().join("edge"));
+    let get = |target: &str| {
+        let headers = [("Host", "go.northpeak.example"), ("User-Agent", CHROME)];
+        http::get(address, target, &headers).unwrap()
+    };
+    assert_eq!(get("/fall-boots").status, 302);
+
+    let catalog = data.join("demo/catalog.toml");
+    let (without_links, _) = catalog::DEMO.split_once("[link.").unwrap();
+    fs::write(&catalog, without_links).unwrap();
+    let links = folder.path().join("links.csv");
+    let head = "slug,affiliate,offer,sub1\nspring-tents,trailblog,tents,\n";
+    let build = |lines: &str| {
+        fs::write(&links, format!("{head}{lines}")).unwrap();
+        let (catalog, links) = (catalog.to_str().unwrap(), links.to_str().unwrap());
+        system::command(
+            &data,
+            &["catalog", "build", "--catalog", catalog, "--links", links],
+        )
+    };
+    let said = build("fall-boots,trailblog,boots,newsletter\n");
+    assert!(said.contains("in force as version 2"), "{said}");
+    assert!(said.contains(" 2 links"), "{said}");
+    wait::until("the new link is live", BOUND, || {
+        get("/spring-tents").status == 302
+    });
+    let location = get("/fall-boots").header("location").unwrap().to_owned();
+    assert!(location.contains("s=newsletter"), "{location}");
+
+    build("");
+    wait::until("the link is gone", BOUND, || {
+        get("/fall-boots").status == 404
+    });
+    running.terminate(BOUND);
+
+    // The catalog alone would drop them.
+    let output = std::process::Command::new(testkit::bin("sluice"))
+        .args(["up", "--data"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("sluice catalog build"), "{stderr}");
+}
+
+#[test]
+fn a_damaged_snapshot_is_found_and_a_good_version_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    System::start(&data, &[]).stop();
+    // Written beside and renamed, as a snapshot is.
+    let put = |bytes: &[u8]| {
+        let new = data.join("catalog/new");
+        fs::write(&new, bytes).unwrap();
+        fs::rename(new, data.join("catalog/1.snapshot")).unwrap();
+    };
+    let good = fs::read(data.join("catalog/1.snapshot")).unwrap();
+    let mut damaged = good.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    put(&damaged);
+
+    let (mut running, _, admin) = up(edge(&data), &folder.path().join("edge"));
+    let ready = || http::get(admin, "/readyz", &[]).unwrap();
+    wait::until("the damage is found", BOUND, || {
+        ready().text().contains("catalog snapshot is damaged")
+    });
+    let metrics = || http::get(admin, "/metrics", &[]).unwrap().text();
+    assert!(metrics().contains("sluice_catalog_damaged 1"));
+    assert!(running.stderr().contains("is damaged"));
+
+    put(&good);
+    let catalog = data.join("demo/catalog.toml");
+    fs::write(&catalog, format!("{}\n[affiliate.more]\n", catalog::DEMO)).unwrap();
+    system::command(&data, &["catalog", "apply", catalog.to_str().unwrap()]);
+    wait::until("the next version is in force", BOUND, || {
+        ready().status == 200
+    });
+    assert!(metrics().contains("sluice_catalog_damaged 0"));
+    assert!(running.terminate(BOUND).unwrap().success());
+}
