@@ -201,14 +201,9 @@ fn click(edge: SocketAddr, ledger: &Path, clicks: u64) -> Result<(), Box<dyn Err
 }
 
 fn up(command: Command, output: &Path) -> Result<Running, Box<dyn Error>> {
-    let mut running = Running::spawn(command, output)?;
-    let up = wait::holds_within(BOUND, || {
-        running.ended().is_some() || running.stdout().contains("admin ")
-    });
-    if !up || running.ended().is_some() {
-        return Err(format!("it did not come up: {}", running.stderr()).into());
-    }
-    Ok(running)
+    place::start(command, output, BOUND, |running| {
+        running.stdout().contains("admin ")
+    })
 }
 
 /// One journal, its topic, and what was measured.

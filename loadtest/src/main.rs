@@ -1,6 +1,7 @@
 //! Drives a running Sluice from outside: real clicks, made-up clicks, and the audit that nothing was lost.
 //!
-//! It knows Sluice by its HTTP and its catalog file alone, as a visitor, an advertiser and an affiliate do.
+//! It knows Sluice by its HTTP and its catalog file alone, as a visitor, an advertiser and an affiliate do; only the courier
+//! that a comparison drains a journal with is Sluice's own.
 
 #![expect(
     clippy::print_stdout,
@@ -10,6 +11,7 @@
 
 mod audit;
 mod catalog;
+mod compare;
 mod courier;
 mod generate;
 mod links;
@@ -17,11 +19,13 @@ mod power_cut;
 mod replay;
 mod replay_check;
 
+mod case;
 mod clicks_file;
 mod drive;
 mod index;
 mod ledger;
 mod load;
+mod measure;
 mod place;
 mod plot;
 mod scrape;
@@ -32,6 +36,10 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// As the processes it stands in for when it drains a journal.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, about)]
@@ -58,12 +66,24 @@ enum Command {
     Outage(audit::outage::Arguments),
     /// Measure what a courier costs against a bare producer loop that sends the same bytes
     Courier(courier::Arguments),
+    /// Compare Sluice with nginx and a bare hyper, and print which bars are met
+    Compare(compare::Arguments),
+    /// Run one case against Sluice alone
+    Case(compare::CaseArguments),
+    /// Let new versions of a catalog with many links come into force under load
+    Swap(compare::swap::Arguments),
     /// Cut the power of the disk under a whole system, again and again (root, Linux)
     PowerCut(power_cut::Arguments),
 }
 
 fn main() -> ExitCode {
     let done: Result<(), Box<dyn Error>> = match Arguments::parse().command {
+        Command::Compare(arguments) => match compare::run(&arguments) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Case(arguments) => compare::run_case(&arguments),
+        Command::Swap(arguments) => compare::swap::run(&arguments),
         Command::Catalog(arguments) => catalog::run(&arguments),
         Command::Links(arguments) => links::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),

@@ -2,8 +2,11 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use testkit::{Running, wait};
 
 /// The folder that was named, or a temporary one that stays only when the show fails.
 #[derive(Debug)]
@@ -48,6 +51,29 @@ pub(crate) fn binaries(named: Option<&Path>) -> Result<PathBuf, Box<dyn Error>> 
         .parent()
         .ok_or("this program lies nowhere")?
         .to_path_buf())
+}
+
+/// Starts a process and waits until it is up.
+pub(crate) fn start(
+    command: Command,
+    output: &Path,
+    bound: Duration,
+    is_up: impl Fn(&Running) -> bool,
+) -> Result<Running, Box<dyn Error>> {
+    wait_up(Running::spawn(command, output)?, bound, is_up)
+}
+
+/// Waits until a started process is up.
+pub(crate) fn wait_up(
+    mut running: Running,
+    bound: Duration,
+    is_up: impl Fn(&Running) -> bool,
+) -> Result<Running, Box<dyn Error>> {
+    let up = wait::holds_within(bound, || running.ended().is_some() || is_up(&running));
+    if !up || running.ended().is_some() {
+        return Err(format!("it did not come up: {}", running.stderr()).into());
+    }
+    Ok(running)
 }
 
 /// The folder of Apache Kafka's jars.

@@ -1,0 +1,304 @@
+//! `loadtest compare`: nginx, a bare hyper and Sluice in turn, and the table of bars.
+//!
+//! Each row starts its servers, which stay running on one core, and loads one after the other from another core: slices of
+//! seconds, in turn and back again, so that what drifts drifts for all. Each round gives a ratio; what counts is the median of
+//! the ratios, with a bootstrap interval. Sluice's link `plain` has no rule, `full` has two sub ids and a cookie of two
+//! tokens; rules and countries do not exist yet.
+
+mod bars;
+mod drain;
+mod record;
+mod rows;
+
+mod links;
+mod servers;
+
+pub(crate) mod swap;
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use crate::case::{self, Case};
+use crate::compare::bars::{Bar, Measured, Results};
+use crate::compare::record::Record;
+use crate::compare::servers::{Kind, Sample, Yard};
+use crate::measure::estimate::Estimate;
+use crate::place::{self, Place};
+
+/// More pairs than this are no comparison any more.
+const PAIRS_MAX: usize = 1000;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How often each is measured, in turn
+    #[arg(long, default_value_t = 15)]
+    pairs: usize,
+    /// Seconds of a slice, instead of what each case says
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Only these rows
+    #[arg(long, value_enum, value_delimiter = ',')]
+    rows: Vec<Row>,
+    /// Only against these
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "nginx,bare-hyper"
+    )]
+    against: Vec<Kind>,
+    /// Where to keep every slice, the table and the plots
+    #[arg(long)]
+    into: Option<PathBuf>,
+    /// Where servers keep data, journals and logs meanwhile: on a disk. The system's temporary folder where none is named
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// The folder of the cases
+    #[arg(long, default_value = "loadtest/cases")]
+    cases: PathBuf,
+    /// A folder with many links: what `loadtest links` wrote, and in `data` what `sluice catalog build` made of it
+    #[arg(long)]
+    links_data: Option<PathBuf>,
+    /// The same with few links, to see what more of them cost
+    #[arg(long)]
+    links_few: Option<PathBuf>,
+    /// What `cargo xtask bench` measured (JSON)
+    #[arg(long)]
+    bench: Option<PathBuf>,
+    /// Where the binaries under test lie; beside this one where it is not named
+    #[arg(long)]
+    bin: Option<PathBuf>,
+    /// nginx, where it is not on the path
+    #[arg(long)]
+    nginx: Option<PathBuf>,
+}
+
+/// What is measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    /// Processor time of the process per redirect, keep-alive
+    KeepAlive,
+    /// Processor time of the whole machine, with a courier that drains to nothing
+    Machine,
+    /// A new connection for each redirect
+    NewConnection,
+    /// A new TLS connection for each redirect
+    Tls,
+    /// Latency at half of the peak rate
+    Tail,
+    /// Size of the snapshot of many links
+    Snapshot,
+    /// Start with many links
+    Start,
+    /// Many links against few
+    Growth,
+    /// Memory of idle connections
+    Memory,
+    /// What `--bench` says
+    Bench,
+    /// One core against two; no bar
+    Scale,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    if !(1..=PAIRS_MAX).contains(&arguments.pairs) {
+        return Err(format!("--pairs is 1 to {PAIRS_MAX}").into());
+    }
+    let place = Place::new(arguments.folder.as_deref())?;
+    let outcome = show(arguments, &place.folder);
+    place.leave(outcome)
+}
+
+fn show(arguments: &Arguments, folder: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let mut comparison = Comparison::new(arguments, folder)?;
+    let mut results = Results::new();
+    let rows = if arguments.rows.is_empty() {
+        Row::value_variants()
+    } else {
+        &arguments.rows
+    };
+    for row in rows {
+        let found = comparison.row(*row);
+        for bar in bars::of(*row) {
+            let result = match &found {
+                Ok(found) => match found.iter().find(|(known, _)| *known == bar) {
+                    Some((_, measured)) => Ok(*measured),
+                    None => Err("not asked for".to_owned()),
+                },
+                Err(why) => Err(why.to_string()),
+            };
+            if let Ok(Measured { plain, full }) = &result {
+                let full = full.as_ref().map(Estimate::json);
+                let line = json!({"bar": format!("{bar:?}"), "plain": plain.json(), "full": full});
+                comparison.record.line(&line)?;
+            }
+            results.insert(bar, result);
+        }
+        if let Err(why) = found
+            && bars::of(*row).next().is_none()
+        {
+            println!("{why}");
+        }
+    }
+    let (table, met) = bars::table(&results);
+    print!("\n{table}");
+    println!(
+        "\nRatios are medians of {} pairs [95 % bootstrap interval]; the bars are for plain. full: two sub ids and a cookie \
+         of two tokens; rules and countries do not exist yet.",
+        arguments.pairs
+    );
+    let verdict = format!("{met} of {} bars met", results.len());
+    comparison.record.table(&format!("{table}\n{verdict}\n"))?;
+    println!("{verdict}");
+    Ok(if met == results.len() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What the rows share.
+struct Comparison<'a> {
+    arguments: &'a Arguments,
+    yard: Yard,
+    /// With what Sluice answers to those with a link of the common catalog.
+    cases: Vec<(Case, Option<Sample>)>,
+    record: Record,
+    folder: PathBuf,
+    /// Slices so far, each of which draws links of its own.
+    slices: Cell<u64>,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(arguments: &'a Arguments, folder: &Path) -> Result<Self, Box<dyn Error>> {
+        let bin = place::binaries(arguments.bin.as_deref())?;
+        let mut yard = Yard::new(folder, &arguments.cases, &bin, arguments.nginx.as_deref())?;
+        let cases = case::all(&arguments.cases)?;
+        let samples = yard.samples(&cases)?;
+        let record = Record::create(arguments.into.as_deref(), &bin, &yard)?;
+        Ok(Self {
+            arguments,
+            yard,
+            cases: cases.into_iter().zip(samples).collect(),
+            record,
+            folder: folder.to_path_buf(),
+            slices: Cell::new(0),
+        })
+    }
+
+    fn row(&mut self, row: Row) -> Result<Vec<(Bar, Measured)>, Box<dyn Error>> {
+        match row {
+            Row::KeepAlive => self.cpu(
+                &["keep-alive-plain", "keep-alive-full"],
+                &[
+                    (Kind::Nginx, Bar::KeepAliveNginx),
+                    (Kind::BareHyper, Bar::KeepAliveBare),
+                ],
+            ),
+            Row::Machine => self.machine(&["keep-alive-plain", "keep-alive-full"]),
+            Row::NewConnection => self.cpu(
+                &["new-connection"],
+                &[
+                    (Kind::Nginx, Bar::ConnectionNginx),
+                    (Kind::BareHyper, Bar::ConnectionBare),
+                ],
+            ),
+            Row::Tls => self.cpu(
+                &["tls"],
+                &[
+                    (Kind::Nginx, Bar::TlsNginx),
+                    (Kind::BareHyper, Bar::TlsBare),
+                ],
+            ),
+            Row::Tail => self.tail("constant-rate"),
+            Row::Snapshot => self.snapshot(),
+            Row::Start => self.start("ten-million-links"),
+            Row::Growth => self.growth(&[
+                ("ten-million-links", Bar::GrowthUniform),
+                ("ten-million-links-zipf", Bar::GrowthZipf),
+            ]),
+            Row::Memory => self.memory("idle"),
+            Row::Bench => self.bench(),
+            Row::Scale => self.scale("keep-alive-plain"),
+        }
+    }
+
+    /// A case of the common catalog.
+    fn case(&self, name: &str) -> Result<(Case, Sample), String> {
+        let found = self.cases.iter().find(|(case, _)| case.name == name);
+        match found {
+            Some((case, Some(sample))) => Ok((case.clone(), sample.clone())),
+            Some((_, None)) => Err(format!("case {name} names no slug")),
+            None => Err(format!(
+                "no case {name} in {}",
+                self.arguments.cases.display()
+            )),
+        }
+    }
+
+    /// A case with links of its own.
+    fn links_case(&self, name: &str) -> Result<Case, String> {
+        let found = self.cases.iter().find(|(case, _)| case.name == name);
+        let missing = || format!("no case {name} in {}", self.arguments.cases.display());
+        Ok(found.ok_or_else(missing)?.0.clone())
+    }
+
+    /// The folder that a flag names.
+    fn links(&self, flag: &str, folder: Option<&PathBuf>) -> Result<links::Folder, String> {
+        links::Folder::read(folder.ok_or_else(|| format!("no {flag} given"))?)
+    }
+}
+
+/// A run of one case against Sluice alone.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CaseArguments {
+    /// The case's folder
+    folder: PathBuf,
+    /// Seconds, instead of what the case says
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// A folder with many links, for a case that clicks them
+    #[arg(long)]
+    links_data: Option<PathBuf>,
+    /// Where to keep the figures and the plot
+    #[arg(long)]
+    into: Option<PathBuf>,
+    /// Where the binaries under test lie; beside this one where it is not named
+    #[arg(long)]
+    bin: Option<PathBuf>,
+}
+
+pub(crate) fn run_case(arguments: &CaseArguments) -> Result<(), Box<dyn Error>> {
+    let place = Place::new(None)?;
+    let outcome = show_case(arguments, &place.folder);
+    place.leave(outcome)
+}
+
+fn show_case(arguments: &CaseArguments, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let case = Case::read(&arguments.folder)?;
+    let cases = arguments.folder.canonicalize()?;
+    let cases = cases.parent().ok_or("a case lies in a folder of cases")?;
+    let readme = fs::read_to_string(arguments.folder.join("README.md"))?;
+    println!("{}", readme.trim_end());
+    let compare = Arguments {
+        pairs: 1,
+        seconds: arguments.seconds,
+        rows: Vec::new(),
+        against: Vec::new(),
+        into: arguments.into.clone(),
+        folder: None,
+        cases: cases.to_path_buf(),
+        links_data: arguments.links_data.clone(),
+        links_few: None,
+        bench: None,
+        bin: arguments.bin.clone(),
+        nginx: None,
+    };
+    Comparison::new(&compare, folder)?.alone(&case)
+}
