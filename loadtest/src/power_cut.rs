@@ -339,7 +339,7 @@ impl Promised {
             ..Found::default()
         };
         let keys = std::fs::read_to_string(data.join("keys/tokens.key"))?;
-        let mut keyring = Keyring::parse(&keys)?;
+        let keyring = Keyring::parse(&keys)?;
         for (ext, token) in ledger::tokens(ledger)? {
             let token = keyring
                 .open(token.as_bytes())

@@ -85,7 +85,7 @@ pub(super) fn print(
 /// The tokens of the answered clicks.
 fn opened(cluster: &Cluster, ledger: &Path) -> Result<BTreeMap<String, Token>, Box<dyn Error>> {
     let keys = std::fs::read_to_string(cluster.data().join("keys/tokens.key"))?;
-    let mut keyring = Keyring::parse(&keys)?;
+    let keyring = Keyring::parse(&keys)?;
     let mut tokens = BTreeMap::new();
     for (ext, token) in ledger::tokens(ledger)? {
         let token = keyring

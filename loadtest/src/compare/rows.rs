@@ -29,6 +29,14 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// An end in good order.
 const END_MAX: Duration = Duration::from_secs(60);
 
+/// How long connections are idle before their memory is looked at: a server may give some back once nothing was said for
+/// seconds.
+const IDLE: Duration = Duration::from_secs(3);
+
+/// Idle connections are opened in so many waves, after a first one that is not counted: what a wave gives back, the next
+/// takes, and an allocator that keeps it for that is right to do so.
+const WAVES: usize = 4;
+
 /// How often memory is measured, each time on a server that was just started.
 const MEMORY_ROUNDS: usize = 3;
 
@@ -467,16 +475,18 @@ impl Comparison<'_> {
             if generator.opened() < connections {
                 return Err("the connections were not open in time".into());
             }
-            wait::pass(SETTLE);
+            wait::pass(IDLE);
             Ok(generator)
         };
-        // What a first request alone makes a server allocate is not the connections'.
-        let first = open(1)?;
+        let wave = case.connections.div_ceil(WAVES);
+        let mut idle = vec![open(wave)?];
         let before = process::anonymous_bytes(pid)?;
-        let idle = open(case.connections)?;
+        for _ in 0..WAVES {
+            idle.push(open(wave)?);
+        }
         let after = process::anonymous_bytes(pid)?;
-        drop((first, idle));
-        Ok(after.saturating_sub(before) as f64 / case.connections as f64)
+        drop(idle);
+        Ok(after.saturating_sub(before) as f64 / (wave * WAVES) as f64)
     }
 
     /// What other tools measured.

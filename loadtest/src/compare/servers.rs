@@ -369,7 +369,7 @@ pub(crate) fn visits(case: &Case, cookie: Option<&str>) -> Result<Visits, String
 
 /// One process without a master: what it costs is all in one place, and killing it leaves nothing behind. It serves the
 /// header fields that Sluice's answer has, with the same values; `Server`, `Content-Type`, `Connection` and the body of its
-/// `return 302` are its own.
+/// `return 302` are its own. Its OpenSSL would send two session tickets that nobody asked for.
 fn nginx_conf(
     folder: &Path,
     to: SocketAddr,
@@ -389,7 +389,7 @@ fn nginx_conf(
             let files = files.display();
             let lines = format!(
                 "ssl_certificate {files}/{CERTIFICATE};\n    ssl_certificate_key {files}/{KEY};\n    \
-                 ssl_protocols TLSv1.3;\n    ssl_session_cache off;\n    ssl_session_tickets off;\n"
+                 ssl_protocols TLSv1.3;\n    ssl_session_cache off;\n    ssl_session_tickets off;\n    ssl_conf_command NumTickets 0;\n"
             );
             (" ssl", lines)
         }
