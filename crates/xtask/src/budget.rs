@@ -110,7 +110,8 @@ fn rows(found: &Measured) -> [(&'static str, Counts); 3] {
     ]
 }
 
-fn text(found: &Measured) -> Result<String, String> {
+/// The counts as they are written down.
+pub(crate) fn text(found: &Measured) -> Result<String, String> {
     let mut found = *found;
     for counts in [&mut found.bare, &mut found.plain, &mut found.full] {
         for value in [

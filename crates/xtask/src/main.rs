@@ -6,6 +6,7 @@
     reason = "a task tells the person who runs it what it does"
 )]
 
+mod bench;
 mod budget;
 mod kafka;
 mod test;
@@ -34,6 +35,8 @@ enum Task {
     Tidy,
     /// Count what a redirect costs in instructions and system calls, and compare it with the budget
     Budget(budget::Arguments),
+    /// Measure the parts of a redirect and its cost as a whole, and keep the run
+    Bench(bench::Arguments),
     /// Run a Kafka broker for a developer, until Ctrl-C
     Kafka(kafka::Arguments),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
         Task::Budget(arguments) => budget::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Kafka(arguments) => kafka::run(&arguments),
     };
     match done {

@@ -42,7 +42,10 @@ const STEPS: &[Step] = &[
         cargo(setup, &words(line))
     }),
     ("binaries for the whole-system tests", |setup| {
-        cargo(setup, &words("build -p sluice -p edge -p loadtest --bins"))
+        cargo(
+            setup,
+            &words("build -p sluice -p edge -p loadtest -p benches --bins"),
+        )
     }),
     ("Apache Kafka", |setup| {
         testkit::kafka::fetch(&setup.kafka())

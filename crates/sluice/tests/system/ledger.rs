@@ -51,7 +51,7 @@ fn counted(data: &Path) -> BTreeMap<String, Vec<ClickKey>> {
 pub(crate) fn check(data: &Path, ledger: &Path) -> Answered {
     let counted = counted(data);
     let keys = fs::read_to_string(data.join("keys/tokens.key")).unwrap();
-    let mut keyring = Keyring::parse(&keys).unwrap();
+    let keyring = Keyring::parse(&keys).unwrap();
     let (mut clicks, mut orders) = (0, 0);
     for line in fs::read_to_string(ledger).unwrap().lines() {
         let fields: Vec<&str> = line.split('\t').collect();
