@@ -269,7 +269,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Checks what [`Self::open`] did not.
+    /// Checks what opening it did not.
     ///
     /// # Errors
     /// Damaged.
