@@ -190,6 +190,10 @@ mod map {
                 .len(PAGE_BYTES + bytes as usize)
                 .populate()
                 .map_raw(file)?;
+            // For writing too, or the first record in each page waits for the file system. Only advice: an older kernel does
+            // not know it.
+            #[cfg(target_os = "linux")]
+            let _ = raw.advise(memmap2::Advice::PopulateWrite);
             Ok(Map {
                 raw,
                 mask: bytes - 1,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use catalog::SUBS;
+use catalog::{LinkEntry, SUBS};
 use domain::{Advertiser, Affiliate, Domain, Link, Offer, Target, event::Reason};
 
 use crate::Table;
@@ -63,7 +63,7 @@ pub struct Route<'t> {
     /// The affiliate's entry.
     pub affiliate_entry: &'t catalog::Affiliate,
     /// The link's entry, if one fixed both.
-    pub link_entry: Option<catalog::LinkEntry<'t>>,
+    pub link_entry: Option<LinkEntry<'t>>,
     /// The visitor's sub ids, the link's defaults where they are missing or empty; empty is none.
     pub subs: [&'t str; SUBS],
 }
@@ -136,10 +136,17 @@ pub fn decide<'t>(
         return refuse(Reason::NotApproved);
     }
 
-    let subs = std::array::from_fn(|at| {
-        let own = params.sub[at].as_deref().filter(|sub| !sub.is_empty());
-        own.unwrap_or_else(|| link_entry.map_or("", |entry| entry.sub(at)))
-    });
+    let mut subs = [""; SUBS];
+    for (at, default) in link_entry.iter().flat_map(LinkEntry::subs) {
+        if let Some(sub) = subs.get_mut(at) {
+            *sub = default;
+        }
+    }
+    for (sub, own) in subs.iter_mut().zip(&params.sub) {
+        if let Some(own) = own.as_deref().filter(|own| !own.is_empty()) {
+            *sub = own;
+        }
+    }
     Decision::Redirect(Route {
         offer,
         affiliate,

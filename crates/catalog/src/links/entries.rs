@@ -42,19 +42,27 @@ pub struct LinkEntry<'a> {
 }
 
 impl<'a> LinkEntry<'a> {
+    /// The defaults for the visitor's sub ids, by their index from 0, where there are any.
+    pub fn subs(&self) -> impl Iterator<Item = (usize, &'a str)> + use<'a> {
+        let mut rest = self.subs;
+        std::iter::from_fn(move || {
+            let [which, length, more @ ..] = rest else {
+                return None;
+            };
+            let (sub, more) = more.split_at_checked(usize::from(*length))?;
+            rest = more;
+            Some((
+                usize::from(*which),
+                std::str::from_utf8(sub).unwrap_or_default(),
+            ))
+        })
+    }
+
     /// The default for the visitor's sub id of an index from 0; empty is none.
     pub fn sub(&self, at: usize) -> &'a str {
-        let mut rest = self.subs;
-        while let [which, length, more @ ..] = rest {
-            let Some((sub, more)) = more.split_at_checked(usize::from(*length)) else {
-                break;
-            };
-            if usize::from(*which) == at {
-                return std::str::from_utf8(sub).unwrap_or_default();
-            }
-            rest = more;
-        }
-        ""
+        let mut subs = self.subs();
+        subs.find(|(which, _)| *which == at)
+            .map_or("", |(_, sub)| sub)
     }
 }
 
