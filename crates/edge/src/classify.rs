@@ -70,8 +70,7 @@ pub(crate) struct Classifier {
 
 #[derive(Clone)]
 struct Seen {
-    sent: Box<[u8]>,
-    /// As it is kept: what is not UTF-8 replaced.
+    /// As it is kept: what is not UTF-8 replaced. One that has such bytes is never found again.
     text: Rc<str>,
     agent: Agent,
 }
@@ -109,10 +108,9 @@ impl Classifier {
         let at = xxhash_rust::xxh3::xxh3_64(sent) as usize % REMEMBERED;
         if self.seen[at]
             .as_ref()
-            .is_none_or(|seen| *seen.sent != *sent)
+            .is_none_or(|seen| seen.text.as_bytes() != sent)
         {
             self.seen[at] = Some(Seen {
-                sent: sent.into(),
                 text: String::from_utf8_lossy(sent).into(),
                 agent: self.search(sent),
             });

@@ -192,6 +192,8 @@ pub(crate) async fn serve(visitor: Visitor, stream: TcpStream) {
         // Visitors hang up, scanners send rubbish: not worth more than a debug line.
         tracing::debug!(%error, "connection ended early");
     }
+    // It keeps the task in memory, and the slot is looked at only once a second.
+    slot.0.waker.take();
     let metrics = &worker.metrics;
     match slot.0.is_parked.get() {
         true => metrics.idle.dec(),
@@ -318,24 +320,6 @@ impl AsyncWrite for Rewound {
         match &mut self.socket {
             Socket::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Socket::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.socket {
-            Socket::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
-            Socket::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.socket {
-            Socket::Plain(stream) => stream.is_write_vectored(),
-            Socket::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
