@@ -2,7 +2,8 @@
 //!
 //! Hyper's own timer would be set anew for every request. Here a request leaves the number of the second it was answered in,
 //! and once a second every connection is looked at: one that was silent for too long is closed, one that is idle gives back
-//! hyper's buffers (some 18 KiB) and only waits for its socket to be readable, as a new one does before it gets any.
+//! hyper's buffers (some 18 KiB) and only waits for its socket to be readable. A new one has them from the start: tokio takes a new
+//! socket for readable, and as a rule the request is there.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
