@@ -1,4 +1,5 @@
-//! What one click costs in its parts: seal and open a token, decide and render, append to the journal's ring.
+//! What one click costs in its parts: seal and open a token, decide and render, write and read its record, append it to the
+//! journal's ring. Beside them what was not taken: the general AES-SIV, and records built of owned values.
 //!
 //! Run with `cargo bench -p benches`. Compare runs of one machine only.
 
@@ -7,9 +8,17 @@
 use std::hint::black_box;
 use std::path::Path;
 
+use aes_siv::{KeyInit, siv::Aes128Siv};
+use bytes::BytesMut;
 use criterion::{Criterion, criterion_group, criterion_main};
-use domain::{ClickKey, Keyring, Link, Shard, Target, Token, time::EPOCH_MS};
+use domain::event::{
+    BorrowedClick, Class, Click, Consent, ConsentSource, Decision as Decided, EdgeRecord, Reason,
+    edge_record::Event,
+};
+use domain::token::OPENED_BYTES;
+use domain::{ClickKey, Keyring, Link, Shard, Target, Token, Topic, time::EPOCH_MS};
 use journal::{Options, StreamId};
+use prost::Message;
 use routing::{Decision, Params, Path as Asked, Table};
 
 /// A click's record with a few sub ids is about this long.
@@ -33,6 +42,115 @@ fn token(criterion: &mut Criterion) {
     criterion.bench_function("token open", |bench| {
         bench.iter(|| keyring.open(black_box(&text)));
     });
+    let mut general = Aes128Siv::new(&[7; 32].into());
+    criterion.bench_function("the general AES-SIV of a token's bytes", |bench| {
+        bench.iter(|| {
+            let mut message = black_box([42; OPENED_BYTES]);
+            let tag =
+                general.encrypt_inout_detached::<[&[u8]; 0], &[u8]>([], (&mut message[..]).into());
+            (tag, message)
+        });
+    });
+}
+
+/// A click as most are: of a link without parameters.
+fn click() -> BorrowedClick<'static> {
+    BorrowedClick {
+        key: ClickKey {
+            time_ms: EPOCH_MS + 60_000_000_000,
+            stream: 0xdead_beef,
+            sequence: 42,
+        },
+        shard: Shard::new(0).expect("12 bits"),
+        catalog_version: 3,
+        class: Class::Browser,
+        decision: Decided::Redirect,
+        reason: Reason::None,
+        domain: 1,
+        link: 7,
+        offer: 3,
+        affiliate: 2,
+        advertiser: 1,
+        labels: &[],
+        consent: Consent::All,
+        consent_source: ConsentSource::Default,
+        token_issued: true,
+        cookie_set: true,
+        history: &[],
+        user_agent: "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
+        Chrome/140.0.0.0 Safari/537.36",
+        referrer_host: b"trailblog.example",
+        source: "",
+        creative: "",
+        page: "",
+        ext: "",
+        coupon: "",
+        cost: "",
+        slug: "",
+        subs: ["newsletter", "", "", "", "", "", "", "", "", ""],
+    }
+}
+
+fn codec(criterion: &mut Criterion) {
+    const ADDRESS: [u8; 4] = [203, 0, 113, 9];
+    let mut buffer = vec![0; 64 << 10];
+    let borrowed = click();
+    let lane = borrowed.shard.lane();
+    criterion.bench_function("record write", |bench| {
+        bench.iter(|| {
+            let click = black_box(&borrowed);
+            let record = click.record(Topic::Clicks, lane, 42, &ADDRESS, &mut buffer);
+            record.len()
+        });
+    });
+    let written = borrowed.record(Topic::Clicks, lane, 42, &ADDRESS, &mut buffer);
+    criterion.bench_function("record read", |bench| {
+        bench.iter(|| EdgeRecord::decode(black_box(written)));
+    });
+    let Some(Event::Click(click)) = EdgeRecord::decode(written).expect("just written").event else {
+        panic!("it is a click");
+    };
+    criterion.bench_function("event write", |bench| {
+        bench.iter(|| black_box(&click).encode_to_vec());
+    });
+    criterion.bench_function("record built of owned values and written", |bench| {
+        bench.iter(|| {
+            let click = owned(black_box(&borrowed));
+            let record = EdgeRecord {
+                topic: Topic::Clicks as u32,
+                lane: lane.0.into(),
+                n: 42,
+                address: ADDRESS.to_vec(),
+                event: Some(Event::Click(click)),
+            };
+            record.encode_to_vec()
+        });
+    });
+}
+
+/// What is set of it.
+fn owned(borrowed: &BorrowedClick<'_>) -> Click {
+    Click {
+        key: Some(borrowed.key.into()),
+        shard: borrowed.shard.get().into(),
+        catalog_version: borrowed.catalog_version,
+        class: borrowed.class.into(),
+        decision: borrowed.decision.into(),
+        reason: borrowed.reason.into(),
+        domain: borrowed.domain,
+        link: borrowed.link,
+        offer: borrowed.offer,
+        affiliate: borrowed.affiliate,
+        advertiser: borrowed.advertiser,
+        consent: borrowed.consent.into(),
+        consent_source: borrowed.consent_source.into(),
+        token_issued: borrowed.token_issued,
+        cookie_set: borrowed.cookie_set,
+        user_agent: borrowed.user_agent.to_owned(),
+        referrer_host: String::from_utf8_lossy(borrowed.referrer_host).into(),
+        sub1: borrowed.subs[0].to_owned(),
+        ..Click::default()
+    }
 }
 
 fn decide(criterion: &mut Criterion) {
@@ -42,7 +160,7 @@ fn decide(criterion: &mut Criterion) {
     let table = Table::new(catalog.into());
     let domain = table.first_domain().expect("the demo has one");
     let params = Params::default();
-    let mut location = Vec::with_capacity(512);
+    let mut location = BytesMut::with_capacity(512);
     criterion.bench_function("decide and render", |bench| {
         bench.iter(|| {
             location.clear();
@@ -77,5 +195,5 @@ fn append(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(hot_path, token, decide, append);
+criterion_group!(hot_path, token, decide, codec, append);
 criterion_main!(hot_path);

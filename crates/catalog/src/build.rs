@@ -475,8 +475,8 @@ fn write(
         }
         let entry = match rows.bytes(ordinal) {
             Some(entry) => {
-                let slug = entries::read(entry).map_or("", |entry| entry.slug);
-                let same = |other| (rows.get(other)?.slug == slug).then_some(());
+                let slug = entries::read(entry).map_or("", |entry| entry.slug());
+                let same = |other| (rows.get(other)?.is_of(slug)).then_some(());
                 if index::find(&buckets, slug_hash(slug), same).is_some() {
                     doubled.insert(slug.to_owned());
                 }

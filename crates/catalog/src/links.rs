@@ -80,7 +80,7 @@ impl Links {
     pub fn look_up(&self, slug: &str) -> Option<(domain::Link, LinkEntry<'_>)> {
         index::find(&self.buckets, slug_hash(slug), |ordinal| {
             let entry = self.entries.get(ordinal)?;
-            (entry.slug == slug && entry.domain.is_some()).then_some((number(ordinal), entry))
+            (entry.is_of(slug) && entry.domain.is_some()).then_some((number(ordinal), entry))
         })
     }
 
@@ -187,7 +187,7 @@ impl LinksBuilder {
         let mut buckets = index::buckets(self.live);
         for (number, entry) in links.iter().filter(|(_, entry)| entry.domain.is_some()) {
             let ordinal = ordinal(number).expect("made of one");
-            index::insert(&mut buckets, slug_hash(entry.slug), ordinal);
+            index::insert(&mut buckets, slug_hash(entry.slug()), ordinal);
         }
         links.buckets = buckets.into();
         Some(links)

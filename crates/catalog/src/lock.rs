@@ -401,7 +401,7 @@ impl Lock {
             let key = link_key(
                 link.offer.get().into(),
                 link.affiliate.get().into(),
-                link.slug,
+                link.slug(),
             );
             let stolen = section.numbers.get(&key).is_some_and(|now| {
                 let known = domain::Link::new(*now).and_then(|now| published.links.get(now));

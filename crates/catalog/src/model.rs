@@ -221,7 +221,7 @@ impl Catalog {
 
     /// The slug, or [`UNKNOWN`].
     pub fn link_name(&self, number: domain::Link) -> &str {
-        self.links.get(number).map_or(UNKNOWN, |link| link.slug)
+        self.links.get(number).map_or(UNKNOWN, |link| link.slug())
     }
 
     /// What a token's link means, also when the link is gone; `None` for a number never handed out.

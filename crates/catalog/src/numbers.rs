@@ -108,7 +108,7 @@ impl Numbers {
         let mut buckets = index::buckets(entries.count);
         for ordinal in 0..entries.count {
             let entry = entries.get(ordinal).expect("written above");
-            let hash = key_hash(entry.offer, entry.affiliate, entry.slug);
+            let hash = key_hash(entry.offer, entry.affiliate, entry.slug());
             index::insert(&mut buckets, hash, ordinal);
         }
         Ok(Self {
@@ -123,7 +123,7 @@ impl Numbers {
     pub(crate) fn find(&self, offer: Offer, affiliate: Affiliate, slug: &str) -> Option<u32> {
         index::find(&self.buckets, key_hash(offer, affiliate, slug), |ordinal| {
             let entry = self.entries.get(ordinal)?;
-            let same = (entry.offer, entry.affiliate, entry.slug) == (offer, affiliate, slug);
+            let same = (entry.offer, entry.affiliate) == (offer, affiliate) && entry.is_of(slug);
             same.then_some(ordinal)
         })
     }
@@ -142,12 +142,12 @@ impl Numbers {
             let means = |entry: &LinkEntry<'_>| {
                 (entry.offer, entry.affiliate) == (link.offer, link.affiliate)
                     // The links of catalog.lock may be renamed.
-                    && (entry.slug == link.slug || own.contains_key(&number))
+                    && (entry.is_of(link.slug()) || own.contains_key(&number))
             };
             if !kept.as_ref().is_some_and(means) {
                 let message = format!(
                     "has lost link number {number}, \"{}\": restore it from backup",
-                    link.slug
+                    link.slug()
                 );
                 return Err(Problem::of_file(&self.path, message).into());
             }
@@ -188,7 +188,9 @@ impl Numbers {
             writeln!(
                 out,
                 "{number} {}.{}.{}",
-                link.offer, link.affiliate, link.slug
+                link.offer,
+                link.affiliate,
+                link.slug()
             )?;
         }
         out.into_inner()?.sync_all()?;

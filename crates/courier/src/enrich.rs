@@ -27,16 +27,21 @@ impl std::fmt::Debug for Enrich {
 #[derive(Debug)]
 pub(crate) struct Enricher {
     enrich: Enrich,
-    month: u32,
-    month_key: [u8; 32],
+    month: Option<Month>,
+}
+
+/// The key of a month, ready to hash with: half of what a hash costs is taking in its key.
+#[derive(Debug)]
+struct Month {
+    number: u32,
+    mac: Hmac<Sha256>,
 }
 
 impl Enricher {
     pub(crate) fn new(enrich: Enrich) -> Self {
         Self {
             enrich,
-            month: 0,
-            month_key: [0; 32],
+            month: None,
         }
     }
 
@@ -64,23 +69,25 @@ impl Enricher {
 
     /// Never 0, which means nobody.
     fn visitor(&mut self, time_ms: u64, address: IpAddr, user_agent: &str) -> u64 {
-        let month = month(time_ms);
-        if month != self.month {
-            self.month_key = hmac(
-                &self.enrich.visitor_key,
-                &[b"visitor", format!("{month:06}").as_bytes()],
-            );
-            self.month = month;
-        }
+        let number = month(time_ms);
+        let month = match &mut self.month {
+            Some(month) if month.number == number => month,
+            kept => {
+                let name = format!("{number:06}");
+                let key = hash(
+                    keyed(&self.enrich.visitor_key),
+                    &[b"visitor", name.as_bytes()],
+                );
+                kept.insert(Month {
+                    number,
+                    mac: keyed(&key),
+                })
+            }
+        };
+        let mac = month.mac.clone();
         let hash = match address {
-            IpAddr::V4(address) => hmac(
-                &self.month_key,
-                &[&[4], &address.octets(), user_agent.as_bytes()],
-            ),
-            IpAddr::V6(address) => hmac(
-                &self.month_key,
-                &[&[6], &address.octets(), user_agent.as_bytes()],
-            ),
+            IpAddr::V4(address) => hash(mac, &[&[4], &address.octets(), user_agent.as_bytes()]),
+            IpAddr::V6(address) => hash(mac, &[&[6], &address.octets(), user_agent.as_bytes()]),
         };
         hash[..8]
             .iter()
@@ -121,8 +128,11 @@ fn month(time_ms: u64) -> u32 {
     u32::from(date.year().unsigned_abs()) * 100 + u32::from(date.month().unsigned_abs())
 }
 
-fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
+}
+
+fn hash(mut mac: Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
     for part in parts {
         mac.update(part);
     }

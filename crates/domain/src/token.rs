@@ -168,8 +168,8 @@ impl Keyring {
         sealed[TAG_BYTES..].copy_from_slice(&message);
         let mut text = [0; TOKEN_CHARS];
         text[0] = ALPHABET[usize::from(VERSION << 3 | key.number)];
-        for (three, four) in sealed.as_chunks().0.iter().zip(text[1..].as_chunks_mut().0) {
-            *four = encode(*three);
+        for (six, eight) in sealed.as_chunks().0.iter().zip(text[1..].as_chunks_mut().0) {
+            *eight = encode(*six);
         }
         text
     }
@@ -210,10 +210,10 @@ fn is_of_alphabet(b: &u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')
 }
 
-/// Three bytes as four characters of base64url (RFC 4648 §5).
-fn encode([a, b, c]: [u8; 3]) -> [u8; 4] {
-    let bits = u32::from_be_bytes([0, a, b, c]);
-    [18, 12, 6, 0].map(|shift| ALPHABET[(bits >> shift & 63) as usize])
+/// Six bytes as eight characters of base64url (RFC 4648 §5).
+fn encode([a, b, c, d, e, f]: [u8; 6]) -> [u8; 8] {
+    let bits = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+    std::array::from_fn(|at| ALPHABET[(bits >> (58 - 6 * at) & 63) as usize])
 }
 
 /// 32 bytes from 64 hexadecimal digits.

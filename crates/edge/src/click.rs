@@ -8,20 +8,19 @@ use bytes::Bytes;
 use domain::event::{self, BorrowedClick, Class, Consent, ConsentSource, Label, Reason};
 use domain::{ClickKey, Domain, Shard, Token};
 use hyper::StatusCode;
-use hyper::http::request::Parts;
 use routing::{Decision, Params, Path, Route};
 
 use crate::answer::{self, Reply};
 use crate::cookie::History;
 use crate::live::Live;
 use crate::recorder::Recorder;
-use crate::request::{self, Fields, Said};
+use crate::request::{self, Fields, Head, Query, Said};
 use crate::settings::WhenFull;
 use crate::worker::Worker;
 
 /// A request as far as it is understood before anything is decided.
 pub(crate) struct Asked<'r> {
-    pub(crate) parts: &'r Parts,
+    pub(crate) head: Head<'r>,
     pub(crate) fields: &'r Fields<'r>,
     pub(crate) client: IpAddr,
     /// The domain, and whether its public side is HTTPS; `None` for a host that is not ours.
@@ -39,12 +38,12 @@ pub(crate) fn serve(
     domain: Domain,
     secure: bool,
 ) -> Reply {
-    let (params, labels, said) = request::parameters(asked.parts.uri.query().unwrap_or_default());
+    let query = Query::of(asked.head.uri);
     let slug;
-    let path = if asked.parts.uri.path() == "/c" {
+    let path = if asked.head.uri.path() == "/c" {
         Path::Click
     } else {
-        let Some(found) = request::slug(asked.parts.uri.path()) else {
+        let Some(found) = request::slug(asked.head.uri.path()) else {
             unmatched(worker, asked, Reason::BadSlug, event::Decision::Refuse);
             return answer::text(
                 StatusCode::BAD_REQUEST,
@@ -55,19 +54,18 @@ pub(crate) fn serve(
         slug = found;
         Path::Slug(&slug)
     };
-    let consent = consented(&said, asked.fields);
-    match routing::decide(&live.table, domain, path, &params) {
+    match &routing::decide(&live.table, domain, path, &query.params) {
         Decision::Redirect(route) => {
             let clicked = Clicked {
                 route,
-                params: &params,
+                params: &query.params,
                 domain,
                 secure,
-                consent,
+                consent: consented(&query.said, asked.fields),
             };
-            redirect(worker, live, asked, &clicked, labels)
+            redirect(worker, live, asked, &clicked, query.labels)
         }
-        Decision::Refuse {
+        &Decision::Refuse {
             reason,
             offer,
             affiliate,
@@ -83,7 +81,7 @@ pub(crate) fn serve(
                 unmatched(worker, asked, reason, decision);
             } else {
                 worker.metrics.decided(decision, reason);
-                record(worker, asked, &params, labels, consent, |click, _| {
+                record(worker, asked, &query, |click, _| {
                     click.catalog_version = live.table.catalog().version;
                     click.domain = domain.get();
                     click.reason = reason;
@@ -106,7 +104,7 @@ pub(crate) fn serve(
 }
 
 struct Clicked<'t> {
-    route: Route<'t>,
+    route: &'t Route<'t>,
     params: &'t Params<'t>,
     domain: Domain,
     secure: bool,
@@ -144,7 +142,7 @@ fn redirect(
     let history = asked
         .fields
         .cookie
-        .then(|| History::read(&asked.parts.headers, *secure, &recorder.keyring));
+        .then(|| History::read(asked.head.headers, *secure, &recorder.keyring));
     if history.as_ref().is_some_and(|history| history.bad) {
         labels.push(Label::BadCookie);
     }
@@ -204,7 +202,7 @@ fn unrecorded(worker: &Worker, speculative: bool, clicked: &Clicked<'_>) -> Repl
     match worker.settings.when_full {
         _ if speculative => answer::not_yet().into(),
         WhenFull::Redirect => Reply::Redirect {
-            location: worker.location(&clicked.route, clicked.params, None),
+            location: worker.location(clicked.route, clicked.params, None),
             cookie: None,
         },
         WhenFull::Refuse => answer::text(
@@ -231,13 +229,12 @@ pub(crate) fn unmatched(
     {
         return;
     }
-    let (params, labels, said) = request::parameters(asked.parts.uri.query().unwrap_or_default());
-    let consent = consented(&said, asked.fields);
-    record(worker, asked, &params, labels, consent, |click, parts| {
+    let query = Query::of(asked.head.uri);
+    record(worker, asked, &query, |click, head| {
         click.domain = domain.map_or(0, Domain::get);
         click.reason = reason;
         click.decision = decision;
-        click.slug = request::cut(parts.uri.path(), 255);
+        click.slug = request::cut(head.uri.path(), 255);
     });
 }
 
@@ -245,10 +242,8 @@ pub(crate) fn unmatched(
 fn record(
     worker: &Worker,
     asked: &Asked<'_>,
-    params: &Params<'_>,
-    mut labels: Vec<Label>,
-    consent: (Consent, ConsentSource),
-    decided: impl for<'c> FnOnce(&mut BorrowedClick<'c>, &'c Parts),
+    query: &Query<'_>,
+    decided: impl for<'c> FnOnce(&mut BorrowedClick<'c>, Head<'c>),
 ) {
     let recorder = &mut *worker.recorder.borrow_mut();
     let Some(key) = recorder.next() else {
@@ -257,16 +252,17 @@ fn record(
     };
     let referrer_host = asked.fields.referrer_host();
     let shard = shard(recorder.seed, asked.client);
+    let mut labels = query.labels.clone();
     let mut click = described(
         asked,
         key,
         shard,
         &referrer_host,
-        params,
+        &query.params,
         &mut labels,
-        consent,
+        consented(&query.said, asked.fields),
     );
-    decided(&mut click, asked.parts);
+    decided(&mut click, asked.head);
     append(worker, recorder, asked, &click);
 }
 
@@ -289,7 +285,7 @@ fn described<'c>(
     asked: &'c Asked<'_>,
     key: ClickKey,
     shard: Shard,
-    referrer_host: &'c str,
+    referrer_host: &'c [u8],
     params: &'c Params<'_>,
     labels: &'c mut Vec<Label>,
     consent: (Consent, ConsentSource),

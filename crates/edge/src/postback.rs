@@ -34,7 +34,7 @@ pub(crate) fn record(
     asked: &Asked<'_>,
     body: Option<&[u8]>,
 ) -> Result<(u64, Answer), Box<Answer>> {
-    let query = asked.parts.uri.query().unwrap_or_default();
+    let query = asked.head.uri.query().unwrap_or_default();
     let mut given: BTreeMap<Cow<'_, str>, Cow<'_, str>> = BTreeMap::new();
     let pairs = form_urlencoded::parse(query.as_bytes())
         .chain(form_urlencoded::parse(body.unwrap_or_default()));
@@ -43,7 +43,7 @@ pub(crate) fn record(
         given.entry(name).or_insert(value);
     }
     let bearer = asked
-        .parts
+        .head
         .headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use domain::event::Label;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use routing::Params;
@@ -22,6 +22,34 @@ const HOPS_MAX: usize = 16;
 
 /// Longest user agent that is looked at and kept, in bytes; real ones stay below 300.
 const USER_AGENT_BYTES_MAX: usize = 512;
+
+/// A request without its body, borrowed: moving one costs more than reading it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head<'r> {
+    pub(crate) method: &'r Method,
+    pub(crate) uri: &'r Uri,
+    pub(crate) headers: &'r HeaderMap,
+}
+
+impl<'r, B> From<&'r Request<B>> for Head<'r> {
+    fn from(request: &'r Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+        }
+    }
+}
+
+impl<'r> From<&'r Parts> for Head<'r> {
+    fn from(parts: &'r Parts) -> Self {
+        Self {
+            method: &parts.method,
+            uri: &parts.uri,
+            headers: &parts.headers,
+        }
+    }
+}
 
 /// What the header fields say, each looked at once: finding a field by name costs a hash for every one that is asked for.
 #[derive(Debug)]
@@ -80,13 +108,13 @@ impl<'r> Fields<'r> {
     }
 
     /// The host as it came, where there is exactly one: what a domain's name may be compared with.
-    pub(crate) fn plain_host(&self) -> Option<&'r str> {
+    pub(crate) fn plain_host(&self) -> Option<&'r [u8]> {
         let host = self.host.filter(|_| self.hosts == 1)?;
-        std::str::from_utf8(host.as_bytes()).ok()
+        Some(host.as_bytes())
     }
 
-    /// The host of the page the visitor comes from, lower case; empty where none is told.
-    pub(crate) fn referrer_host(&self) -> Cow<'r, str> {
+    /// The host of the page the visitor comes from, ASCII in lower case; empty where none is told.
+    pub(crate) fn referrer_host(&self) -> Cow<'r, [u8]> {
         let referrer = self.referrer.map_or(&[][..], HeaderValue::as_bytes);
         let rest = referrer
             .strip_prefix(b"https://")
@@ -96,23 +124,54 @@ impl<'r> Fields<'r> {
                 Some(&referrer[at + 3..])
             })
             .unwrap_or_default();
-        let (mut start, mut end) = (0, rest.len());
+        let (mut start, mut end, mut capital) = (0, rest.len(), false);
         for (at, byte) in rest.iter().enumerate() {
-            match byte {
-                b'/' | b'?' | b'#' => {
+            match ADDRESS[usize::from(*byte)] {
+                Part::Host => {}
+                Part::Capital => capital = true,
+                Part::User => start = at + 1,
+                Part::Foreign => return Cow::Borrowed(b""),
+                Part::End => {
                     end = at;
                     break;
                 }
-                b'@' => start = at + 1,
-                b'!'..=b'~' => {}
-                // Not the address of a page.
-                _ => return Cow::Borrowed(""),
             }
         }
-        let host = std::str::from_utf8(&rest[start..end]).expect("ASCII");
-        lower_case(cut(host, HOST_BYTES_MAX))
+        let host = &rest[start..end.min(start + HOST_BYTES_MAX)];
+        match capital {
+            true => Cow::Owned(host.to_ascii_lowercase()),
+            false => Cow::Borrowed(host),
+        }
     }
 }
+
+/// What a byte is in the address of a page, after its scheme.
+#[derive(Clone, Copy)]
+enum Part {
+    Host,
+    Capital,
+    /// What was before it is no host but a user.
+    User,
+    /// It ends the host.
+    End,
+    /// Not the address of a page.
+    Foreign,
+}
+
+const ADDRESS: [Part; 256] = {
+    let mut parts = [Part::Foreign; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        parts[byte as usize] = match byte {
+            b'/' | b'?' | b'#' => Part::End,
+            b'@' => Part::User,
+            b'A'..=b'Z' => Part::Capital,
+            _ => Part::Host,
+        };
+        byte += 1;
+    }
+    parts
+};
 
 fn is_prefetch(value: &[u8]) -> bool {
     const WORD: &[u8] = b"prefetch";
@@ -185,13 +244,13 @@ pub(crate) fn host<'r>(uri: &'r Uri, fields: &Fields<'r>) -> Result<Host<'r>, Re
 }
 
 /// The methods a path takes.
-pub(crate) fn method(parts: &Parts) -> Result<(), &'static str> {
+pub(crate) fn method(head: Head<'_>) -> Result<(), &'static str> {
     // A postback changes what is owed, so that HEAD, which promises to change nothing, is none.
-    let other = match parts.uri.path() {
+    let other = match head.uri.path() {
         "/postback" => Method::POST,
         _ => Method::HEAD,
     };
-    if parts.method == Method::GET || parts.method == other {
+    if *head.method == Method::GET || *head.method == other {
         Ok(())
     } else {
         Err("this method is not served here")
@@ -199,8 +258,8 @@ pub(crate) fn method(parts: &Parts) -> Result<(), &'static str> {
 }
 
 /// Within the bound, and a path.
-pub(crate) fn target(parts: &Parts) -> Result<(), Refusal> {
-    let length = parts
+pub(crate) fn target(head: Head<'_>) -> Result<(), Refusal> {
+    let length = head
         .uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
@@ -209,7 +268,7 @@ pub(crate) fn target(parts: &Parts) -> Result<(), Refusal> {
             StatusCode::URI_TOO_LONG,
             "the address is longer than 8192 bytes",
         ))
-    } else if !parts.uri.path().starts_with('/') {
+    } else if !head.uri.path().starts_with('/') {
         Err((StatusCode::BAD_REQUEST, "expected a path"))
     } else {
         Ok(())
@@ -258,53 +317,74 @@ pub(crate) struct Said<'q> {
     pub(crate) gdpr: Option<Cow<'q, str>>,
 }
 
-/// The parameters of a tracking URL, what is to be said of them, and what they say of consent.
-pub(crate) fn parameters(query: &str) -> (Params<'_>, Vec<Label>, Said<'_>) {
-    let mut params = Params::default();
-    let mut labels = Vec::new();
-    let mut said = Said::default();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()).take(PARAMETERS_MAX) {
-        let mut is_sub = false;
-        let slot = match &*name {
-            "offer" => &mut params.offer,
-            "aff" => &mut params.aff,
-            "link" => &mut params.link,
-            "page" => &mut params.page,
-            "creative" => &mut params.creative,
-            "source" => &mut params.source,
-            "ext" => &mut params.ext,
-            "coupon" => &mut params.coupon,
-            "cost" => &mut params.cost,
-            "cons" => &mut said.cons,
-            "gdpr" => &mut said.gdpr,
-            "group" => {
-                params.group |= !value.is_empty();
-                continue;
-            }
-            "url" => {
-                params.url |= !value.is_empty();
-                continue;
-            }
-            name => match name
-                .strip_prefix("sub")
-                .and_then(|n| n.parse::<usize>().ok())
-            {
-                Some(n @ 1..=10) => {
-                    is_sub = true;
-                    &mut params.sub[n - 1]
+/// The query of a tracking URL.
+#[derive(Debug, Default)]
+pub(crate) struct Query<'q> {
+    pub(crate) params: Params<'q>,
+    /// What is to be said of the parameters.
+    pub(crate) labels: Vec<Label>,
+    pub(crate) said: Said<'q>,
+}
+
+impl<'q> Query<'q> {
+    #[inline(always)]
+    pub(crate) fn of(uri: &'q Uri) -> Self {
+        let mut query = Self::default();
+        // A link's own address mostly has none.
+        if let Some(text) = uri.query() {
+            query.read(text);
+        }
+        query
+    }
+
+    fn read(&mut self, text: &'q str) {
+        let Self {
+            params,
+            labels,
+            said,
+        } = self;
+        for (name, value) in form_urlencoded::parse(text.as_bytes()).take(PARAMETERS_MAX) {
+            let mut is_sub = false;
+            let slot = match &*name {
+                "offer" => &mut params.offer,
+                "aff" => &mut params.aff,
+                "link" => &mut params.link,
+                "page" => &mut params.page,
+                "creative" => &mut params.creative,
+                "source" => &mut params.source,
+                "ext" => &mut params.ext,
+                "coupon" => &mut params.coupon,
+                "cost" => &mut params.cost,
+                "cons" => &mut said.cons,
+                "gdpr" => &mut said.gdpr,
+                "group" => {
+                    params.group |= !value.is_empty();
+                    continue;
                 }
-                _ => continue,
-            },
-        };
-        // The first of a repeated parameter wins.
-        if slot.is_none() {
-            if is_sub && is_unreplaced(&value) {
-                label(&mut labels, Label::UnreplacedMacro);
+                "url" => {
+                    params.url |= !value.is_empty();
+                    continue;
+                }
+                name => match name
+                    .strip_prefix("sub")
+                    .and_then(|n| n.parse::<usize>().ok())
+                {
+                    Some(n @ 1..=10) => {
+                        is_sub = true;
+                        &mut params.sub[n - 1]
+                    }
+                    _ => continue,
+                },
+            };
+            // The first of a repeated parameter wins.
+            if slot.is_none() {
+                if is_sub && is_unreplaced(&value) {
+                    label(labels, Label::UnreplacedMacro);
+                }
+                *slot = Some(clean(value, labels));
             }
-            *slot = Some(clean(value, &mut labels));
         }
     }
-    (params, labels, said)
 }
 
 fn label(labels: &mut Vec<Label>, label: Label) {
@@ -354,6 +434,10 @@ mod tests {
             request = request.header("host", *host);
         }
         request.body(()).expect("a request").into_parts().0
+    }
+
+    fn uri(query: &str) -> Uri {
+        format!("/c?{query}").parse().expect("a target")
     }
 
     fn read_host(uri: &str, hosts: &[&str]) -> Option<String> {
@@ -408,8 +492,8 @@ mod tests {
                 "https://second.example".parse().expect("a header"),
             );
             assert_eq!(
-                Fields::read(&headers).referrer_host(),
-                expected,
+                *Fields::read(&headers).referrer_host(),
+                *expected.as_bytes(),
                 "{referrer}"
             );
         }
@@ -460,13 +544,15 @@ mod tests {
             "offer=a&offer=b&sub1=%0d%0aSet-Cookie:x&sub2=%7Bsub2%7D&sub11=x&ext={}",
             "é".repeat(200)
         );
-        let (params, labels, _) = parameters(&query);
+        let target = uri(&query);
+        let Query { params, labels, .. } = Query::of(&target);
         assert_eq!(params.offer.as_deref(), Some("a"));
         assert_eq!(params.sub[0].as_deref(), Some("Set-Cookie:x"));
         assert_eq!(params.ext.as_ref().map(|ext| ext.len()), Some(254));
         assert_eq!(labels, [Label::Cleaned, Label::UnreplacedMacro, Label::Cut]);
         let query = format!("gdpr=1&gdpr_consent={}&sub1=a&sub1=%00", "x".repeat(900));
-        let (_, labels, said) = parameters(&query);
+        let target = uri(&query);
+        let Query { labels, said, .. } = Query::of(&target);
         assert_eq!(labels, [], "nothing that is kept was changed");
         assert_eq!(said.gdpr.as_deref(), Some("1"));
     }

@@ -16,7 +16,6 @@ use domain::token::TOKEN_CHARS;
 use domain::{Domain, Shard, Topic};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Method, Request, StatusCode};
 use routing::{Params, Route};
@@ -32,7 +31,7 @@ use crate::cookie::{self, History};
 use crate::live::Live;
 use crate::metrics::{Metrics, PathKind};
 use crate::recorder::Recorder;
-use crate::request::{Fields, Host};
+use crate::request::{Fields, Head, Host};
 use crate::settings::Settings;
 use crate::tls::Tls;
 use crate::unmatched::Unmatched;
@@ -62,14 +61,8 @@ pub(crate) struct Worker {
     pub(crate) synced: watch::Receiver<u64>,
     pub(crate) tls: Option<Tls>,
     pub(crate) connections: Connections,
-    pub(crate) scratch: RefCell<Scratch>,
-}
-
-/// Where locations and cookies are written.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    location: Vec<u8>,
-    bytes: BytesMut,
+    /// Where locations and cookies are written.
+    pub(crate) scratch: RefCell<BytesMut>,
 }
 
 /// What `write` writes. The answers before are gone by the time new room is asked for, so that their room is used again.
@@ -167,10 +160,8 @@ impl Worker {
         params: &Params<'_>,
         token: Option<&[u8]>,
     ) -> Bytes {
-        let Scratch { location, bytes } = &mut *self.scratch.borrow_mut();
-        location.clear();
-        routing::render(route, params, token, location);
-        written(bytes, |bytes| bytes.extend_from_slice(location))
+        let bytes = &mut self.scratch.borrow_mut();
+        written(bytes, |bytes| routing::render(route, params, token, bytes))
     }
 
     /// The `Set-Cookie` value of a history with one more token.
@@ -181,7 +172,7 @@ impl Worker {
         token: &[u8; TOKEN_CHARS],
         secure: bool,
     ) -> Bytes {
-        let bytes = &mut self.scratch.borrow_mut().bytes;
+        let bytes = &mut self.scratch.borrow_mut();
         written(bytes, |bytes| {
             cookie::write(history, token, secure, live.cookie(secure), bytes);
         })
@@ -217,21 +208,21 @@ impl Service<Request<Incoming>> for Visitor {
     type Error = Infallible;
     type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
+    fn call(&self, mut request: Request<Incoming>) -> Answering {
         let begun = Instant::now();
-        let (mut parts, body) = request.into_parts();
-        let kind = PathKind::of(parts.uri.path());
+        let kind = PathKind::of(request.uri().path());
         if let PathKind::Postback = kind {
             self.slot.begin();
+            let (parts, body) = request.into_parts();
             let (worker, slot, peer) = (Rc::clone(&self.worker), self.slot.clone(), self.peer);
             return Answering::Later(Box::pin(async move {
-                let (answer, class) = worker.postback(peer, &parts, body).await;
+                let (answer, class) = worker.postback(peer, (&parts).into(), body).await;
                 worker.answered(begun, kind, &answer, class, &slot);
                 answer
             }));
         }
-        let (reply, class) = self.worker.reply(self.peer, &parts, kind);
-        let answer = reply.into_answer(std::mem::take(&mut parts.headers));
+        let (reply, class) = self.worker.reply(self.peer, (&request).into(), kind);
+        let answer = reply.into_answer(std::mem::take(request.headers_mut()));
         self.worker
             .answered(begun, kind, &answer, class, &self.slot);
         Answering::Now(Some(answer))
@@ -250,32 +241,32 @@ impl Worker {
         &self,
         live: &Live,
         peer: IpAddr,
-        parts: &'r Parts,
+        head: Head<'r>,
         fields: &'r Fields<'r>,
     ) -> Result<Asked<'r>, Box<Answer>> {
-        if let Err(line) = request::method(parts) {
-            let allowed = match PathKind::of(parts.uri.path()) {
+        if let Err(line) = request::method(head) {
+            let allowed = match PathKind::of(head.uri.path()) {
                 PathKind::Postback => "GET, POST",
                 _ => "GET, HEAD",
             };
             return Err(Box::new(answer::foreign_method(line, allowed)));
         }
         let refused = |(status, line)| Box::new(answer::text(status, line));
-        request::target(parts).map_err(refused)?;
+        request::target(head).map_err(refused)?;
         // Most requests have a domain's name just as the catalog has it, which needs no check of its form.
-        let known = match parts.uri.authority() {
+        let known = match head.uri.authority() {
             None => fields.plain_host().and_then(|host| live.table.domain(host)),
             Some(_) => None,
         };
         let domain = match known {
             Some(domain) => Some((domain, true)),
-            None => self.domain(live, &request::host(&parts.uri, fields).map_err(refused)?),
+            None => self.domain(live, &request::host(head.uri, fields).map_err(refused)?),
         };
-        let (class, user_agent) = self.classifier.borrow_mut().classify(&parts.method, fields);
+        let (class, user_agent) = self.classifier.borrow_mut().classify(head.method, fields);
         Ok(Asked {
-            parts,
+            head,
             fields,
-            client: request::client(peer, &parts.headers, &self.settings.trusted_forwarders),
+            client: request::client(peer, head.headers, &self.settings.trusted_forwarders),
             domain,
             class,
             user_agent,
@@ -283,7 +274,7 @@ impl Worker {
     }
 
     fn domain(&self, live: &Live, host: &Host<'_>) -> Option<(Domain, bool)> {
-        match live.table.domain(host.name()) {
+        match live.table.domain(host.name().as_bytes()) {
             Some(domain) => Some((domain, true)),
             None if self
                 .local_hosts
@@ -297,10 +288,10 @@ impl Worker {
     }
 
     /// Answers everything but a postback.
-    fn reply(&self, peer: IpAddr, parts: &Parts, kind: PathKind) -> (Reply, Class) {
+    fn reply(&self, peer: IpAddr, head: Head<'_>, kind: PathKind) -> (Reply, Class) {
         let live = self.live.load();
-        let fields = Fields::read(&parts.headers);
-        let asked = match self.hear(&live, peer, parts, &fields) {
+        let fields = Fields::read(head.headers);
+        let asked = match self.hear(&live, peer, head, &fields) {
             Ok(asked) => asked,
             Err(refused) => return ((*refused).into(), Class::Unspecified),
         };
@@ -309,7 +300,7 @@ impl Worker {
             (Some((domain, secure)), PathKind::Slug | PathKind::Click) => {
                 click::serve(self, &live, &asked, domain, secure)
             }
-            _ if parts.uri.path() == "/robots.txt" => {
+            _ if head.uri.path() == "/robots.txt" => {
                 answer::text(StatusCode::OK, "User-agent: *\nAllow: /").into()
             }
             _ => answer::text(StatusCode::NOT_FOUND, "nothing is served here").into(),
@@ -325,10 +316,10 @@ impl Worker {
         )
     }
 
-    async fn postback(&self, peer: IpAddr, parts: &Parts, body: Incoming) -> (Answer, Class) {
+    async fn postback(&self, peer: IpAddr, head: Head<'_>, body: Incoming) -> (Answer, Class) {
         let live = self.live.load_full();
-        let fields = Fields::read(&parts.headers);
-        let asked = match self.hear(&live, peer, parts, &fields) {
+        let fields = Fields::read(head.headers);
+        let asked = match self.hear(&live, peer, head, &fields) {
             Ok(asked) => asked,
             Err(refused) => return (*refused, Class::Unspecified),
         };
@@ -342,7 +333,7 @@ impl Worker {
     }
 
     async fn durable_postback(&self, live: &Live, asked: &Asked<'_>, body: Incoming) -> Answer {
-        let (body, broken) = if asked.parts.method == Method::POST {
+        let (body, broken) = if *asked.head.method == Method::POST {
             let body = Limited::new(body, postback::BODY_BYTES_MAX).collect();
             match tokio::time::timeout(BODY_TIMEOUT, body).await {
                 Ok(Ok(body)) => (Some(body.to_bytes()), None),

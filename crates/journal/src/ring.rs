@@ -227,11 +227,13 @@ mod map {
             // SAFETY: both pieces end inside the data area by the line above; the caller owns them.
             unsafe {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data().add(start), first);
-                std::ptr::copy_nonoverlapping(
-                    bytes.as_ptr().add(first),
-                    self.data(),
-                    bytes.len() - first,
-                );
+                if first < bytes.len() {
+                    std::ptr::copy_nonoverlapping(
+                        bytes.as_ptr().add(first),
+                        self.data(),
+                        bytes.len() - first,
+                    );
+                }
             }
         }
 

@@ -1,5 +1,6 @@
 //! The location: the offer's destination with its macros filled in.
 
+use bytes::{BufMut, BytesMut};
 use catalog::{MacroName, Part};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
@@ -29,7 +30,7 @@ const RAW: &AsciiSet = &CONTROLS
     .add(b'#');
 
 /// Appends the location of a route to `out`; `token` is `None` where none may be issued.
-pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&[u8]>, out: &mut Vec<u8>) {
+pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&[u8]>, out: &mut BytesMut) {
     let start = out.len();
     // Only the destination's own text can say that the query waits for its next pair: a raw value may end with anything.
     let mut open = false;
@@ -38,7 +39,7 @@ pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&[u8]>, out:
         match part {
             Part::Text(text) => {
                 out.extend_from_slice(text.as_bytes());
-                open = text.ends_with(['?', '&']);
+                open = matches!(text.as_bytes().last(), Some(b'?' | b'&'));
             }
             Part::Macro { name, raw } => {
                 let value = value(route, params, token, *name);
@@ -56,14 +57,15 @@ pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&[u8]>, out:
             }
             Part::Param(name) => {
                 if let Some(token) = token {
-                    let joint: &[u8] = match (joint_open, out[start..].contains(&b'?')) {
-                        (true, _) => b"",
-                        (false, true) => b"&",
-                        (false, false) => b"?",
-                    };
+                    let joint: &[u8] =
+                        match (joint_open, memchr::memchr(b'?', &out[start..]).is_some()) {
+                            (true, _) => b"",
+                            (false, true) => b"&",
+                            (false, false) => b"?",
+                        };
                     out.extend_from_slice(joint);
                     out.extend_from_slice(name.as_bytes());
-                    out.push(b'=');
+                    out.put_u8(b'=');
                     // Its characters are unreserved.
                     out.extend_from_slice(token);
                 }
@@ -72,7 +74,7 @@ pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&[u8]>, out:
     }
 }
 
-fn extend(out: &mut Vec<u8>, value: &[u8], set: &'static AsciiSet) {
+fn extend(out: &mut BytesMut, value: &[u8], set: &'static AsciiSet) {
     // Names, tokens and most sub ids have nothing to encode.
     if value.iter().all(|b| UNRESERVED[usize::from(*b)]) {
         out.extend_from_slice(value);
@@ -102,7 +104,7 @@ fn value<'v>(
     let parameter = match name {
         MacroName::Affiliate => return route.affiliate_entry.name.as_bytes(),
         MacroName::Offer => return route.offer_entry.name.as_bytes(),
-        MacroName::Link => return route.link_entry.map_or(b"", |link| link.slug.as_bytes()),
+        MacroName::Link => return route.link_entry.map_or(b"", |link| link.slug().as_bytes()),
         MacroName::Sub(at) => {
             let sub = route.subs.get(usize::from(at));
             return sub.map_or(b"", |sub| sub.as_bytes());

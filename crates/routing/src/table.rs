@@ -12,7 +12,8 @@ use domain::{Affiliate, Domain, Link, Offer};
 /// Longest cookie life browsers keep: 400 days.
 const COOKIE_MAX_AGE_S: u64 = 400 * 86_400;
 
-type Names<N> = HashMap<Box<str>, N, BuildHasherDefault<Xxh3>>;
+/// By the bytes of a name: what is asked for comes from outside, and need not be text.
+type Names<N> = HashMap<Box<[u8]>, N, BuildHasherDefault<Xxh3>>;
 
 /// What requests are looked up in. Links are looked up where the catalog has them: making a table takes as long for millions.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Table {
     }
 
     /// The domain of a host: lower case, no port.
-    pub fn domain(&self, host: &str) -> Option<Domain> {
+    pub fn domain(&self, host: &[u8]) -> Option<Domain> {
         self.domains.get(host).copied()
     }
 
@@ -68,11 +69,11 @@ impl Table {
     }
 
     pub(crate) fn offer(&self, name: &str) -> Option<Offer> {
-        self.offers.get(name).copied()
+        self.offers.get(name.as_bytes()).copied()
     }
 
     pub(crate) fn affiliate(&self, name: &str) -> Option<Affiliate> {
-        self.affiliates.get(name).copied()
+        self.affiliates.get(name.as_bytes()).copied()
     }
 
     pub(crate) fn link(&self, domain: Domain, slug: &str) -> Option<(Link, LinkEntry<'_>)> {
@@ -81,10 +82,12 @@ impl Table {
 }
 
 fn names<'a, N>(entries: impl Iterator<Item = (&'a str, N)>) -> Names<N> {
-    entries.map(|(name, n)| (name.into(), n)).collect()
+    entries
+        .map(|(name, n)| (name.as_bytes().into(), n))
+        .collect()
 }
 
-/// One pass of xxh3 over each piece written. No seed: only the catalog's author puts keys in, visitors only ask.
+/// xxh3 of a name. No seed: only the catalog's author puts keys in, visitors only ask.
 #[derive(Default)]
 struct Xxh3(u64);
 
@@ -92,6 +95,9 @@ impl Hasher for Xxh3 {
     fn write(&mut self, bytes: &[u8]) {
         self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
     }
+
+    /// A slice's length, which tells keys of several slices apart: these are of one.
+    fn write_usize(&mut self, _length: usize) {}
 
     fn finish(&self) -> u64 {
         self.0

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fs, sync::Arc};
 
+use bytes::BytesMut;
 use domain::{Target, event::Reason};
 use proptest::prelude::*;
 use routing::{Decision, Params, Path, Table, decide, render};
@@ -168,7 +169,7 @@ fn decisions() {
             "NotBuilt boots trailblog Fall",
         ),
     ] {
-        let domain = table.domain(host).expect("in the catalog");
+        let domain = table.domain(host.as_bytes()).expect("in the catalog");
         let params = params(query);
         let catalog = table.catalog();
         let name = |name: Option<&str>| name.unwrap_or("-").to_owned();
@@ -210,12 +211,12 @@ fn decisions() {
 #[test]
 fn what_the_table_says() {
     let table = table();
-    let go = table.domain("go.example").expect("there");
+    let go = table.domain(b"go.example").expect("there");
     assert_eq!(table.first_domain(), Some(go));
-    assert_eq!(table.domain("GO.example"), None);
+    assert_eq!(table.domain(b"GO.example"), None);
     assert_eq!(table.fallback(go), Some("https://example/"));
     assert_eq!(
-        table.fallback(table.domain("b.example").expect("there")),
+        table.fallback(table.domain(b"b.example").expect("there")),
         None
     );
     assert_eq!(table.cookie_max_age_s(), 400 * 86_400);
@@ -228,12 +229,12 @@ fn location(table: &Table, slug: &str, params: &Params<'_>, token: Option<&str>)
     } else {
         "go.example"
     };
-    let domain = table.domain(host).expect("there");
+    let domain = table.domain(host.as_bytes()).expect("there");
     match decide(table, domain, path(slug), params) {
         Decision::Redirect(route) => {
-            let mut out = b"Location: ".to_vec();
+            let mut out = BytesMut::from("Location: ");
             render(&route, params, token.map(str::as_bytes), &mut out);
-            String::from_utf8(out.split_off("Location: ".len())).expect("encoded")
+            String::from_utf8(out.split_off("Location: ".len()).to_vec()).expect("encoded")
         }
         refused @ Decision::Refuse { .. } => format!("{refused:?}"),
     }

@@ -29,8 +29,8 @@ const SUBS_FLAG: u64 = 1 << 63;
 /// What a link's number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkEntry<'a> {
-    /// The path without its first slash; case matters.
-    pub slug: &'a str,
+    /// As it stands in the entry.
+    slug: &'a [u8],
     /// What is promoted.
     pub offer: Offer,
     /// Who promotes.
@@ -42,6 +42,15 @@ pub struct LinkEntry<'a> {
 }
 
 impl<'a> LinkEntry<'a> {
+    /// The path without its first slash; case matters.
+    pub fn slug(&self) -> &'a str {
+        std::str::from_utf8(self.slug).unwrap_or_default()
+    }
+
+    pub(crate) fn is_of(&self, slug: &str) -> bool {
+        self.slug == slug.as_bytes()
+    }
+
     /// The defaults for the visitor's sub ids, by their index from 0, where there are any.
     pub fn subs(&self) -> impl Iterator<Item = (usize, &'a str)> + use<'a> {
         let mut rest = self.subs;
@@ -128,7 +137,7 @@ pub(crate) fn read(entry: &[u8]) -> Option<LinkEntry<'_>> {
         u32::try_from(head >> shift & u64::from(max)).expect("masked by a u32")
     };
     Some(LinkEntry {
-        slug: std::str::from_utf8(entry.get(HEAD_BYTES..end)?).ok()?,
+        slug: entry.get(HEAD_BYTES..end)?,
         offer: Offer::new(field(0, Offer::MAX))?,
         affiliate: Affiliate::new(field(AFFILIATE_SHIFT, Affiliate::MAX))?,
         domain: Domain::new(field(DOMAIN_SHIFT, DOMAIN_MAX)),

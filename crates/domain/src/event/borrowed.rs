@@ -31,7 +31,8 @@ pub struct BorrowedClick<'a> {
     pub cookie_set: bool,
     pub history: &'a [[u8; OPENED_BYTES]],
     pub user_agent: &'a str,
-    pub referrer_host: &'a str,
+    /// ASCII: text that was not checked to be text once more.
+    pub referrer_host: &'a [u8],
     pub source: &'a str,
     pub creative: &'a str,
     pub page: &'a str,
@@ -72,28 +73,30 @@ impl BorrowedClick<'_> {
         fields.text(4, address);
         fields.key(5, Wire::Bytes);
         fields.varint(event_bytes as u64);
-        let start = HEAD_BYTES_MAX - fields.length;
-        room[start..].copy_from_slice(&fields.bytes[..fields.length]);
+        let head_bytes = fields.length;
+        let start = HEAD_BYTES_MAX - head_bytes;
+        room[start..].copy_from_slice(&head[..head_bytes]);
         &buffer[start..HEAD_BYTES_MAX + event_bytes]
     }
 
     fn encode(&self, out: &mut Fields<'_>) {
-        let mut key = [0; 24];
-        let mut key = Fields::into(&mut key);
+        let mut key_bytes = [0; 24];
+        let mut key = Fields::into(&mut key_bytes);
         if self.key.time_ms != 0 {
             key.key(1, Wire::Fixed64);
-            key.put(self.key.time_ms.to_le_bytes());
+            key.extend(&self.key.time_ms.to_le_bytes());
         }
         for (field, number) in [(2, self.key.stream), (3, self.key.sequence)] {
             if number != 0 {
                 key.key(field, Wire::Fixed32);
-                key.put(number.to_le_bytes());
+                key.extend(&number.to_le_bytes());
             }
         }
         // A click has its key, also where all of it is 0.
+        let length = key.length;
         out.key(1, Wire::Bytes);
-        out.varint(key.length as u64);
-        out.extend(&key.bytes[..key.length]);
+        out.varint(length as u64);
+        out.extend(&key_bytes[..length]);
 
         out.number(2, self.shard.get().into());
         out.number(3, self.catalog_version.into());
@@ -110,6 +113,7 @@ impl BorrowedClick<'_> {
             out.key(12, Wire::Bytes);
             out.varint(self.labels.len() as u64);
             for label in self.labels {
+                debug_assert!((*label as u64) < 0x80, "the length above counts on it");
                 out.varint(*label as u64);
             }
         }
@@ -121,7 +125,8 @@ impl BorrowedClick<'_> {
             out.text(17, opened);
         }
         out.text(20, self.user_agent.as_bytes());
-        out.text(21, self.referrer_host.as_bytes());
+        debug_assert!(self.referrer_host.is_ascii(), "the schema wants text");
+        out.text(21, self.referrer_host);
         out.text(22, self.source.as_bytes());
         out.text(23, self.creative.as_bytes());
         out.text(24, self.page.as_bytes());
@@ -146,48 +151,52 @@ enum Wire {
 
 /// Fields one after the other; what is 0 or empty is not written.
 struct Fields<'b> {
-    bytes: &'b mut [u8],
+    rest: &'b mut [u8],
     length: usize,
 }
 
 impl<'b> Fields<'b> {
     fn into(bytes: &'b mut [u8]) -> Self {
-        Self { bytes, length: 0 }
+        Self {
+            rest: bytes,
+            length: 0,
+        }
     }
 
     #[inline]
-    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
-        self.bytes[self.length..][..N].copy_from_slice(&bytes);
-        self.length += N;
-    }
-
     fn extend(&mut self, bytes: &[u8]) {
-        self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
+        let rest = std::mem::take(&mut self.rest);
+        let (room, rest) = rest.split_at_mut(bytes.len());
+        room.copy_from_slice(bytes);
+        self.rest = rest;
         self.length += bytes.len();
     }
 
+    #[inline]
     fn varint(&mut self, mut value: u64) {
+        // Most are below it.
         while value >= 0x80 {
-            self.put([value as u8 | 0x80]);
+            self.extend(&[value as u8 | 0x80]);
             value >>= 7;
         }
-        self.put([value as u8]);
+        self.extend(&[value as u8]);
     }
 
+    /// Field numbers stay below 2048: a key has one byte or two.
+    #[inline]
     fn key(&mut self, field: u64, wire: Wire) {
-        self.varint(field << 3 | wire as u64);
+        let key = field << 3 | wire as u64;
+        match field {
+            ..16 => self.extend(&[key as u8]),
+            _ => self.extend(&[key as u8 | 0x80, (key >> 7) as u8]),
+        }
     }
 
     #[inline]
     fn number(&mut self, field: u64, value: u64) {
-        match (field, value) {
-            (_, 0) => {}
-            // Most are a byte each.
-            (..16, ..0x80) => self.put([(field << 3) as u8, value as u8]),
-            _ => {
-                self.key(field, Wire::Varint);
-                self.varint(value);
-            }
+        if value != 0 {
+            self.key(field, Wire::Varint);
+            self.varint(value);
         }
     }
 
@@ -228,8 +237,9 @@ mod tests {
                 proptest::collection::vec(any::<u8>(), 4),
                 proptest::collection::vec(any::<u8>(), 16)
             ],
-            texts in texts(),
+            mut texts in texts(),
         ) {
+            texts[1].retain(|c| c.is_ascii());
             let labels: Vec<Label> = labels
                 .into_iter()
                 .map(|label| Label::try_from(label).expect("a label"))
@@ -254,7 +264,7 @@ mod tests {
                 cookie_set: flags.1,
                 history: &history,
                 user_agent: text(0),
-                referrer_host: text(1),
+                referrer_host: text(1).as_bytes(),
                 source: text(2),
                 creative: text(3),
                 page: text(4),
