@@ -6,6 +6,7 @@
 
 use aes::Aes128;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
+use subtle::ConstantTimeEq;
 
 /// Bytes of a message.
 pub(crate) const MESSAGE_BYTES: usize = 20;
@@ -50,8 +51,8 @@ impl Siv {
     pub(crate) fn decrypt(&self, message: &mut [u8; MESSAGE_BYTES], tag: [u8; TAG_BYTES]) -> bool {
         let tag = u128::from_be_bytes(tag);
         self.apply_keystream(tag, message);
-        // One comparison of whole numbers: how far a guess agrees does not show in the time.
-        self.tag(message) == tag
+        // How far a guess agrees does not show in the time.
+        self.tag(message).ct_eq(&tag).into()
     }
 
     /// S2V of one string that is longer than a block (RFC 5297 §2.4): its end is mixed with what S2V starts from, then CMAC.

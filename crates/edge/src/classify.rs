@@ -143,6 +143,7 @@ const PHONE: &[u8] = b"cubot";
 #[cfg(test)]
 mod tests {
     use hyper::HeaderMap;
+    use hyper::header::HeaderValue;
 
     use super::*;
 
@@ -187,6 +188,30 @@ mod tests {
                     "{name}: {value}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_of_the_same_agent() {
+        let slot = |agent: &[u8]| xxhash_rust::xxh3::xxh3_64(agent) as usize % REMEMBERED;
+        let browser = b"Mozilla/5.0 (X11) Chrome/140.0".to_vec();
+        let mut others = (0..).map(|n| format!("curl/8.{n}").into_bytes());
+        let tool = others.find(|other| slot(other) == slot(&browser));
+        let broken = b"Mozilla/5.0 (\xff) Chrome/140.0".to_vec();
+        let sent = [browser, tool.expect("there is no end of them"), broken];
+
+        let mut classifier = Classifier::new();
+        for (agent, expected) in sent.iter().cycle().take(9).zip(
+            [Class::Browser, Class::NonBrowser, Class::Browser]
+                .into_iter()
+                .cycle(),
+        ) {
+            let mut headers = HeaderMap::new();
+            let value = HeaderValue::from_bytes(agent).expect("a header");
+            headers.insert("user-agent", value);
+            let (class, kept) = classifier.classify(&Method::GET, &Fields::read(&headers));
+            assert_eq!(class, expected);
+            assert_eq!(*kept, *String::from_utf8_lossy(agent));
         }
     }
 }

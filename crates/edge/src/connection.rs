@@ -48,6 +48,10 @@ struct State {
     answers: Cell<u64>,
     /// A request is being answered: the silence is ours.
     busy: Cell<bool>,
+    /// Bytes came that no answer followed yet.
+    heard: Cell<bool>,
+    /// An answer is not yet written.
+    unwritten: Cell<bool>,
     /// It holds no buffers.
     is_parked: Cell<bool>,
     wish: Cell<Wish>,
@@ -92,6 +96,8 @@ impl Connections {
             since: self.looks.clone(),
             answers: Cell::new(0),
             busy: Cell::new(false),
+            heard: Cell::new(false),
+            unwritten: Cell::new(false),
             is_parked: Cell::new(true),
             wish: Cell::new(Wish::Stay),
             waker: RefCell::default(),
@@ -105,7 +111,7 @@ impl Connections {
         self.ended.notify_one();
     }
 
-    /// Looks at every connection. A million of them take some milliseconds.
+    /// Looks at every connection.
     pub(crate) fn look(&self) {
         let now = self.looks.get() + 1;
         self.looks.set(now);
@@ -120,7 +126,7 @@ impl Connections {
             };
             if silent > self.silent_looks_max {
                 slot.wish(Wish::Over);
-            } else if silent >= IDLE_LOOKS && !state.is_parked.get() {
+            } else if silent >= IDLE_LOOKS && state.is_idle() {
                 slot.wish(Wish::Park);
             }
             true
@@ -135,6 +141,13 @@ impl Connections {
         while self.open.get() > 0 {
             self.ended.notified().await;
         }
+    }
+}
+
+impl State {
+    /// Whether it holds buffers with nothing in them.
+    fn is_idle(&self) -> bool {
+        !self.is_parked.get() && !self.heard.get() && !self.unwritten.get()
     }
 }
 
@@ -156,6 +169,8 @@ impl Slot {
         self.0.busy.set(false);
         self.0.since.set(connections.looks.get());
         self.0.answers.set(self.0.answers.get() + 1);
+        self.0.heard.set(false);
+        self.0.unwritten.set(true);
     }
 
     /// Waits until there is something to read; false where the connection is to end.
@@ -211,7 +226,15 @@ async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
     if let Some(tls) = &worker.tls
         && let Socket::Plain(stream) = socket
     {
-        socket = Socket::Tls(Box::new(tls.accept(stream).await?));
+        let mut accepting = pin!(tls.accept(stream));
+        let accepted = poll_fn(|context| match slot.0.wish.get() {
+            Wish::Leave | Wish::Over => Poll::Ready(None),
+            Wish::Stay | Wish::Park => accepting.as_mut().poll(context).map(Some),
+        });
+        let Some(accepted) = accepted.await else {
+            return Ok(());
+        };
+        socket = Socket::Tls(Box::new(accepted?));
     }
     let mut left = Bytes::new();
     loop {
@@ -225,7 +248,13 @@ async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
         http.max_buf_size(HEAD_BYTES_MAX);
         // Answers are a head and next to no body: one buffer is written more cheaply than a list of them.
         http.writev(false);
-        let io = TokioIo::new(Rewound { left, socket });
+        // Who closes its half after the request, as simple senders of postbacks do, still waits for the answer.
+        http.half_close(true);
+        let io = TokioIo::new(Rewound {
+            left,
+            socket,
+            slot: slot.clone(),
+        });
         let mut http = Box::new(http.serve_connection(io, visitor));
         let mut told = false;
         let (ended, is_parked) = poll_fn(|context| {
@@ -235,18 +264,23 @@ async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
                 told = true;
                 Pin::new(&mut *http).graceful_shutdown();
             }
-            let ended = ready!(http.poll_without_shutdown(context));
-            // It ends right away where no request was under way.
-            let was_idle = asked && answers == slot.0.answers.get();
-            Poll::Ready((ended, was_idle && slot.0.wish.get() == Wish::Park))
+            if asked && slot.0.wish.get() == Wish::Park {
+                let ended = ready!(http.poll_without_shutdown(context));
+                // It ends right away where no request was under way.
+                if answers == slot.0.answers.get() {
+                    return Poll::Ready((ended, true));
+                }
+            }
+            let ended = ready!(Pin::new(&mut *http).poll(context));
+            Poll::Ready((ended, false))
         })
         .await;
-        let parts = http.into_parts();
-        Rewound { socket, left: _ } = parts.io.into_inner();
         ended?;
         if !is_parked {
-            break;
+            return Ok(());
         }
+        let parts = http.into_parts();
+        Rewound { socket, .. } = parts.io.into_inner();
         (left, visitor) = (parts.read_buf, parts.service);
         slot.0.is_parked.set(true);
         worker.metrics.active.dec();
@@ -287,10 +321,11 @@ impl Socket {
     }
 }
 
-/// A socket behind bytes that were read from it before.
+/// A socket behind bytes that were read from it before. It tells the slot what comes and goes.
 struct Rewound {
     left: Bytes,
     socket: Socket,
+    slot: Slot,
 }
 
 impl AsyncRead for Rewound {
@@ -303,12 +338,18 @@ impl AsyncRead for Rewound {
             let length = self.left.len().min(buffer.remaining());
             buffer.put_slice(&self.left[..length]);
             self.left.advance(length);
+            self.slot.0.heard.set(true);
             return Poll::Ready(Ok(()));
         }
-        match &mut self.socket {
+        let before = buffer.filled().len();
+        let read = match &mut self.socket {
             Socket::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Socket::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if buffer.filled().len() > before {
+            self.slot.0.heard.set(true);
         }
+        read
     }
 }
 
@@ -324,11 +365,16 @@ impl AsyncWrite for Rewound {
         }
     }
 
+    /// Hyper asks for it when it has written all it has.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.socket {
+        let flushed = match &mut self.socket {
             Socket::Plain(stream) => Pin::new(stream).poll_flush(context),
             Socket::Tls(stream) => Pin::new(stream).poll_flush(context),
+        };
+        if flushed.is_ready() {
+            self.slot.0.unwritten.set(false);
         }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -93,7 +93,7 @@ impl Metrics {
         let connections = IntGaugeVec::new(
             Opts::new(
                 "sluice_edge_connections",
-                "Connections that are open, by state: idle ones hold no buffers.",
+                "Connections that are open, by state: idle ones wait for a request, or are still in the TLS handshake, and hold none of HTTP's buffers.",
             ),
             &["state"],
         )?;

@@ -206,7 +206,7 @@ impl Host<'_> {
         &self.with_port[..self.name_bytes]
     }
 
-    /// As it came.
+    /// With the port, where there is one.
     pub(crate) fn with_port(&self) -> &str {
         &self.with_port
     }

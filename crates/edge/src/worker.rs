@@ -22,6 +22,7 @@ use routing::{Params, Route};
 use service::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use crate::answer::{self, Answer, Reply};
 use crate::classify::Classifier;
@@ -84,6 +85,8 @@ impl Worker {
     ) {
         let accepting = tokio::task::spawn_local(Rc::clone(&self).accept(listener));
         let mut tick = tokio::time::interval(TICK);
+        // A worker that stood still has not looked meanwhile: nobody was silent for as long as it missed ticks.
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let drain = shutdown.requested_async();
         tokio::pin!(drain);
         loop {
