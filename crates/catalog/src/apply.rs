@@ -73,7 +73,7 @@ pub(crate) fn check_file(path: &Path) -> Result<Checked, Problems> {
 /// Every mistake in the catalog, a lock that lost numbers, or a file that cannot be written; then the version before
 /// stays in force.
 pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, Problems> {
-    let _door = door(path)?;
+    let _doors = doors(path, folder)?;
     let mut checked = check(path)?;
     if checked.after.id.is_empty() {
         new_id.clone_into(&mut checked.after.id);
@@ -102,12 +102,19 @@ pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, P
     Ok(Arc::new(catalog))
 }
 
-/// Two commands at once would hand out the same number twice: the folder the lock lies in is the door.
-pub(crate) fn door(path: &Path) -> Result<File, Problems> {
+/// Two commands at once would hand out the same number twice, or write one version over another: the folder the lock lies in
+/// and the one of the versions are the doors.
+pub(crate) fn doors(path: &Path, folder: &Path) -> Result<[Option<File>; 2], Problems> {
+    let door = |folder: &Path| {
+        let opened = File::open(folder).and_then(|door| door.lock().map(|()| door));
+        opened.map_err(|error| failed(folder, "cannot be locked", &error))
+    };
     let home = disk::folder_of(path);
-    File::open(home)
-        .and_then(|door| door.lock().map(|()| door))
-        .map_err(|error| failed(home, "cannot be locked", &error))
+    std::fs::create_dir_all(folder).map_err(|error| failed(folder, "cannot be made", &error))?;
+    let is_same = home.canonicalize().ok() == folder.canonicalize().ok();
+    let home = door(home)?;
+    let folder = if is_same { None } else { Some(door(folder)?) };
+    Ok([Some(home), folder])
 }
 
 /// The version in force, whose numbers must come from the lock of this identity.

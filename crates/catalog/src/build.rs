@@ -5,6 +5,8 @@
 //! are eight bytes for its place and some six for its slot in the index, and, where numbers were handed out before, six for
 //! looking these up during the first pass; the rest is files, which the machine can take out of memory.
 
+mod lines;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File},
@@ -32,6 +34,7 @@ use crate::{
     read::fields::{SUB_BYTES_MAX, SUB_KEYS, name_mistake, short_text},
     snapshot,
 };
+use lines::Lines;
 
 /// Problems listed of one file of links. Who makes a file by a program makes one mistake in every line.
 const PROBLEMS_MAX: usize = 100;
@@ -56,7 +59,7 @@ pub fn build(
     new_id: &str,
     progress: Progress<'_>,
 ) -> Result<Arc<Catalog>, Problems> {
-    let _door = apply::door(path)?;
+    let _doors = apply::doors(path, folder)?;
     let mut checked = apply::check_file(path)?;
     if !checked.catalog.links.is_empty() {
         return Err(Problem {
@@ -95,7 +98,7 @@ pub fn build(
     let built = (|| {
         let written = write(&catalog, &rows, &numbers, &temporary, progress)?;
         if !written.doubled.is_empty() {
-            return Err(doubled(links, &written.doubled));
+            return Err(doubles(links, &written.doubled));
         }
         // Numbers first: one that is kept and never published is only a gap, one that is published and not kept is a lie.
         if rows.count() > numbers.entries.count {
@@ -151,8 +154,12 @@ fn read(
     let unreadable = |error: &dyn std::error::Error| failed(path, "cannot be read", error);
     let unwritable = |error: io::Error| failed(work, "cannot be written", &error);
     let file = File::open(path).map_err(|error| unreadable(&error))?;
+    // It may be read twice.
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Err(Problem::of_file(path, "not a plain file").into());
+    }
     let file_bytes = file.metadata().map_err(|error| unreadable(&error))?.len();
-    let mut reader = csv::Reader::from_reader(file);
+    let mut reader = csv::Reader::from_reader(Lines::new(file));
     let header = reader.headers().map_err(|error| unreadable(&error))?;
     let mut checker = Checker::new(path, catalog, header)?;
 
@@ -163,6 +170,7 @@ fn read(
     let mut places = Vec::with_capacity(known + lines_max);
     places.resize(known, 0);
     let (mut live, mut place, mut lines) = (0, 0, 0);
+    let mut doubled = BTreeSet::new();
     let mut record = StringRecord::new();
     let mut entry = Vec::new();
     loop {
@@ -173,7 +181,8 @@ fn read(
                 if let ErrorKind::Io(error) = error.kind() {
                     return Err(unreadable(error));
                 }
-                checker.line = error.position().map_or(0, csv::Position::line);
+                let place = error.position().map_or(0, csv::Position::byte);
+                checker.line = reader.get_mut().line_at(place);
                 checker.problem("", malformed(&error), None);
                 checker.not_too_many()?;
                 continue;
@@ -183,7 +192,8 @@ fn read(
         if lines % PROGRESS_EVERY == 0 {
             progress("reading links", reader.position().byte(), file_bytes);
         }
-        checker.line = record.position().map_or(0, csv::Position::line);
+        let place_in_file = record.position().map_or(0, csv::Position::byte);
+        checker.line = reader.get_mut().line_at(place_in_file);
         let Some(row) = checker.row(&record) else {
             checker.not_too_many()?;
             continue;
@@ -202,7 +212,11 @@ fn read(
             break;
         }
         if places[ordinal] != 0 {
-            return Err(doubled(path, &BTreeSet::from([row.slug.to_owned()])));
+            doubled.insert(row.slug.to_owned());
+            if doubled.len() >= PROBLEMS_MAX {
+                break;
+            }
+            continue;
         }
         places[ordinal] = place + 1;
         live += 1;
@@ -210,7 +224,7 @@ fn read(
         out.write_all(&entry).map_err(unwritable)?;
     }
     progress("reading links", file_bytes, file_bytes);
-    checker.finish()?;
+    checker.finish(&doubled)?;
     let file = out
         .into_inner()
         .map_err(|error| unwritable(error.into_error()))?;
@@ -413,7 +427,12 @@ impl<'c> Checker<'c> {
         Err(Problems(std::mem::take(&mut self.problems)))
     }
 
-    fn finish(self) -> Result<(), Problems> {
+    /// With slugs that are known to stand in more than one line.
+    fn finish(mut self, doubled: &BTreeSet<String>) -> Result<(), Problems> {
+        if !doubled.is_empty() {
+            self.problems.extend(doubles(self.path, doubled).0);
+            self.problems.sort_by_key(|problem| problem.line);
+        }
         if self.problems.is_empty() {
             Ok(())
         } else {
@@ -561,19 +580,27 @@ fn publish(
 }
 
 /// The lines of slugs that stand in more than one, found by reading the file once more.
-fn doubled(path: &Path, slugs: &BTreeSet<String>) -> Problems {
+fn doubles(path: &Path, slugs: &BTreeSet<String>) -> Problems {
     let mut problems = Vec::new();
     let mut first: HashMap<String, u64> = HashMap::new();
     let mut scan = || -> Result<(), csv::Error> {
-        let mut reader = csv::Reader::from_path(path)?;
+        let mut reader = csv::Reader::from_reader(Lines::new(File::open(path)?));
         let at = reader.headers()?.iter().position(|name| name == "slug");
-        for record in reader.records() {
-            let record = record?;
+        let mut record = StringRecord::new();
+        loop {
+            match reader.read_record(&mut record) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // A line with a mistake, which is told already.
+                Err(error) if !error.is_io_error() => continue,
+                Err(error) => return Err(error),
+            }
             let slug = at.and_then(|at| record.get(at)).unwrap_or_default();
             if !slugs.contains(slug) || problems.len() >= PROBLEMS_MAX {
                 continue;
             }
-            let line = record.position().map_or(0, csv::Position::line);
+            let place = record.position().map_or(0, csv::Position::byte);
+            let line = reader.get_mut().line_at(place);
             match first.get(slug) {
                 None => _ = first.insert(slug.to_owned(), line),
                 Some(first) => problems.push(Problem {

@@ -97,6 +97,13 @@ impl Folder {
         Ok(catalog)
     }
 
+    /// The newest version before this one that is whole, if there is one.
+    pub fn whole_before(&self, version: u32) -> Option<Arc<Catalog>> {
+        (1..version)
+            .rev()
+            .find_map(|earlier| self.version(earlier).ok())
+    }
+
     /// The version in force if it is another than the one this returned last. Costs one small read when nothing changed.
     ///
     /// # Errors

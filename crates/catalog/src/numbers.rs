@@ -31,8 +31,9 @@ use crate::{
         entries::{self, Directory, Entries},
         index,
     },
-    lock::{Lock, link_key_parts},
+    lock::{self, Lock, link_key_parts},
     map::map,
+    read::fields::name_mistake,
 };
 
 const HEAD: &str = "# The number behind each link of the file of links. Written by sluice: keep it with the catalog, never edit it,\n# never delete it. Old clicks and invoices go on meaning the same thing because of it.\n";
@@ -207,7 +208,7 @@ fn key_hash(offer: Offer, affiliate: Affiliate, slug: &str) -> u64 {
 fn parsed(line: &str, number: u64) -> Option<(Offer, Affiliate, &str)> {
     let (found, key) = line.strip_suffix('\n')?.split_once(' ')?;
     let (offer, affiliate, slug) = link_key_parts(key)?;
-    let fits = found.parse() == Ok(number) && (1..=100).contains(&slug.len());
+    let fits = found.parse() == Ok(number) && name_mistake(lock::Kind::Link, slug).is_none();
     fits.then_some((offer, affiliate, slug))
 }
 

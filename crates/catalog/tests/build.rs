@@ -268,6 +268,14 @@ fn mistakes_are_said_with_their_line_and_change_nothing() {
             &format!("{head}\na,t,boots\nb,t,boots\na,t,tents\nb,t,boots\n"),
             "links.csv:4: slug: \"a\" stands in line 2 already\nlinks.csv:5: slug: \"b\" stands in line 3 already",
         ),
+        (
+            "slug,affiliate,offer\r\na,t,boots\r\n\r\nb,t,boot\r\nc,t\r\n",
+            "links.csv:4: offer: no offer \"boot\", did you mean \"boots\"?\nlinks.csv:5: expected 3 fields as in the first line, found 2",
+        ),
+        (
+            &format!("\n{head}\n\n\na,t,boots\n\n\"b\nb\",t,boots\na,t,tents\nd,t,boot\n"),
+            "links.csv:7: slug: a slug is made of a-z, A-Z, 0-9, \".\", \"_\", \"-\" and \"/\"\nlinks.csv:10: offer: no offer \"boot\", did you mean \"boots\"?",
+        ),
     ] {
         assert_eq!(bench.said(bench.build(links)), said);
         assert!(!bench.path("links.lock").exists());
@@ -279,6 +287,13 @@ fn mistakes_are_said_with_their_line_and_change_nothing() {
         bench.said(twice),
         "links.csv:3: slug: \"a\" stands in line 2 already"
     );
+    let twice = bench.build(&format!(
+        "{head}\nb,t,boot\na,t,boots\na,t,boots\nd,t,boot\n"
+    ));
+    let boot =
+        |line| format!("links.csv:{line}: offer: no offer \"boot\", did you mean \"boots\"?");
+    let slug = "links.csv:4: slug: \"a\" stands in line 3 already";
+    assert_eq!(bench.said(twice), [&*boot(2), slug, &boot(5)].join("\n"));
     let bad = "x,t,boot\n".repeat(1000);
     let said = bench.said(bench.build(&format!("{head}\n{bad}")));
     assert_eq!(said.lines().count(), 101);

@@ -226,7 +226,7 @@ impl Edge {
         let catalog = std::thread::Builder::new()
             .name("edge-catalog".into())
             .spawn(move || {
-                verify(&current, &metrics, &health);
+                let current = verify(&catalogs, current, &live, &metrics, &health);
                 follow(&mut catalogs, current, &live, &metrics, &health, &shutdown);
                 health.set_ready("edge", Err("draining".into()));
             });
@@ -273,13 +273,34 @@ fn open(
     }
 }
 
-/// Checks what the start did not wait for, and so reads all of it into memory before visitors need it.
-fn verify(current: &catalog::Catalog, metrics: &Metrics, health: &Health) {
-    if let Err(error) = current.verify() {
-        let version = current.version;
-        tracing::error!(version, %error, "the catalog in force is damaged, clicks may go astray");
-        metrics.catalog_damaged.set(1);
-        health.set_ready("catalog", Err(format!("version {version}: {error}")));
+/// Checks what the start did not wait for, and so reads all of it into memory before visitors need it. Where it is damaged,
+/// the last version that is whole is put in force instead. Returns what is in force.
+fn verify(
+    catalogs: &catalog::Folder,
+    current: Arc<catalog::Catalog>,
+    live: &ArcSwap<Live>,
+    metrics: &Metrics,
+    health: &Health,
+) -> Arc<catalog::Catalog> {
+    let Err(error) = current.verify() else {
+        return current;
+    };
+    let version = current.version;
+    metrics.catalog_damaged.set(1);
+    health.set_ready("catalog", Err(format!("version {version}: {error}")));
+    let whole = catalogs.whole_before(version);
+    match whole.and_then(|whole| Some((Live::new(Arc::clone(&whole)).ok()?, whole))) {
+        Some((older, whole)) => {
+            let instead = whole.version;
+            tracing::error!(version, instead, %error, "the catalog is damaged, an earlier version is in force");
+            live.store(Arc::new(older));
+            metrics.catalog_version.set(instead.into());
+            whole
+        }
+        None => {
+            tracing::error!(version, %error, "the catalog in force is damaged and no earlier one is whole, clicks may go astray");
+            current
+        }
     }
 }
 

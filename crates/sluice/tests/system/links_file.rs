@@ -59,37 +59,67 @@ fn links_of_a_file_go_live_under_a_running_edge_and_keep_their_numbers() {
 }
 
 #[test]
-fn a_damaged_snapshot_is_found_and_a_good_version_ends_it() {
+fn a_damaged_snapshot_gives_way_to_the_version_before_until_a_good_one_comes() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     System::start(&data, &[]).stop();
+    let catalog = data.join("demo/catalog.toml");
+    let apply = |affiliate: &str| {
+        let text = format!("{}\n[affiliate.{affiliate}]\n", catalog::DEMO);
+        fs::write(&catalog, text).unwrap();
+        system::command(&data, &["catalog", "apply", catalog.to_str().unwrap()]);
+    };
+    apply("more");
     // Written beside and renamed, as a snapshot is.
-    let put = |bytes: &[u8]| {
+    let put = |version: u32, bytes: &[u8]| {
         let new = data.join("catalog/new");
         fs::write(&new, bytes).unwrap();
-        fs::rename(new, data.join("catalog/1.snapshot")).unwrap();
+        fs::rename(new, data.join(format!("catalog/{version}.snapshot"))).unwrap();
     };
-    let good = fs::read(data.join("catalog/1.snapshot")).unwrap();
-    let mut damaged = good.clone();
-    *damaged.last_mut().unwrap() ^= 1;
-    put(&damaged);
-
-    let (mut running, _, admin) = up(edge(&data), &folder.path().join("edge"));
-    let ready = || http::get(admin, "/readyz", &[]).unwrap();
-    wait::until("the damage is found", BOUND, || {
-        ready().text().contains("catalog snapshot is damaged")
+    let good = [1, 2].map(|version| {
+        let path = data.join(format!("catalog/{version}.snapshot"));
+        fs::read(path).unwrap()
     });
-    let metrics = || http::get(admin, "/metrics", &[]).unwrap().text();
-    assert!(metrics().contains("sluice_catalog_damaged 1"));
-    assert!(running.stderr().contains("is damaged"));
-
-    put(&good);
-    let catalog = data.join("demo/catalog.toml");
-    fs::write(&catalog, format!("{}\n[affiliate.more]\n", catalog::DEMO)).unwrap();
-    system::command(&data, &["catalog", "apply", catalog.to_str().unwrap()]);
-    wait::until("the next version is in force", BOUND, || {
-        ready().status == 200
+    let damaged = good.clone().map(|mut bytes| {
+        *bytes.last_mut().unwrap() ^= 1;
+        bytes
     });
-    assert!(metrics().contains("sluice_catalog_damaged 0"));
+    put(2, &damaged[1]);
+
+    let damage_is_found = |name: &str| {
+        let (running, _, admin) = up(edge(&data), &folder.path().join(name));
+        wait::until("the damage is found", BOUND, || {
+            let ready = http::get(admin, "/readyz", &[]).unwrap().text();
+            ready.contains("version 2: catalog snapshot is damaged")
+        });
+        let metrics = http::get(admin, "/metrics", &[]).unwrap().text();
+        assert!(metrics.contains("sluice_catalog_damaged 1"));
+        (running, admin)
+    };
+    let in_force = |admin, version: u32| {
+        let line = format!("sluice_catalog_version {version}\n");
+        wait::until("it is in force", BOUND, || {
+            let metrics = http::get(admin, "/metrics", &[]).unwrap().text();
+            metrics.contains(&line)
+        });
+    };
+    // Where no version is whole, it goes on with what there is.
+    put(1, &damaged[0]);
+    let (mut running, admin) = damage_is_found("alone");
+    in_force(admin, 2);
+    wait::until("it is told", BOUND, || {
+        running.stderr().contains("no earlier one is whole")
+    });
+    assert!(running.terminate(BOUND).unwrap().success());
+
+    put(1, &good[0]);
+    let (mut running, admin) = damage_is_found("edge");
+    in_force(admin, 1);
+    put(2, &good[1]);
+    apply("another");
+    in_force(admin, 3);
+    let metrics = http::get(admin, "/metrics", &[]).unwrap().text();
+    assert!(metrics.contains("sluice_catalog_damaged 0"));
+    assert_eq!(http::get(admin, "/readyz", &[]).unwrap().status, 200);
     assert!(running.terminate(BOUND).unwrap().success());
 }
