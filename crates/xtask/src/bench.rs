@@ -28,9 +28,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     };
     keep("machine.txt", &machine())?;
 
-    let counts = budget::measure(&root, &target)?;
+    let (counts, steps) = budget::measure(&root, &target)?;
     print!("{}", budget::table(&counts));
     keep("counts.toml", &budget::text(&counts)?)?;
+    keep("steps.txt", &steps)?;
 
     let scratch = target.join("append-latency");
     let append = output(

@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     if !arguments.write {
         return check(&root, &target);
     }
-    let found = measure(&root, &target)?;
+    let (found, _) = measure(&root, &target)?;
     print!("{}", table(&found));
     let path = root.join("benches/budget.toml");
     fs::write(&path, text(&found)?).map_err(|error| format!("{}: {error}", path.display()))
@@ -43,7 +43,7 @@ pub(crate) fn check(root: &Path, target: &Path) -> Result<(), String> {
         .map_err(|error| error.to_string())
         .and_then(|text| toml::from_str(&text).map_err(|error| error.to_string()))
         .map_err(|error| format!("{}: {error}", path.display()))?;
-    let found = measure(root, target)?;
+    let (found, _) = measure(root, target)?;
     print!("{}", table(&found));
     let over = exceeded(&budget, &found);
     if over.is_empty() {
@@ -55,8 +55,8 @@ pub(crate) fn check(root: &Path, target: &Path) -> Result<(), String> {
     ))
 }
 
-/// Builds what is counted, and counts.
-pub(crate) fn measure(root: &Path, target: &Path) -> Result<Measured, String> {
+/// Builds what is counted, and counts; with the steps of a plain redirect.
+pub(crate) fn measure(root: &Path, target: &Path) -> Result<(Measured, String), String> {
     let line = [
         "build",
         "--release",
@@ -142,6 +142,13 @@ fn exceeded(budget: &Measured, found: &Measured) -> Vec<String> {
                 budget.bare.instructions,
             ),
             (
+                "allocations",
+                now.allocations,
+                found.bare.allocations,
+                then.allocations,
+                budget.bare.allocations,
+            ),
+            (
                 "system calls",
                 now.system_calls,
                 found.bare.system_calls,
@@ -150,7 +157,8 @@ fn exceeded(budget: &Measured, found: &Measured) -> Vec<String> {
             ),
         ] {
             let allowed = then / bare_then * bare;
-            if now > allowed * (1.0 + TOLERANCE) {
+            // Also where a number is none.
+            if !(now <= allowed * (1.0 + TOLERANCE)) {
                 over.push(format!(
                     "{name}: {now:.2} {what} a redirect, {allowed:.2} are in the budget"
                 ));
@@ -190,13 +198,17 @@ mod tests {
         assert!(exceeded(&budget, &elsewhere).is_empty());
         let dearer = Measured {
             plain: counts(1031.0, 3.0),
-            full: counts(2050.0, 3.2),
+            full: Counts {
+                allocations: 1.1,
+                ..counts(2050.0, 3.2)
+            },
             ..written
         };
         assert_eq!(
             exceeded(&budget, &dearer),
             [
                 "plain: 1031.00 instructions a redirect, 1000.00 are in the budget",
+                "full: 1.10 allocations a redirect, 1.00 are in the budget",
                 "full: 3.20 system calls a redirect, 3.00 are in the budget"
             ]
         );
