@@ -5,6 +5,7 @@
 //! the ratios, with a bootstrap interval. Sluice's link `plain` has no rule, `full` has two sub ids and a cookie of two
 //! tokens; rules and countries do not exist yet.
 
+pub(crate) mod ablation;
 mod bars;
 mod drain;
 mod record;
@@ -36,15 +37,18 @@ const PAIRS_MAX: usize = 1000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often each is measured, in turn
-    #[arg(long, default_value_t = 15)]
-    pairs: usize,
-    /// Seconds of a slice, instead of what each case says
-    #[arg(long)]
-    seconds: Option<f64>,
     /// Only these rows
     #[arg(long, value_enum, value_delimiter = ',')]
     rows: Vec<Row>,
+    #[command(flatten)]
+    inputs: Inputs,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What some rows need.
+#[derive(Debug, Default, clap::Args)]
+struct Inputs {
     /// Only against these
     #[arg(
         long,
@@ -53,15 +57,6 @@ pub(crate) struct Arguments {
         default_value = "nginx,bare-hyper"
     )]
     against: Vec<Kind>,
-    /// Where to keep every slice, the table and the plots
-    #[arg(long)]
-    into: Option<PathBuf>,
-    /// Where servers keep data, journals and logs meanwhile: on a disk. The system's temporary folder where none is named
-    #[arg(long)]
-    folder: Option<PathBuf>,
-    /// The folder of the cases
-    #[arg(long, default_value = "loadtest/cases")]
-    cases: PathBuf,
     /// A folder with many links: what `loadtest links` wrote, and in `data` what `sluice catalog build` made of it
     #[arg(long)]
     links_data: Option<PathBuf>,
@@ -71,6 +66,26 @@ pub(crate) struct Arguments {
     /// What `cargo xtask bench` measured (JSON)
     #[arg(long)]
     bench: Option<PathBuf>,
+}
+
+/// How servers are started and measured.
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// How often each is measured, in turn
+    #[arg(long, default_value_t = 15)]
+    pairs: usize,
+    /// Seconds of a slice, instead of what each case says
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Where to keep every slice, the table and the plots
+    #[arg(long)]
+    into: Option<PathBuf>,
+    /// Where servers keep data, journals and logs meanwhile: on a disk. The system's temporary folder where none is named
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// The folder of the cases
+    #[arg(long, default_value = "loadtest/cases")]
+    cases: PathBuf,
     /// Where the binaries under test lie; beside this one where it is not named
     #[arg(long)]
     bin: Option<PathBuf>,
@@ -107,16 +122,27 @@ pub(crate) enum Row {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    if !(1..=PAIRS_MAX).contains(&arguments.pairs) {
-        return Err(format!("--pairs is 1 to {PAIRS_MAX}").into());
+    let Inputs {
+        links_data,
+        links_few,
+        bench,
+        ..
+    } = &arguments.inputs;
+    // What a quarter of an hour would end with.
+    for path in [links_data, links_few, bench].into_iter().flatten() {
+        fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let place = Place::new(arguments.folder.as_deref())?;
+    let place = Place::new(arguments.options.folder.as_deref())?;
     let outcome = show(arguments, &place.folder);
     place.leave(outcome)
 }
 
 fn show(arguments: &Arguments, folder: &Path) -> Result<ExitCode, Box<dyn Error>> {
-    let mut comparison = Comparison::new(arguments, folder)?;
+    let Arguments {
+        inputs, options, ..
+    } = arguments;
+    let mut comparison = Comparison::new(options, inputs, folder)?;
+    let mut failed = false;
     let mut results = Results::new();
     let rows = if arguments.rows.is_empty() {
         Row::value_variants()
@@ -144,6 +170,7 @@ fn show(arguments: &Arguments, folder: &Path) -> Result<ExitCode, Box<dyn Error>
             && bars::of(*row).next().is_none()
         {
             println!("{why}");
+            failed = true;
         }
     }
     let (table, met) = bars::table(&results);
@@ -151,12 +178,12 @@ fn show(arguments: &Arguments, folder: &Path) -> Result<ExitCode, Box<dyn Error>
     println!(
         "\nRatios are medians of {} pairs [95 % bootstrap interval]; the bars are for plain. full: two sub ids and a cookie \
          of two tokens; rules and countries do not exist yet.",
-        arguments.pairs
+        options.pairs
     );
     let verdict = format!("{met} of {} bars met", results.len());
     comparison.record.table(&format!("{table}\n{verdict}\n"))?;
     println!("{verdict}");
-    Ok(if met == results.len() {
+    Ok(if met == results.len() && !failed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -165,7 +192,8 @@ fn show(arguments: &Arguments, folder: &Path) -> Result<ExitCode, Box<dyn Error>
 
 /// What the rows share.
 struct Comparison<'a> {
-    arguments: &'a Arguments,
+    options: &'a Options,
+    inputs: &'a Inputs,
     yard: Yard,
     /// With what Sluice answers to those with a link of the common catalog.
     cases: Vec<(Case, Option<Sample>)>,
@@ -176,14 +204,22 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    fn new(arguments: &'a Arguments, folder: &Path) -> Result<Self, Box<dyn Error>> {
-        let bin = place::binaries(arguments.bin.as_deref())?;
-        let mut yard = Yard::new(folder, &arguments.cases, &bin, arguments.nginx.as_deref())?;
-        let cases = case::all(&arguments.cases)?;
+    fn new(
+        options: &'a Options,
+        inputs: &'a Inputs,
+        folder: &Path,
+    ) -> Result<Self, Box<dyn Error>> {
+        if !(1..=PAIRS_MAX).contains(&options.pairs) {
+            return Err(format!("--pairs is 1 to {PAIRS_MAX}").into());
+        }
+        let bin = place::binaries(options.bin.as_deref())?;
+        let mut yard = Yard::new(folder, &options.cases, &bin, options.nginx.as_deref())?;
+        let cases = case::all(&options.cases)?;
         let samples = yard.samples(&cases)?;
-        let record = Record::create(arguments.into.as_deref(), &bin, &yard)?;
+        let record = Record::create(options.into.as_deref(), &bin, &yard)?;
         Ok(Self {
-            arguments,
+            options,
+            inputs,
             yard,
             cases: cases.into_iter().zip(samples).collect(),
             record,
@@ -203,20 +239,20 @@ impl<'a> Comparison<'a> {
             ),
             Row::Machine => self.machine(&["keep-alive-plain", "keep-alive-full"]),
             Row::NewConnection => self.cpu(
-                &["new-connection"],
+                &["new-connection", "new-connection-full"],
                 &[
                     (Kind::Nginx, Bar::ConnectionNginx),
                     (Kind::BareHyper, Bar::ConnectionBare),
                 ],
             ),
             Row::Tls => self.cpu(
-                &["tls"],
+                &["tls", "tls-full"],
                 &[
                     (Kind::Nginx, Bar::TlsNginx),
                     (Kind::BareHyper, Bar::TlsBare),
                 ],
             ),
-            Row::Tail => self.tail("constant-rate"),
+            Row::Tail => self.tail(&["constant-rate", "constant-rate-full"]),
             Row::Snapshot => self.snapshot(),
             Row::Start => self.start("ten-million-links"),
             Row::Growth => self.growth(&[
@@ -237,7 +273,7 @@ impl<'a> Comparison<'a> {
             Some((_, None)) => Err(format!("case {name} names no slug")),
             None => Err(format!(
                 "no case {name} in {}",
-                self.arguments.cases.display()
+                self.options.cases.display()
             )),
         }
     }
@@ -245,7 +281,7 @@ impl<'a> Comparison<'a> {
     /// A case with links of its own.
     fn links_case(&self, name: &str) -> Result<Case, String> {
         let found = self.cases.iter().find(|(case, _)| case.name == name);
-        let missing = || format!("no case {name} in {}", self.arguments.cases.display());
+        let missing = || format!("no case {name} in {}", self.options.cases.display());
         Ok(found.ok_or_else(missing)?.0.clone())
     }
 
@@ -286,19 +322,18 @@ fn show_case(arguments: &CaseArguments, folder: &Path) -> Result<(), Box<dyn Err
     let cases = cases.parent().ok_or("a case lies in a folder of cases")?;
     let readme = fs::read_to_string(arguments.folder.join("README.md"))?;
     println!("{}", readme.trim_end());
-    let compare = Arguments {
+    let options = Options {
         pairs: 1,
         seconds: arguments.seconds,
-        rows: Vec::new(),
-        against: Vec::new(),
         into: arguments.into.clone(),
         folder: None,
         cases: cases.to_path_buf(),
-        links_data: arguments.links_data.clone(),
-        links_few: None,
-        bench: None,
         bin: arguments.bin.clone(),
         nginx: None,
     };
-    Comparison::new(&compare, folder)?.alone(&case)
+    let inputs = Inputs {
+        links_data: arguments.links_data.clone(),
+        ..Inputs::default()
+    };
+    Comparison::new(&options, &inputs, folder)?.alone(&case)
 }

@@ -68,6 +68,8 @@ enum Command {
     Courier(courier::Arguments),
     /// Compare Sluice with nginx and a bare hyper, and print which bars are met
     Compare(compare::Arguments),
+    /// Measure what one thing done otherwise costs: each row of a file, with the change and without
+    Ablation(compare::ablation::Arguments),
     /// Run one case against Sluice alone
     Case(compare::CaseArguments),
     /// Let new versions of a catalog with many links come into force under load
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Command::Ablation(arguments) => compare::ablation::run(&arguments),
         Command::Case(arguments) => compare::run_case(&arguments),
         Command::Swap(arguments) => compare::swap::run(&arguments),
         Command::Catalog(arguments) => catalog::run(&arguments),

@@ -10,27 +10,37 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use clap::Parser;
-use http_body_util::Empty;
+use clap::{Parser, ValueEnum};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Body;
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+#[cfg(not(feature = "system-allocator"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Connections that may wait for an accept: as many as the edge's.
+const BACKLOG: i32 = 1024;
 
 /// A hyper server that answers every request with one constant redirect.
 #[derive(Parser)]
@@ -50,6 +60,42 @@ struct Arguments {
     /// The certificate's private key (PEM).
     #[arg(long, requires = "certificate")]
     key: Option<PathBuf>,
+    /// What is done otherwise, to see what it costs.
+    #[arg(long = "with", value_enum)]
+    change: Option<Change>,
+}
+
+/// One thing that may be done otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Change {
+    /// Tokio's runtime for many threads, with one worker.
+    MultiThread,
+    /// SO_REUSEPORT.
+    ReusePort,
+    /// TCP_NODELAY from the listener, not set on each connection.
+    NodelayInherited,
+    /// No TCP_NODELAY.
+    Nagle,
+    /// TCP congestion control "reno", whatever the system's is.
+    Reno,
+    /// Answers of pipelined requests written together.
+    PipelineFlush,
+    /// Head and body copied into one buffer, without hyper's trial of a list.
+    OneBuffer,
+    /// A list of buffers always.
+    Vectored,
+    /// An empty `Full` as the body.
+    FullBody,
+    /// A boxed body.
+    BoxedBody,
+    /// A boxed future.
+    BoxedFuture,
+    /// No Date field.
+    NoDate,
+    /// The values of the answer's fields formatted and checked for each answer.
+    Formatted,
+    /// Hyper's own time limit of a request's head.
+    HeadTimer,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -58,25 +104,47 @@ fn main() -> Result<(), Box<dyn Error>> {
         (Some(certificate), Some(key)) => Some(acceptor(certificate, key)?),
         _ => None,
     };
+    if arguments.change == Some(Change::MultiThread) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let served = runtime.spawn(async move {
+            let served = serve(arguments, tls, |task| drop(tokio::spawn(task)));
+            served.await.map_err(|error| error.to_string())
+        });
+        return Ok(runtime.block_on(served)??);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let tasks = tokio::task::LocalSet::new();
-    tasks.block_on(&runtime, serve(arguments, tls))
+    let spawn = |task| drop(tokio::task::spawn_local(task));
+    Ok(tasks.block_on(&runtime, serve(arguments, tls, spawn))?)
 }
 
-async fn serve(arguments: Arguments, tls: Option<TlsAcceptor>) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind(arguments.listen).await?;
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn serve(
+    arguments: Arguments,
+    tls: Option<TlsAcceptor>,
+    spawn: impl Fn(Task),
+) -> io::Result<()> {
+    let change = arguments.change;
+    let listener = TcpListener::from_std(listen(arguments.listen, change)?.into())?;
     println!("bare-hyper is up: {}", listener.local_addr()?);
-    let answer = Answer {
+    let answer = Arc::new(Answer {
         location: arguments.location,
         cookie: arguments.cookie,
-    };
+        change,
+    });
     loop {
         let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let (answer, tls) = (answer.clone(), tls.clone());
-        tokio::task::spawn_local(async move {
+        if !matches!(change, Some(Change::NodelayInherited | Change::Nagle)) {
+            stream.set_nodelay(true)?;
+        }
+        let (answer, tls) = (Arc::clone(&answer), tls.clone());
+        spawn(Box::pin(async move {
             match tls {
                 None => connection(stream, answer).await,
                 Some(tls) => {
@@ -85,44 +153,111 @@ async fn serve(arguments: Arguments, tls: Option<TlsAcceptor>) -> Result<(), Box
                     }
                 }
             }
-        });
+        }));
     }
 }
 
+fn listen(addr: SocketAddr, change: Option<Change>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    match change {
+        Some(Change::ReusePort) => socket.set_reuse_port(true)?,
+        Some(Change::NodelayInherited) => socket.set_tcp_nodelay(true)?,
+        Some(Change::Reno) => socket.set_tcp_congestion(b"reno")?,
+        _ => {}
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
 /// What every request gets.
-#[derive(Clone)]
 struct Answer {
     location: HeaderValue,
     cookie: Option<HeaderValue>,
+    change: Option<Change>,
 }
 
 impl Answer {
-    fn response(&self) -> Response<Empty<Bytes>> {
-        let mut response = Response::new(Empty::new());
+    fn response<B>(&self, body: B) -> Response<B> {
+        let value = |value: &HeaderValue| {
+            if self.change == Some(Change::Formatted) {
+                let text = format!("{}", value.to_str().expect("given as text"));
+                HeaderValue::try_from(text).expect("given as a value")
+            } else {
+                value.clone()
+            }
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = StatusCode::FOUND;
         let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(header::LOCATION, self.location.clone());
+        headers.insert(
+            header::CACHE_CONTROL,
+            value(&HeaderValue::from_static("no-store")),
+        );
+        headers.insert(header::LOCATION, value(&self.location));
         headers.insert(
             "x-robots-tag",
-            HeaderValue::from_static("noindex, nofollow"),
+            value(&HeaderValue::from_static("noindex, nofollow")),
         );
         if let Some(cookie) = &self.cookie {
-            headers.insert(header::SET_COOKIE, cookie.clone());
+            headers.insert(header::SET_COOKIE, value(cookie));
         }
         response
     }
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, answer: Answer) {
-    let service = service_fn(|_request| {
-        let response = answer.response();
-        async { Ok::<_, Infallible>(response) }
-    });
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    answer: Arc<Answer>,
+) {
+    let change = answer.change;
+    match change {
+        Some(Change::FullBody) => speak(stream, answer, Full::<Bytes>::default).await,
+        Some(Change::BoxedBody) => {
+            let body = || BoxBody::new(Empty::<Bytes>::new().map_err(|never| match never {}));
+            speak::<BoxBody<Bytes, Infallible>>(stream, answer, body).await;
+        }
+        _ => speak(stream, answer, Empty::<Bytes>::new).await,
+    }
+}
+
+async fn speak<B>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    answer: Arc<Answer>,
+    body: impl Fn() -> B + Send,
+) where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let mut http = http1::Builder::new();
+    match answer.change {
+        Some(Change::PipelineFlush) => _ = http.pipeline_flush(true),
+        Some(Change::OneBuffer) => _ = http.writev(false),
+        Some(Change::Vectored) => _ = http.writev(true),
+        Some(Change::NoDate) => _ = http.auto_date_header(false),
+        Some(Change::HeadTimer) => {
+            http.timer(TokioTimer::new());
+            http.header_read_timeout(Duration::from_secs(15));
+        }
+        _ => {}
+    }
+    let io = TokioIo::new(stream);
     // Who hangs up early is of no interest here.
-    let _ = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = if answer.change == Some(Change::BoxedFuture) {
+        let service = service_fn(|_request| {
+            let response = answer.response(body());
+            let future = async { Ok::<_, Infallible>(response) };
+            Box::pin(future) as Pin<Box<dyn Future<Output = _> + Send>>
+        });
+        http.serve_connection(io, service).await
+    } else {
+        let service = service_fn(|_request| {
+            let response = answer.response(body());
+            async { Ok::<_, Infallible>(response) }
+        });
+        http.serve_connection(io, service).await
+    };
 }
 
 /// One certificate, TLS as rustls has it by default, no resumption, HTTP/1.1 only.

@@ -134,7 +134,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
         .map_err(refuse)?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(admin_listener).map_err(refuse)?;
-        admin::serve(listener, metrics, health, shutdown).await;
+        // A copy stays: which thread frees the counters at the end is not left to chance, and counts of its work agree.
+        admin::serve(listener, metrics.clone(), health, shutdown).await;
         Ok::<_, Refusal>(())
     })?;
     match edge.join() {

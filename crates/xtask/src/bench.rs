@@ -55,8 +55,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     // What loadtest compare takes into its table.
     let bench = json!({
         "instructions_per_redirect": counts.plain.instructions,
+        "instructions_per_redirect_full": counts.full.instructions,
         "instructions_per_redirect_bare": counts.bare.instructions,
         "allocations_per_redirect_over_bare": counts.plain.allocations - counts.bare.allocations,
+        "allocations_per_redirect_full_over_bare": counts.full.allocations - counts.bare.allocations,
         "append_mean_ns": append["mean_ns"],
         "append_p999_ns": append["p999_ns"],
     });

@@ -28,6 +28,7 @@ impl Record {
     ) -> Result<Record, Box<dyn Error>> {
         let head = json!({
             "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+            "commit": commit(),
             "machine": machine(),
             "edge": version(&bin.join("sluice-edge"), "--version"),
             "nginx": yard.nginx_path().ok().map(|path| version(path, "-V")),
@@ -68,6 +69,21 @@ impl Record {
             None => Ok(()),
         }
     }
+}
+
+/// The commit of the folder it runs in, and whether something was changed since; empty where that is not one of git.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    git.args([
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]);
+    let output = git.output().map(|output| output.stdout);
+    let said = String::from_utf8_lossy(&output.unwrap_or_default()).into_owned();
+    said.trim().to_owned()
 }
 
 /// What the machine says of itself.

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use testkit::wait;
 
 use crate::case::Case;
+use crate::compare::Comparison;
 use crate::compare::bars::{Bar, Measured};
 use crate::compare::drain::Drain;
 use crate::compare::links::Folder;
 use crate::compare::servers::{self, Kind, Sample, Server};
-use crate::compare::{Comparison, PAIRS_MAX};
 use crate::measure::connection::Tls;
 use crate::measure::estimate::Estimate;
 use crate::measure::generator::{Generator, Outcome, Plan};
@@ -42,6 +42,9 @@ const MEMORY_ROUNDS: usize = 3;
 
 /// How often a start is measured, after one that warms the cache.
 const STARTS_MAX: usize = 5;
+
+/// What one in a thousand requests takes is not seen in few of them: slices for it last so much longer.
+const TAIL_LONGER: f64 = 5.0;
 
 type Found = Result<Vec<(Bar, Measured)>, Box<dyn Error>>;
 
@@ -138,19 +141,29 @@ impl Scope<'_> {
 }
 
 /// How a case is sent.
-struct Load {
+pub(super) struct Load {
     case: Case,
     tls: Option<Tls>,
     visits: Visits,
     rate: Option<f64>,
+    /// Instead of what the case says.
+    seconds: Option<f64>,
+}
+
+/// A server whose turn comes again and again.
+struct Turn<'a> {
+    server: &'a mut Server,
+    load: &'a Load,
+    scope: Scope<'a>,
 }
 
 impl Comparison<'_> {
-    fn load(&self, case: &Case, visits: Visits) -> Result<Load, String> {
+    pub(super) fn load(&self, case: &Case, visits: Visits) -> Result<Load, String> {
         Ok(Load {
             tls: self.yard.tls(case)?,
             visits,
             rate: case.rate,
+            seconds: self.options.seconds,
             case: case.clone(),
         })
     }
@@ -162,7 +175,7 @@ impl Comparison<'_> {
         server: &Server,
         scope: &Scope<'_>,
     ) -> Result<Slice, Box<dyn Error>> {
-        let asked = self.arguments.seconds;
+        let asked = load.seconds;
         let plan = Plan {
             to: server.to,
             tls: load.tls.clone(),
@@ -191,39 +204,66 @@ impl Comparison<'_> {
             })
         };
         let slice = measured().map_err(|error| {
-            let (case, server) = (&load.case.name, server.kind.name());
+            let (case, server) = (&load.case.name, &server.name);
             format!("case {case}, {server}: {error}")
         })?;
         server.forget()?;
         Ok(slice)
     }
 
-    /// Slices of these servers in turn, and back again.
+    /// Slices of these servers in turn, and back again. Whose turn it is not stands still.
     fn rounds(
         &mut self,
         row: &str,
-        servers: &[(&Server, &Load, Scope<'_>)],
+        turns: &mut [Turn<'_>],
         mut each: impl FnMut(usize, &Slice),
     ) -> Result<(), Box<dyn Error>> {
-        for round in 0..self.arguments.pairs.min(PAIRS_MAX) {
-            let mut order: Vec<usize> = (0..servers.len()).collect();
+        for turn in &mut *turns {
+            turn.server.running.pause();
+        }
+        for round in 0..self.options.pairs {
+            let mut order: Vec<usize> = (0..turns.len()).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
             for at in order {
-                let (server, load, scope) = &servers[at];
-                let slice = self.slice(load, server, scope)?;
-                let line = slice.json(row, &load.case.name, server.kind.name(), round);
+                let turn = &mut turns[at];
+                turn.server.running.resume();
+                let slice = self.slice(turn.load, turn.server, &turn.scope)?;
+                turn.server.running.pause();
+                let line = slice.json(row, &turn.load.case.name, &turn.server.name, round);
                 self.record.line(&line)?;
                 each(at, &slice);
             }
         }
+        for turn in turns {
+            turn.server.running.resume();
+        }
         Ok(())
+    }
+
+    /// Microseconds of the processes in such rounds under one load.
+    pub(super) fn micros(
+        &mut self,
+        row: &str,
+        running: &mut [Server],
+        load: &Load,
+    ) -> Result<Vec<Vec<f64>>, Box<dyn Error>> {
+        let mut micros = vec![Vec::new(); running.len()];
+        let turns = running.iter_mut().map(|server| Turn {
+            server,
+            load,
+            scope: Scope::Process,
+        });
+        self.rounds(row, &mut turns.collect::<Vec<_>>(), |at, slice| {
+            micros[at].push(slice.micros());
+        })?;
+        Ok(micros)
     }
 
     /// Those asked for.
     fn opponents(&self, bars: &[(Kind, Bar)]) -> Result<Vec<(Kind, Bar)>, String> {
-        let against = &self.arguments.against;
+        let against = &self.inputs.against;
         let asked = bars.iter().filter(|(kind, _)| against.contains(kind));
         let asked: Vec<_> = asked.copied().collect();
         if asked.is_empty() {
@@ -244,14 +284,7 @@ impl Comparison<'_> {
             for (kind, _) in &bars {
                 running.push(self.yard.start(*kind, &case, &sample, false)?);
             }
-            let turns: Vec<_> = running
-                .iter()
-                .map(|server| (server, &load, Scope::Process))
-                .collect();
-            let mut micros = vec![Vec::new(); running.len()];
-            self.rounds("cpu", &turns, |at, slice| {
-                micros[at].push(slice.micros());
-            })?;
+            let micros = self.micros("cpu", &mut running, &load)?;
             tell(&case, &sample, &load, &running, &micros);
             columns.push(ratios(&micros));
         }
@@ -265,8 +298,8 @@ impl Comparison<'_> {
         for name in cases {
             let (case, sample) = self.case(name)?;
             let load = self.load(&case, servers::visits(&case, sample.cookie.as_deref())?)?;
-            let sluice = self.yard.start(Kind::Sluice, &case, &sample, false)?;
-            let nginx = self.yard.start(Kind::Nginx, &case, &sample, true)?;
+            let mut sluice = self.yard.start(Kind::Sluice, &case, &sample, false)?;
+            let mut nginx = self.yard.start(Kind::Nginx, &case, &sample, true)?;
             let journal = sluice.journal.clone().ok_or("an edge has a journal")?;
             let cursors = self.folder.join(format!("cursors-{name}"));
             fs::create_dir_all(&cursors)?;
@@ -275,13 +308,15 @@ impl Comparison<'_> {
                 records: Cell::new(0),
             };
             let drain = Some(&draining);
-            let turns = [
-                (&sluice, &load, Scope::Machine { drain }),
-                (&nginx, &load, Scope::Machine { drain: None }),
-            ];
+            let mut turns =
+                [(&mut sluice, drain), (&mut nginx, None)].map(|(server, drain)| Turn {
+                    server,
+                    load: &load,
+                    scope: Scope::Machine { drain },
+                });
             let mut micros = vec![Vec::new(); 2];
             let (mut courier, mut kernel) = (vec![Vec::new(); 2], vec![Vec::new(); 2]);
-            self.rounds("machine", &turns, |at, slice| {
+            self.rounds("machine", &mut turns, |at, slice| {
                 let each = |ns: u64| ns as f64 / 1000.0 / slice.outcome.redirects as f64;
                 micros[at].push(slice.micros());
                 courier[at].push(each(slice.courier_ns));
@@ -302,9 +337,17 @@ impl Comparison<'_> {
         Ok(measured(bars.iter().map(|(_, bar)| *bar), &columns))
     }
 
-    /// Latency at a share of the lower of the two peaks.
-    pub(super) fn tail(&mut self, name: &str) -> Found {
+    /// Latency at a share of the lower of the two peaks, in cases that are columns.
+    pub(super) fn tail(&mut self, cases: &[&str]) -> Found {
         let bars = self.opponents(&[(Kind::BareHyper, Bar::TailBare)])?;
+        let mut columns = Vec::new();
+        for name in cases {
+            columns.push(self.tail_of(name)?);
+        }
+        Ok(measured(bars.iter().map(|(_, bar)| *bar), &columns))
+    }
+
+    fn tail_of(&mut self, name: &str) -> Result<Vec<Estimate>, Box<dyn Error>> {
         let (case, sample) = self.case(name)?;
         let share = case.share_of_peak;
         let share = share.ok_or_else(|| format!("case {name} has no share_of_peak"))?;
@@ -319,13 +362,15 @@ impl Comparison<'_> {
         }
         let rate = peaks.iter().copied().fold(f64::INFINITY, f64::min) * share;
         load.rate = Some(rate);
-        let turns: Vec<_> = running
-            .iter()
-            .map(|server| (server, &load, Scope::Process))
-            .collect();
+        load.seconds = load.seconds.map(|seconds| seconds * TAIL_LONGER);
         let mut tails = vec![Vec::new(); 2];
         let mut all: Vec<Option<Histogram<u64>>> = vec![None; 2];
-        self.rounds("tail", &turns, |at, slice| {
+        let turns = running.iter_mut().map(|server| Turn {
+            server,
+            load: &load,
+            scope: Scope::Process,
+        });
+        self.rounds("tail", &mut turns.collect::<Vec<_>>(), |at, slice| {
             tails[at].push(slice.outcome.quantile_us(0.999));
             let latencies = &slice.outcome.latencies;
             match &mut all[at] {
@@ -333,12 +378,19 @@ impl Comparison<'_> {
                 none => *none = Some(latencies.clone()),
             }
         })?;
+        let whole = |at: usize| {
+            let all = all[at].as_ref();
+            all.map_or(0.0, |all| all.value_at_quantile(0.999) as f64 / 1000.0)
+        };
         println!(
-            "{name}: peaks sluice {:.0}, bare-hyper {:.0} a second; at {rate:.0} a second p99.9 sluice {} µs, bare-hyper {} µs",
+            "{name}: peaks sluice {:.0}, bare-hyper {:.0} a second; at {rate:.0} a second p99.9 of a slice sluice {} µs, \
+             bare-hyper {} µs; of all slices together {:.0} and {:.0} µs",
             peaks[0],
             peaks[1],
             Estimate::of(&tails[0]).text(0),
             Estimate::of(&tails[1]).text(0),
+            whole(0),
+            whole(1),
         );
         let curves: Vec<_> = running
             .iter()
@@ -347,13 +399,12 @@ impl Comparison<'_> {
             .collect();
         self.record
             .file(&format!("{name}.svg"), &plot::percentiles(&curves))?;
-        let columns = [ratios(&tails)];
-        Ok(measured(bars.iter().map(|(_, bar)| *bar), &columns))
+        Ok(ratios(&tails))
     }
 
     /// What a snapshot takes for each link.
     pub(super) fn snapshot(&mut self) -> Found {
-        let links = self.links("--links-data", self.arguments.links_data.as_ref())?;
+        let links = self.links("--links-data", self.inputs.links_data.as_ref())?;
         let (bytes, count) = (fs::metadata(links.snapshot()?)?.len(), links.slugs.len());
         let destinations = links.destination_bytes;
         println!("snapshot: {bytes} bytes, of which {destinations} of destinations; {count} links");
@@ -364,10 +415,10 @@ impl Comparison<'_> {
     /// From starting the process to its first redirect.
     pub(super) fn start(&mut self, name: &str) -> Found {
         let case = self.links_case(name)?;
-        let links = self.links("--links-data", self.arguments.links_data.as_ref())?;
+        let links = self.links("--links-data", self.inputs.links_data.as_ref())?;
         let mut seconds = Vec::new();
         // The first one warms the cache.
-        for round in 0..=self.arguments.pairs.min(STARTS_MAX) {
+        for round in 0..=self.options.pairs.min(STARTS_MAX) {
             let visits = visits_to(&case, &links);
             let started = Instant::now();
             let mut server = self.yard.edge_on(&case, &links)?;
@@ -395,8 +446,8 @@ impl Comparison<'_> {
 
     /// Processor time with many links against few.
     pub(super) fn growth(&mut self, bars: &[(&str, Bar)]) -> Found {
-        let few = self.links("--links-few", self.arguments.links_few.as_ref())?;
-        let many = self.links("--links-data", self.arguments.links_data.as_ref())?;
+        let few = self.links("--links-few", self.inputs.links_few.as_ref())?;
+        let many = self.links("--links-data", self.inputs.links_data.as_ref())?;
         let mut found = Vec::new();
         for (name, bar) in bars {
             let case = self.links_case(name)?;
@@ -404,15 +455,18 @@ impl Comparison<'_> {
             let mut running = Vec::new();
             for links in [&many, &few] {
                 loads.push(self.load(&case, visits_to(&case, links))?);
-                running.push(self.yard.edge_on(&case, links)?);
+                let mut server = self.yard.edge_on(&case, links)?;
+                server.name = format!("sluice, {} links", links.slugs.len());
+                running.push(server);
             }
-            let turns: Vec<_> = running
-                .iter()
-                .zip(&loads)
-                .map(|(server, load)| (server, load, Scope::Process))
-                .collect();
+            let turns = running.iter_mut().zip(&loads);
+            let turns = turns.map(|(server, load)| Turn {
+                server,
+                load,
+                scope: Scope::Process,
+            });
             let mut micros = vec![Vec::new(); 2];
-            self.rounds("growth", &turns, |at, slice| {
+            self.rounds("growth", &mut turns.collect::<Vec<_>>(), |at, slice| {
                 micros[at].push(slice.micros());
             })?;
             println!(
@@ -486,47 +540,56 @@ impl Comparison<'_> {
         }
         let after = process::anonymous_bytes(pid)?;
         drop(idle);
-        Ok(after.saturating_sub(before) as f64 / (wave * WAVES) as f64)
+        match after.checked_sub(before) {
+            Some(more) if more > 0 => Ok(more as f64 / (wave * WAVES) as f64),
+            _ => Err(
+                format!("memory went from {before} to {after} bytes as connections came").into(),
+            ),
+        }
     }
 
     /// What other tools measured.
     pub(super) fn bench(&mut self) -> Found {
-        let file = self.arguments.bench.as_ref().ok_or("no --bench given")?;
+        let file = self.inputs.bench.as_ref().ok_or("no --bench given")?;
         let text =
             fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let values: Value =
             serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
         let value = |name: &str| values[name].as_f64();
         let micros = |name: &str| value(name).map(|ns| ns / 1000.0);
-        let instructions = value("instructions_per_redirect")
-            .zip(value("instructions_per_redirect_bare"))
-            .map(|(edge, bare)| edge / bare);
+        let of = |name: &str| {
+            let redirect = value(&format!("instructions_per_redirect{name}"));
+            let bare = value("instructions_per_redirect_bare");
+            Some(redirect? / bare?)
+        };
+        let over = |name: &str| value(&format!("allocations_per_redirect{name}_over_bare"));
         let bars = [
-            (Bar::Instructions, instructions),
-            (
-                Bar::Allocations,
-                value("allocations_per_redirect_over_bare"),
-            ),
-            (Bar::AppendMean, micros("append_mean_ns")),
-            (Bar::AppendTail, micros("append_p999_ns")),
+            (Bar::Instructions, of(""), of("_full")),
+            (Bar::Allocations, over(""), over("_full")),
+            (Bar::AppendMean, micros("append_mean_ns"), None),
+            (Bar::AppendTail, micros("append_p999_ns"), None),
         ];
-        let known = bars
-            .into_iter()
-            .filter_map(|(bar, value)| Some((bar, value?)));
-        Ok(known
-            .map(|(bar, value)| (bar, Estimate::exact(value).into()))
-            .collect())
+        let known = bars.into_iter().filter_map(|(bar, plain, full)| {
+            let plain = Estimate::exact(plain?);
+            let full = full.map(Estimate::exact);
+            Some((bar, Measured { plain, full }))
+        });
+        Ok(known.collect())
     }
 
     /// Redirects a second on one core and on two.
     pub(super) fn scale(&mut self, name: &str) -> Found {
         let (case, sample) = self.case(name)?;
         let load = self.load(&case, servers::visits(&case, sample.cookie.as_deref())?)?;
-        let one = self.yard.start(Kind::Sluice, &case, &sample, false)?;
-        let two = self.yard.edge_on_two_cores(&case)?;
-        let turns = [(&one, &load, Scope::Process), (&two, &load, Scope::Process)];
+        let mut one = self.yard.start(Kind::Sluice, &case, &sample, false)?;
+        let mut two = self.yard.edge_on_two_cores(&case)?;
+        let mut turns = [&mut one, &mut two].map(|server| Turn {
+            server,
+            load: &load,
+            scope: Scope::Process,
+        });
         let (mut rates, mut micros) = (vec![Vec::new(); 2], vec![Vec::new(); 2]);
-        self.rounds("scale", &turns, |at, slice| {
+        self.rounds("scale", &mut turns, |at, slice| {
             rates[at].push(slice.outcome.rate());
             micros[at].push(slice.micros());
         })?;
@@ -550,7 +613,7 @@ impl Comparison<'_> {
             let server = self.yard.start(Kind::Sluice, case, &sample, false)?;
             (server, servers::visits(case, sample.cookie.as_deref())?)
         } else {
-            let links = self.links("--links-data", self.arguments.links_data.as_ref())?;
+            let links = self.links("--links-data", self.inputs.links_data.as_ref())?;
             (self.yard.edge_on(case, &links)?, visits_to(case, &links))
         };
         let mut load = self.load(case, visits)?;
@@ -594,7 +657,8 @@ fn ratios(values: &[Vec<f64>]) -> Vec<Estimate> {
     others.map(|other| pairs(&values[0], other)).collect()
 }
 
-fn pairs(ours: &[f64], theirs: &[f64]) -> Estimate {
+/// One's values against another's, pair by pair.
+pub(super) fn pairs(ours: &[f64], theirs: &[f64]) -> Estimate {
     let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
     Estimate::of(&ratios.collect::<Vec<_>>())
 }

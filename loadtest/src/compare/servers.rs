@@ -4,17 +4,18 @@ use std::error::Error;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process;
 use std::time::Duration;
 
 use testkit::{Running, lasting_address};
 use toml::{Table, Value};
 
 use crate::case::Case;
+use crate::compare::ablation::Command;
 use crate::compare::links::Folder;
 use crate::measure::connection::Tls;
 use crate::measure::generator::{Generator, Plan};
-use crate::measure::process;
+use crate::measure::process as machine;
 use crate::measure::visits::{Choice, HOST, Links, Visits};
 use crate::place;
 
@@ -54,6 +55,8 @@ impl Kind {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) kind: Kind,
+    /// What its slices are kept under.
+    pub(crate) name: String,
     pub(crate) running: Running,
     pub(crate) to: SocketAddr,
     /// Of Sluice: its journal's folder.
@@ -94,12 +97,12 @@ impl Yard {
         bin: &Path,
         nginx: Option<&Path>,
     ) -> Result<Yard, Box<dyn Error>> {
-        let &[server, generator, ..] = &process::cores()?[..] else {
+        let &[server, generator, ..] = &machine::cores()?[..] else {
             return Err(
                 "a comparison needs two cores: one for the server, one for the generator".into(),
             );
         };
-        process::raise_open_files()?;
+        machine::raise_open_files()?;
         let on_path = || {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let found = std::env::split_paths(&path).map(|folder| folder.join("nginx"));
@@ -123,7 +126,7 @@ impl Yard {
         // Who reads a key may insist that nobody else can.
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(folder.join(KEY), fs::Permissions::from_mode(0o600))?;
-        process::pin(&[generator])?;
+        machine::pin(&[generator])?;
         Ok(yard)
     }
 
@@ -132,7 +135,7 @@ impl Yard {
         &mut self,
         cases: &[Case],
     ) -> Result<Vec<Option<Sample>>, Box<dyn Error>> {
-        let mut command = Command::new(self.bin.join("sluice"));
+        let mut command = process::Command::new(self.bin.join("sluice"));
         command.arg("up").arg("--data").arg(self.data());
         command.arg("--catalog").arg(self.cases.join(CATALOG));
         let to = lasting_address();
@@ -171,13 +174,11 @@ impl Yard {
     ) -> Result<Server, Box<dyn Error>> {
         match kind {
             Kind::Sluice => {
-                let data = self.fresh("edge")?;
-                copy(&self.data().join("keys"), &data.join("keys"))?;
-                copy(&self.data().join("catalog"), &data.join("catalog"))?;
-                self.edge(case, &data, &[self.cores[0]])
+                let data = self.edge_data()?;
+                self.edge(case, &data, "sluice-edge", &[self.cores[0]])
             }
-            Kind::BareHyper => self.bare_hyper(case, sample),
-            Kind::Nginx => self.nginx(case, sample, log),
+            Kind::BareHyper => self.bare_hyper(case, sample, "bare-hyper", &[]),
+            Kind::Nginx => self.nginx(case, sample, log, ""),
         }
     }
 
@@ -190,24 +191,57 @@ impl Yard {
         if !links.data.join("keys").exists() {
             copy(&self.data().join("keys"), &links.data.join("keys"))?;
         }
-        self.edge(case, &links.data, &[self.cores[0]])
+        self.edge(case, &links.data, "sluice-edge", &[self.cores[0]])
     }
 
     /// The edge as one on two cores, of which the generator has one too.
     pub(crate) fn edge_on_two_cores(&mut self, case: &Case) -> Result<Server, Box<dyn Error>> {
         let mut case = case.clone();
         table(&mut case.edge, "edge").insert("workers".to_owned(), Value::Integer(2));
-        let data = self.fresh("edge")?;
-        copy(&self.data().join("keys"), &data.join("keys"))?;
-        copy(&self.data().join("catalog"), &data.join("catalog"))?;
+        let data = self.edge_data()?;
         let cores = self.cores;
-        self.edge(&case, &data, &cores)
+        let mut server = self.edge(&case, &data, "sluice-edge", &cores)?;
+        server.name = "sluice, two workers".to_owned();
+        Ok(server)
+    }
+
+    /// One of these with something done otherwise.
+    pub(crate) fn start_changed(
+        &mut self,
+        command: &Command,
+        case: &Case,
+        sample: &Sample,
+    ) -> Result<Server, Box<dyn Error>> {
+        let Command { binary, arguments } = command;
+        let kind = Path::new(binary).file_name().unwrap_or_default();
+        match &*kind.to_string_lossy() {
+            "bare-hyper" => self.bare_hyper(case, sample, binary, arguments),
+            "nginx" => self.nginx(case, sample, false, &arguments.join(" ")),
+            "sluice-edge" => {
+                let mut case = case.clone();
+                let settings = arguments.join("\n").parse::<Table>()?;
+                table(&mut case.edge, "edge").extend(settings);
+                let data = self.edge_data()?;
+                self.edge(&case, &data, binary, &[self.cores[0]])
+            }
+            other => Err(format!("{other}: expected bare-hyper, nginx or sluice-edge").into()),
+        }
+    }
+
+    /// A data folder with the keys and the catalog of the cases.
+    fn edge_data(&mut self) -> Result<PathBuf, Box<dyn Error>> {
+        let data = self.fresh("edge")?;
+        for folder in ["keys", "catalog"] {
+            copy(&self.data().join(folder), &data.join(folder))?;
+        }
+        Ok(data)
     }
 
     fn edge(
         &mut self,
         case: &Case,
         data: &Path,
+        binary: &str,
         cores: &[usize],
     ) -> Result<Server, Box<dyn Error>> {
         let folder = self.fresh("edge-output")?;
@@ -222,7 +256,7 @@ impl Yard {
         let file = folder.join("sluice.toml");
         fs::write(&file, settings.to_string())?;
         let to = lasting_address();
-        let mut command = Command::new(self.bin.join("sluice-edge"));
+        let mut command = process::Command::new(self.bin.join(binary));
         command.arg("--settings").arg(&file).arg("--data").arg(data);
         command.args(["--edge", &to.to_string(), "--admin", "127.0.0.1:0"]);
         let running = self.pinned(cores, command, &folder, |running| {
@@ -230,6 +264,7 @@ impl Yard {
         })?;
         Ok(Server {
             kind: Kind::Sluice,
+            name: Kind::Sluice.name().to_owned(),
             running,
             to,
             journal: Some(data.join("journal/0")),
@@ -237,10 +272,17 @@ impl Yard {
         })
     }
 
-    fn bare_hyper(&mut self, case: &Case, sample: &Sample) -> Result<Server, Box<dyn Error>> {
+    fn bare_hyper(
+        &mut self,
+        case: &Case,
+        sample: &Sample,
+        binary: &str,
+        flags: &[String],
+    ) -> Result<Server, Box<dyn Error>> {
         let folder = self.fresh("bare-hyper")?;
         let to = lasting_address();
-        let mut command = Command::new(self.bin.join("bare-hyper"));
+        let mut command = process::Command::new(self.bin.join(binary));
+        command.args(flags);
         command.args(["--listen", &to.to_string()]);
         command.args([
             "--location",
@@ -259,6 +301,7 @@ impl Yard {
         })?;
         Ok(Server {
             kind: Kind::BareHyper,
+            name: Kind::BareHyper.name().to_owned(),
             running,
             to,
             journal: None,
@@ -266,13 +309,19 @@ impl Yard {
         })
     }
 
-    fn nginx(&mut self, case: &Case, sample: &Sample, log: bool) -> Result<Server, Box<dyn Error>> {
+    fn nginx(
+        &mut self,
+        case: &Case,
+        sample: &Sample,
+        log: bool,
+        listen: &str,
+    ) -> Result<Server, Box<dyn Error>> {
         let folder = self.fresh("nginx")?;
         let to = lasting_address();
         let file = folder.join("nginx.conf");
         let tls = case.tls.then_some(&*self.folder);
-        fs::write(&file, nginx_conf(&folder, to, sample, log, tls))?;
-        let mut command = Command::new(self.nginx_path()?);
+        fs::write(&file, nginx_conf(&folder, to, sample, log, tls, listen))?;
+        let mut command = process::Command::new(self.nginx_path()?);
         command.arg("-p").arg(&folder).arg("-c").arg(&file);
         command.args(["-e", "stderr"]);
         let running = self.pinned(&[self.cores[0]], command, &folder, |_| {
@@ -280,6 +329,7 @@ impl Yard {
         })?;
         Ok(Server {
             kind: Kind::Nginx,
+            name: Kind::Nginx.name().to_owned(),
             running,
             to,
             journal: None,
@@ -296,13 +346,13 @@ impl Yard {
     fn pinned(
         &self,
         cores: &[usize],
-        command: Command,
+        command: process::Command,
         folder: &Path,
         is_up: impl Fn(&Running) -> bool,
     ) -> Result<Running, Box<dyn Error>> {
-        process::pin(cores)?;
+        machine::pin(cores)?;
         let spawned = Running::spawn(command, folder);
-        process::pin(&[self.cores[1]])?;
+        machine::pin(&[self.cores[1]])?;
         place::wait_up(spawned?, UP_MAX, is_up)
     }
 
@@ -376,6 +426,7 @@ fn nginx_conf(
     sample: &Sample,
     log: bool,
     tls: Option<&Path>,
+    listen: &str,
 ) -> String {
     let folder = folder.display();
     let log = if log {
@@ -403,7 +454,7 @@ fn nginx_conf(
         "daemon off;\nmaster_process off;\npid {folder}/nginx.pid;\n\
          events {{ worker_connections 16384; }}\n\
          http {{\n  {log}\n  keepalive_requests 1000000000;\n  server_tokens off;\n{temporary}  \
-         server {{\n    listen {to}{ssl} backlog=4096;\n    {certificate}    location / {{\n      \
+         server {{\n    listen {to}{ssl} backlog=4096 {listen};\n    {certificate}    location / {{\n      \
          add_header Cache-Control \"no-store\";\n      \
          add_header X-Robots-Tag \"noindex, nofollow\";\n      \
          add_header Set-Cookie \"{set_cookie}\";\n      \

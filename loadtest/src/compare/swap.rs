@@ -27,6 +27,9 @@ const SWAPS: u32 = 2;
 /// An edge looks for a new version five times a second; reading all of ten million links takes seconds beside a load.
 const IN_FORCE_MAX: Duration = Duration::from_secs(60);
 
+/// A request in a swap that takes so much longer than the slowest of all others is slow because of it.
+const SLOW: Duration = Duration::from_millis(10);
+
 /// What belongs to a swap after the edge says that it is in force: the old version is let go.
 const AFTER: Duration = Duration::from_millis(500);
 
@@ -139,6 +142,14 @@ fn show(arguments: &Arguments, folder: &Path) -> Result<(), Box<dyn Error>> {
         for ns in &outcome.slowest_ns {
             writeln!(file, "{:.3}", *ns as f64 / 1e6)?;
         }
+    }
+    if swaps.iter().any(|(_, ends)| *ends + AFTER > lasts) {
+        return Err(
+            "a version came into force when the load was over: give it more --seconds".into(),
+        );
+    }
+    if inside > outside + SLOW.as_secs_f64() * 1000.0 {
+        return Err("requests were slow while a version was swapped".into());
     }
     Ok(())
 }
