@@ -183,7 +183,7 @@ impl Answer {
     fn response<B>(&self, body: B) -> Response<B> {
         let value = |value: &HeaderValue| {
             if self.change == Some(Change::Formatted) {
-                let text = format!("{}", value.to_str().expect("given as text"));
+                let text = value.to_str().expect("given as text").to_owned();
                 HeaderValue::try_from(text).expect("given as a value")
             } else {
                 value.clone()

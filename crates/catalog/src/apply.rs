@@ -23,7 +23,7 @@ pub struct Checked {
 pub fn check(path: &Path) -> Result<Checked, Problems> {
     let numbers = numbers::path(path);
     if numbers.exists() {
-        let message = "the catalog's links stand in a file of links: name both to `sluice catalog build`, without it they would all be gone";
+        let message = "the catalog's links stand in a file of links: name both to `sluice catalog build` or to `sluice up`, without it they would all be gone";
         return Err(Problem::of_file(numbers, message).into());
     }
     check_file(path)

@@ -164,7 +164,7 @@ fn links_move_from_the_catalog_to_a_file_with_their_numbers() {
     );
 
     // From now on nothing may drop them.
-    let message = "links.lock: the catalog's links stand in a file of links: name both to `sluice catalog build`, without it they would all be gone";
+    let message = "links.lock: the catalog's links stand in a file of links: name both to `sluice catalog build` or to `sluice up`, without it they would all be gone";
     assert_eq!(bench.said(bench.apply()), message);
     assert_eq!(bench.said(check(&bench.path("catalog.toml"))), message);
 }

@@ -17,8 +17,8 @@ use crate::marks::{Marks, Outcome, Step, TOPICS, Totals, Unreadable};
 use crate::metrics::JournalMetrics;
 use crate::{Enrich, Error, Metrics};
 
-/// Bytes read from the journal at once: some thousand records.
-const READ_BYTES_MAX: usize = 1 << 20;
+/// Bytes read from the journal at once: some hundred records, which stay in the processor's cache until they are sent.
+const READ_BYTES_MAX: usize = 128 << 10;
 
 /// Records sent and not acknowledged at once: seconds at full rate, and what a failure sends again.
 const UNDER_WAY_MAX: usize = 1 << 16;

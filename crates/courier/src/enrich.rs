@@ -6,6 +6,8 @@ use domain::event::{Click, Consent, Postback};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+const DAY_MS: u64 = 86_400_000;
+
 /// How to enrich. The whole address is dropped whatever it says.
 #[derive(Clone)]
 pub struct Enrich {
@@ -27,12 +29,14 @@ impl std::fmt::Debug for Enrich {
 #[derive(Debug)]
 pub(crate) struct Enricher {
     enrich: Enrich,
-    month: Option<Month>,
+    month: Month,
 }
 
 /// The key of a month, ready to hash with: half of what a hash costs is taking in its key.
 #[derive(Debug)]
 struct Month {
+    /// The day that was asked for last, since 1970.
+    day: u64,
     number: u32,
     mac: Hmac<Sha256>,
 }
@@ -41,7 +45,11 @@ impl Enricher {
     pub(crate) fn new(enrich: Enrich) -> Self {
         Self {
             enrich,
-            month: None,
+            month: Month {
+                day: u64::MAX,
+                number: 0,
+                mac: keyed(&[0; 32]),
+            },
         }
     }
 
@@ -69,22 +77,7 @@ impl Enricher {
 
     /// Never 0, which means nobody.
     fn visitor(&mut self, time_ms: u64, address: IpAddr, user_agent: &str) -> u64 {
-        let number = month(time_ms);
-        let month = match &mut self.month {
-            Some(month) if month.number == number => month,
-            kept => {
-                let name = format!("{number:06}");
-                let key = hash(
-                    keyed(&self.enrich.visitor_key),
-                    &[b"visitor", name.as_bytes()],
-                );
-                kept.insert(Month {
-                    number,
-                    mac: keyed(&key),
-                })
-            }
-        };
-        let mac = month.mac.clone();
+        let mac = self.keyed(time_ms);
         let hash = match address {
             IpAddr::V4(address) => hash(mac, &[&[4], &address.octets(), user_agent.as_bytes()]),
             IpAddr::V6(address) => hash(mac, &[&[6], &address.octets(), user_agent.as_bytes()]),
@@ -93,6 +86,24 @@ impl Enricher {
             .iter()
             .fold(0, |n, b| n << 8 | u64::from(*b))
             .max(1)
+    }
+
+    /// The key of a time's month, to hash with.
+    fn keyed(&mut self, time_ms: u64) -> Hmac<Sha256> {
+        let day = time_ms / DAY_MS;
+        if day != self.month.day {
+            let number = month(time_ms);
+            if number != self.month.number {
+                let name = format!("{number:06}");
+                let key = hash(
+                    keyed(&self.enrich.visitor_key),
+                    &[b"visitor", name.as_bytes()],
+                );
+                (self.month.number, self.month.mac) = (number, keyed(&key));
+            }
+            self.month.day = day;
+        }
+        self.month.mac.clone()
     }
 }
 
@@ -212,6 +223,19 @@ mod tests {
             0
         );
         assert_eq!(visitor(JANUARY_MS, &[], "a", Consent::All), 0);
+    }
+
+    #[test]
+    fn one_enricher_says_the_same_as_a_new_one_for_each() {
+        let mut one = enricher(true);
+        let days = [0, 1, 40, 40, 0, 31, 32].map(|day| JANUARY_MS - 5 + day * DAY_MS);
+        for time_ms in days.into_iter().flat_map(|time_ms| [time_ms, time_ms + 10]) {
+            let mut click = Click::default();
+            click.set_consent(Consent::All);
+            one.click(&mut click, time_ms, &[203, 0, 113, 9]);
+            let alone = visitor(time_ms, &[203, 0, 113, 9], "", Consent::All);
+            assert_eq!(click.visitor, alone, "{time_ms}");
+        }
     }
 
     #[test]

@@ -104,6 +104,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let admin_address = admin_listener.local_addr().map_err(refuse)?;
     let keys = Keys::read(&data.path().join("keys")).map_err(refuse)?;
 
+    let scheme = settings.edge.scheme();
     let (shutdown, metrics, health) = (Shutdown::new(), Metrics::new(), Health::new());
     service::shutdown::on_signals(shutdown.clone()).map_err(refuse)?;
     let edge = Edge::start(
@@ -123,7 +124,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     )
     .map_err(refuse)?;
     println!(
-        "sluice-edge {} is up: edge http://{address}, admin http://{admin_address}, data in {}",
+        "sluice-edge {} is up: edge {scheme}://{address}, admin http://{admin_address}, data in {}",
         env!("CARGO_PKG_VERSION"),
         data.path().display()
     );

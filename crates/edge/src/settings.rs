@@ -51,6 +51,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What an address of it begins with.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// What no edge can work with, in words.
     ///
     /// # Errors

@@ -20,7 +20,10 @@ pub(crate) struct Scanner {
     pub(crate) at: u64,
     /// Sequence of the last record found: the next one's is greater.
     pub(crate) last: u64,
+    /// What was read last, its first `have` bytes, from `buffer_at` in the file on. It is not made shorter: to make it longer
+    /// again costs as much as to read.
     buffer: Vec<u8>,
+    have: usize,
     buffer_at: u64,
 }
 
@@ -39,13 +42,14 @@ impl Scanner {
             at: at.next_multiple_of(ALIGN as u64),
             last,
             buffer: Vec::new(),
+            have: 0,
             buffer_at: 0,
         }
     }
 
     /// Forgets what it has read ahead: the bytes may have changed since.
     pub(crate) fn forget(&mut self) {
-        self.buffer.clear();
+        self.have = 0;
     }
 
     /// The next valid frame that ends at or before `limit`, which must not lie beyond the file's end. When there is
@@ -112,27 +116,27 @@ impl Scanner {
         if at.saturating_add(need as u64) > limit {
             return Ok(None);
         }
-        let buffer_end = self.buffer_at + self.buffer.len() as u64;
+        let buffer_end = self.buffer_at + self.have as u64;
         if at < self.buffer_at || at + need as u64 > buffer_end {
             let want = (READ_BYTES.max(need) as u64).min(limit - at) as usize;
-            self.buffer.resize(want, 0);
+            if self.buffer.len() < want {
+                self.buffer.resize(want, 0);
+            }
             self.buffer_at = at;
+            self.have = 0;
             let mut have = 0;
             while have < want {
-                match file.read_at(&mut self.buffer[have..], at + have as u64) {
+                match file.read_at(&mut self.buffer[have..want], at + have as u64) {
                     Ok(0) => break,
                     Ok(count) => have += count,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => {
-                        self.buffer.clear();
-                        return Err(error);
-                    }
+                    Err(error) => return Err(error),
                 }
             }
-            self.buffer.truncate(have);
+            self.have = have;
         }
         let start = (at - self.buffer_at) as usize;
-        Ok(self.buffer.get(start..start + need))
+        Ok(self.buffer[..self.have].get(start..start + need))
     }
 }
 

@@ -157,19 +157,10 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
         } => {
             service::folder::make(data)?;
             let id = journal::StreamId::random().to_string();
-            let bar = live_line::bar();
-            let built = catalog::build(
-                path,
-                links,
-                &data.join("catalog"),
-                &id,
-                &|what, done, of| {
-                    bar.set_message(what);
-                    bar.set_length(of);
-                    bar.set_position(done);
-                },
-            );
-            bar.finish_and_clear();
+            let versions = data.join("catalog");
+            let built = live_line::with_bar(|progress| {
+                catalog::build(path, links, &versions, &id, progress)
+            });
             (path, built.map(|catalog| ("in force", catalog)))
         }
     };

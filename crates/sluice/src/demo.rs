@@ -19,7 +19,7 @@ pub(crate) fn exists(data: &Path) -> bool {
 }
 
 /// Lines that are ready to paste.
-pub(crate) fn print(settings: &Settings, edge: SocketAddr, reports: SocketAddr) {
+pub(crate) fn print(settings: &Settings, edge: &str, reports: SocketAddr) {
     let secret = settings.data.join("demo/northpeak.secret");
     let data = if settings.data == Path::new(DATA) {
         String::new()
@@ -28,10 +28,10 @@ pub(crate) fn print(settings: &Settings, edge: SocketAddr, reports: SocketAddr) 
     };
     println!(
         "Try, in another terminal:\n\
-         \n  # a click: a redirect, a token, a cookie\n  curl -i 'http://{edge}/fall-boots'\n\
+         \n  # a click: a redirect, a token, a cookie\n  curl -i '{edge}/fall-boots'\n\
          \n  # the advertiser reports the sale the token led to\n\
-         \x20 TOKEN=$(curl -s -o /dev/null -w '%{{redirect_url}}' 'http://{edge}/fall-boots' | sed 's/.*[?&]npk=//')\n\
-         \x20 curl \"http://{edge}/postback?token=$TOKEN&order=1001&goal=sale&amount=80.00&secret=$(cat {})\"\n\
+         \x20 TOKEN=$(curl -s -o /dev/null -w '%{{redirect_url}}' '{edge}/fall-boots' | sed 's/.*[?&]npk=//')\n\
+         \x20 curl \"{edge}/postback?token=$TOKEN&order=1001&goal=sale&amount=80.00&secret=$(cat {})\"\n\
          \n  # who earned what\n\
          \x20 curl 'http://{reports}/api/v1/report?by=affiliate,offer&format=table'\n\
          \x20 cargo run --release -- report --by affiliate,offer{data}\n\

@@ -22,13 +22,21 @@ pub(crate) fn progress(records: u64, what: &'static str) -> ProgressBar {
         .with_message(what)
 }
 
-/// How far work of several steps is, each counted in its own way.
-pub(crate) fn bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} %  {eta} left");
-    ProgressBar::new(0).with_style(style.expect("the template is valid"))
+/// Does work of several steps, each counted in its own way, and shows how far it is.
+pub(crate) fn with_bar<T>(work: impl FnOnce(catalog::Progress<'_>) -> T) -> T {
+    let bar = if std::io::stderr().is_terminal() {
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} %  {eta} left");
+        ProgressBar::new(0).with_style(style.expect("the template is valid"))
+    } else {
+        ProgressBar::hidden()
+    };
+    let done = work(&|what, done, of| {
+        bar.set_message(what);
+        bar.set_length(of);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    done
 }
 
 /// Shows one line of counters until shutdown.

@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     /// The catalog's file; a demo catalog is written and used where none is named.
     pub(crate) catalog: Option<PathBuf>,
+    /// The file of the catalog's links, where they stand in one of their own.
+    pub(crate) links: Option<PathBuf>,
     /// The edge.
     pub(crate) edge: edge::Settings,
     /// Metrics and health.
@@ -35,6 +37,7 @@ impl Default for Settings {
         Self {
             data: DATA.into(),
             catalog: None,
+            links: None,
             edge: edge::Settings::default(),
             admin: Admin::default(),
             reports: Listen {

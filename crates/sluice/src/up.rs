@@ -83,6 +83,9 @@ pub(crate) struct Arguments {
     /// The catalog's file. Without one a small demo catalog is written and used.
     #[arg(long)]
     catalog: Option<PathBuf>,
+    /// The file of its links (CSV), where they stand in one of their own.
+    #[arg(long, requires = "catalog")]
+    links: Option<PathBuf>,
     /// Where visitors arrive.
     #[arg(long)]
     edge: Option<SocketAddr>,
@@ -92,6 +95,7 @@ pub(crate) struct Arguments {
 pub(crate) fn up(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let mut settings = arguments.common.load()?;
     settings.catalog = arguments.catalog.clone().or(settings.catalog);
+    settings.links = arguments.links.clone().or(settings.links);
     settings.edge.listen = arguments.edge.unwrap_or(settings.edge.listen);
     let admin = arguments.common.admin.unwrap_or(settings.admin.listen);
     run(&settings, &Part::ALL, admin)
@@ -134,7 +138,7 @@ impl Common {
 
 /// A catalog file that is followed.
 struct Followed {
-    path: PathBuf,
+    source: follow::Source,
     seen: follow::Look,
     version: u32,
     is_demo: bool,
@@ -269,25 +273,26 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
         ),
     }
     let reports_address = reports_listener.as_ref().map(|(_, address)| *address);
-    for (what, address) in [
-        ("edge", edge_address),
-        ("reports", reports_address),
-        ("admin", Some(admin_listener.1)),
+    let scheme = settings.edge.scheme();
+    for (what, scheme, address) in [
+        ("edge", scheme, edge_address),
+        ("reports", "http", reports_address),
+        ("admin", "http", Some(admin_listener.1)),
     ] {
         if let Some(address) = address {
-            println!("  {what:8} http://{address}");
+            println!("  {what:8} {scheme}://{address}");
         }
     }
     println!();
     if let (Some(followed), Some(edge), Some(reports)) = (&followed, edge_address, reports_address)
         && followed.is_demo
     {
-        demo::print(settings, edge, reports);
+        demo::print(settings, &format!("{scheme}://{edge}"), reports);
     }
 
     std::thread::scope(|scope| {
         if let Some(followed) = &followed {
-            scope.spawn(|| follow::follow(&followed.path, &versions, followed.seen, &shutdown));
+            scope.spawn(|| followed.source.follow(&versions, followed.seen, &shutdown));
             scope.spawn(|| live_line::show(&metrics, &shutdown));
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -350,11 +355,15 @@ fn apply(settings: &Settings, data: &Path, versions: &Path) -> Result<Followed, 
         }
         None => (demo::write(data).map_err(refuse)?, true),
     };
-    let seen = follow::look(&path);
-    let catalog = catalog::apply(&path, versions, &StreamId::random().to_string())
-        .map_err(|problems| commands::mistakes(&path, &problems))?;
+    let source = follow::Source {
+        catalog: path,
+        links: settings.links.clone(),
+    };
+    let seen = source.look();
+    let applied = live_line::with_bar(|progress| source.apply(versions, progress));
+    let catalog = applied.map_err(|problems| commands::mistakes(&source.catalog, &problems))?;
     Ok(Followed {
-        path,
+        source,
         seen,
         version: catalog.version,
         is_demo,

@@ -62,7 +62,7 @@ impl System {
             let line = stdout
                 .lines()
                 .find(|line| line.trim_start().starts_with(what));
-            line.and_then(|line| line.rsplit_once("http://")?.1.parse().ok())
+            line.and_then(|line| line.rsplit_once("://")?.1.parse().ok())
                 .unwrap_or_else(|| panic!("no address of {what} in: {stdout}"))
         };
         System {

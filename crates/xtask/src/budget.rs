@@ -157,8 +157,9 @@ fn exceeded(budget: &Measured, found: &Measured) -> Vec<String> {
             ),
         ] {
             let allowed = then / bare_then * bare;
-            // Also where a number is none.
-            if !(now <= allowed * (1.0 + TOLERANCE)) {
+            // What is no number does not fit.
+            let fits = now <= allowed * (1.0 + TOLERANCE);
+            if !fits {
                 over.push(format!(
                     "{name}: {now:.2} {what} a redirect, {allowed:.2} are in the budget"
                 ));

@@ -56,6 +56,19 @@ fn links_of_a_file_go_live_under_a_running_edge_and_keep_their_numbers() {
     assert_eq!(output.status.code(), Some(2));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("sluice catalog build"), "{stderr}");
+
+    // With both named, everything in one process follows both.
+    let (catalog, path) = (catalog.to_str().unwrap(), links.to_str().unwrap());
+    let system = System::start(&data, &["--catalog", catalog, "--links", path]);
+    let get = |target: &str| {
+        let headers = [("Host", "go.northpeak.example"), ("User-Agent", CHROME)];
+        system.get(target, &headers).status
+    };
+    assert_eq!(get("/spring-tents"), 302);
+    assert_eq!(get("/fall-boots"), 404);
+    fs::write(&links, format!("{head}fall-boots,trailblog,boots,again\n")).unwrap();
+    wait::until("the link is back", BOUND, || get("/fall-boots") == 302);
+    system.stop();
 }
 
 #[test]
