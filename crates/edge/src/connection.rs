@@ -226,7 +226,8 @@ async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
     if let Some(tls) = &worker.tls
         && let Socket::Plain(stream) = socket
     {
-        let mut accepting = pin!(tls.accept(stream));
+        // On the heap: as long as the connection lives it would have room in its task.
+        let mut accepting = Box::pin(tls.accept(stream));
         let accepted = poll_fn(|context| match slot.0.wish.get() {
             Wish::Leave | Wish::Over => Poll::Ready(None),
             Wish::Stay | Wish::Park => accepting.as_mut().poll(context).map(Some),
@@ -281,7 +282,12 @@ async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
         }
         let parts = http.into_parts();
         Rewound { socket, .. } = parts.io.into_inner();
-        (left, visitor) = (parts.read_buf, parts.service);
+        visitor = parts.service;
+        // Nothing of a buffer is still a hold on it.
+        left = match parts.read_buf.is_empty() {
+            true => Bytes::new(),
+            false => parts.read_buf,
+        };
         slot.0.is_parked.set(true);
         worker.metrics.active.dec();
         worker.metrics.idle.inc();

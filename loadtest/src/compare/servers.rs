@@ -359,6 +359,10 @@ impl Yard {
     fn fresh(&mut self, what: &str) -> Result<PathBuf, Box<dyn Error>> {
         self.started += 1;
         let folder = self.folder.join(format!("{what}-{}", self.started));
+        // Of an earlier comparison in this folder: a journal to recover from is not what is measured.
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
         fs::create_dir_all(&folder)?;
         Ok(folder)
     }
