@@ -198,7 +198,6 @@ struct Comparison<'a> {
     /// With what Sluice answers to those with a link of the common catalog.
     cases: Vec<(Case, Option<Sample>)>,
     record: Record,
-    folder: PathBuf,
     /// Slices so far, each of which draws links of its own.
     slices: Cell<u64>,
 }
@@ -223,7 +222,6 @@ impl<'a> Comparison<'a> {
             yard,
             cases: cases.into_iter().zip(samples).collect(),
             record,
-            folder: folder.to_path_buf(),
             slices: Cell::new(0),
         })
     }

@@ -301,8 +301,7 @@ impl Comparison<'_> {
             let mut sluice = self.yard.start(Kind::Sluice, &case, &sample, false)?;
             let mut nginx = self.yard.start(Kind::Nginx, &case, &sample, true)?;
             let journal = sluice.journal.clone().ok_or("an edge has a journal")?;
-            let cursors = self.folder.join(format!("cursors-{name}"));
-            fs::create_dir_all(&cursors)?;
+            let cursors = self.yard.fresh("cursors")?;
             let draining = Draining {
                 drain: Drain::start(&journal, &cursors, self.yard.cores[0])?,
                 records: Cell::new(0),

@@ -356,7 +356,8 @@ impl Yard {
         place::wait_up(spawned?, UP_MAX, is_up)
     }
 
-    fn fresh(&mut self, what: &str) -> Result<PathBuf, Box<dyn Error>> {
+    /// An empty folder.
+    pub(crate) fn fresh(&mut self, what: &str) -> Result<PathBuf, Box<dyn Error>> {
         self.started += 1;
         let folder = self.folder.join(format!("{what}-{}", self.started));
         // Of an earlier comparison in this folder: a journal to recover from is not what is measured.
