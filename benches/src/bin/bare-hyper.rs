@@ -33,6 +33,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+#[cfg(feature = "multi-thread")]
+use tokio::spawn;
+#[cfg(not(feature = "multi-thread"))]
+use tokio::task::spawn_local as spawn;
 use tokio_rustls::TlsAcceptor;
 
 #[cfg(not(feature = "system-allocator"))]
@@ -68,8 +72,6 @@ struct Arguments {
 /// One thing that may be done otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Change {
-    /// Tokio's runtime for many threads, with one worker.
-    MultiThread,
     /// SO_REUSEPORT.
     ReusePort,
     /// TCP_NODELAY from the listener, not set on each connection.
@@ -104,32 +106,26 @@ fn main() -> Result<(), Box<dyn Error>> {
         (Some(certificate), Some(key)) => Some(acceptor(certificate, key)?),
         _ => None,
     };
-    if arguments.change == Some(Change::MultiThread) {
+    #[cfg(feature = "multi-thread")]
+    {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let served = runtime.spawn(async move {
-            let served = serve(arguments, tls, |task| drop(tokio::spawn(task)));
-            served.await.map_err(|error| error.to_string())
-        });
-        return Ok(runtime.block_on(served)??);
+        let served = runtime.spawn(serve(arguments, tls));
+        Ok(runtime.block_on(served)??)
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let tasks = tokio::task::LocalSet::new();
-    let spawn = |task| drop(tokio::task::spawn_local(task));
-    Ok(tasks.block_on(&runtime, serve(arguments, tls, spawn))?)
+    #[cfg(not(feature = "multi-thread"))]
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let tasks = tokio::task::LocalSet::new();
+        Ok(tasks.block_on(&runtime, serve(arguments, tls))?)
+    }
 }
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-async fn serve(
-    arguments: Arguments,
-    tls: Option<TlsAcceptor>,
-    spawn: impl Fn(Task),
-) -> io::Result<()> {
+async fn serve(arguments: Arguments, tls: Option<TlsAcceptor>) -> io::Result<()> {
     let change = arguments.change;
     let listener = TcpListener::from_std(listen(arguments.listen, change)?.into())?;
     println!("bare-hyper is up: {}", listener.local_addr()?);
@@ -144,7 +140,7 @@ async fn serve(
             stream.set_nodelay(true)?;
         }
         let (answer, tls) = (Arc::clone(&answer), tls.clone());
-        spawn(Box::pin(async move {
+        spawn(async move {
             match tls {
                 None => connection(stream, answer).await,
                 Some(tls) => {
@@ -153,7 +149,7 @@ async fn serve(
                     }
                 }
             }
-        }));
+        });
     }
 }
 
@@ -181,28 +177,23 @@ struct Answer {
 
 impl Answer {
     fn response<B>(&self, body: B) -> Response<B> {
-        let value = |value: &HeaderValue| {
-            if self.change == Some(Change::Formatted) {
-                let text = value.to_str().expect("given as text").to_owned();
-                HeaderValue::try_from(text).expect("given as a value")
-            } else {
-                value.clone()
-            }
-        };
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::FOUND;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CACHE_CONTROL,
-            value(&HeaderValue::from_static("no-store")),
-        );
-        headers.insert(header::LOCATION, value(&self.location));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::LOCATION, self.location.clone());
         headers.insert(
             "x-robots-tag",
-            value(&HeaderValue::from_static("noindex, nofollow")),
+            HeaderValue::from_static("noindex, nofollow"),
         );
         if let Some(cookie) = &self.cookie {
-            headers.insert(header::SET_COOKIE, value(cookie));
+            headers.insert(header::SET_COOKIE, cookie.clone());
+        }
+        if self.change == Some(Change::Formatted) {
+            for value in headers.values_mut() {
+                let text = value.to_str().expect("given as text").to_owned();
+                *value = HeaderValue::try_from(text).expect("given as a value");
+            }
         }
         response
     }
