@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(long, default_value_t = 20)]
     sync_ms: u64,
     /// Seconds.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 120)]
     seconds: u32,
 }
 

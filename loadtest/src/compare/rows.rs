@@ -33,9 +33,9 @@ const END_MAX: Duration = Duration::from_secs(60);
 /// seconds.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// Idle connections are opened in so many waves, after a first one that is not counted: what a wave gives back, the next
-/// takes, and an allocator that keeps it for that is right to do so.
-const WAVES: usize = 4;
+/// Idle connections are opened in so many waves: what a wave gives back, the next may take. What an allocator keeps for that
+/// counts as theirs.
+const WAVES: usize = 8;
 
 /// How often memory is measured, each time on a server that was just started.
 const MEMORY_ROUNDS: usize = 3;
@@ -532,7 +532,8 @@ impl Comparison<'_> {
             Ok(generator)
         };
         let wave = case.connections.div_ceil(WAVES);
-        let mut idle = vec![open(wave)?];
+        // What the first one needs, none needs again.
+        let mut idle = vec![open(1)?];
         let before = process::anonymous_bytes(pid)?;
         for _ in 0..WAVES {
             idle.push(open(wave)?);
