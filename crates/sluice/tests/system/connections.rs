@@ -81,6 +81,9 @@ fn an_idle_connection_gives_back_its_buffers_and_goes_on() {
     let mut slow = connect(&system);
     let first = begun(&system, "/fall-boots");
     slow.write_all(first.as_bytes()).unwrap();
+    wait::until("its first part is read", BOUND, || {
+        connections(&system, "active") == 1.0
+    });
     for last in [false, true] {
         connection.write_all(request.as_bytes()).unwrap();
         assert_redirect_and_stays(&answer(&connection));
