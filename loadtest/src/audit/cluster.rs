@@ -248,7 +248,11 @@ impl Cluster {
             "[edge]\nworkers = {}\nring_bytes = 1048576\n[stream]\npartitions = {}\n",
             self.workers, self.partitions
         );
-        std::fs::write(&settings, text).expect("the audit's folder is writable");
+        // Whole at any time: the process that was started before this one may be reading it.
+        let new = settings.with_extension("new");
+        std::fs::write(&new, text)
+            .and_then(|()| std::fs::rename(&new, &settings))
+            .expect("the audit's folder is writable");
         command.arg("--settings").arg(settings);
         command
             .args(["--admin", "127.0.0.1:0", "--data"])
