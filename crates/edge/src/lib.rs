@@ -19,6 +19,7 @@ mod metrics;
 mod postback;
 mod recorder;
 mod request;
+mod secrets;
 pub mod settings;
 mod start;
 mod tls;

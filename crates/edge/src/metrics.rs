@@ -60,6 +60,7 @@ pub(crate) struct Metrics {
     decisions: Vec<Option<IntCounter>>,
     pub(crate) catalog_version: IntGauge,
     pub(crate) catalog_damaged: IntGauge,
+    pub(crate) secrets_failing: IntGauge,
     recorded: IntCounter,
     unrecorded: IntCounter,
     pub(crate) seconds: Histogram,
@@ -115,6 +116,11 @@ impl Metrics {
             "Whether the catalog version that clicks are decided by is damaged.",
         )?;
         registry.register(Box::new(catalog_damaged.clone()))?;
+        let secrets_failing = IntGauge::new(
+            "sluice_edge_secrets_failing",
+            "Advertisers whose secrets cannot all be read; their postbacks are answered with 503.",
+        )?;
+        registry.register(Box::new(secrets_failing.clone()))?;
         let mut decisions = Vec::new();
         for decision in DECISIONS {
             for code in 0..REASONS {
@@ -143,6 +149,7 @@ impl Metrics {
             decisions,
             catalog_version,
             catalog_damaged,
+            secrets_failing,
             recorded: answered.with_label_values(&["recorded"]),
             unrecorded: answered.with_label_values(&["unrecorded"]),
             seconds,

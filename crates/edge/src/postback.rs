@@ -16,6 +16,7 @@ use crate::answer::{self, Answer};
 use crate::click::{Address, Asked};
 use crate::live::Live;
 use crate::request::{PARAMETERS_MAX, cut};
+use crate::secrets::{Ownership, Secrets};
 use crate::worker::Worker;
 
 /// Longest body of a POST.
@@ -66,7 +67,14 @@ pub(crate) fn record(
                 Refused::Forged => Reason::TokenForged,
             }),
     };
-    let mut postback = understood(live, &given, secret, token, body.is_some());
+    let mut postback = understood(
+        live,
+        &worker.secrets.load(),
+        &given,
+        secret,
+        token,
+        body.is_some(),
+    );
     postback.key = Some(key.into());
     let shard = shard(recorder.seed, &postback);
     postback.shard = shard.get().into();
@@ -94,6 +102,7 @@ fn unrecorded() -> Answer {
 
 fn understood(
     live: &Live,
+    secrets: &Secrets,
     given: &BTreeMap<Cow<'_, str>, Cow<'_, str>>,
     secret: Option<&[u8]>,
     token: Result<domain::Token, Reason>,
@@ -133,7 +142,7 @@ fn understood(
     }
 
     // Whose offer it is.
-    let named = (!said("adv").is_empty()).then(|| catalog.advertiser_number(said("adv")));
+    let named = (!said("adv").is_empty()).then(|| live.advertiser(said("adv")));
     let mut owner = None;
     match token {
         Ok(token) => {
@@ -170,21 +179,15 @@ fn understood(
     postback.advertiser = advertiser.map_or(0, domain::Advertiser::get);
 
     // Who speaks.
-    let knows = |advertiser, secret| live.knows(advertiser, secret);
     match (advertiser, secret) {
-        (Some(advertiser), Some(secret))
-            if knows(advertiser, secret) && named.is_none_or(|named| named == Some(advertiser)) =>
-        {
-            postback.trust = Trust::Server.into();
-        }
-        (Some(_), Some(secret))
-            if catalog
-                .advertisers
-                .keys()
-                .any(|other| knows(*other, secret)) =>
-        {
-            wrong(Reason::TokenForeign);
-        }
+        (Some(advertiser), Some(secret)) => match secrets.ownership(advertiser, secret) {
+            Ownership::Own if named.is_none_or(|named| named == Some(advertiser)) => {
+                postback.trust = Trust::Server.into();
+            }
+            Ownership::Own | Ownership::Foreign => wrong(Reason::TokenForeign),
+            Ownership::Unreadable => wrong(Reason::SecretUnreadable),
+            Ownership::Unknown => wrong(Reason::Unauthenticated),
+        },
         _ => wrong(Reason::Unauthenticated),
     }
 
@@ -285,6 +288,8 @@ fn answered(
         // A wrong secret is a sender's mistake that it must hear of; none at all is somebody who never had one.
         Reason::Unauthenticated if !has_secret => StatusCode::ACCEPTED,
         Reason::Unauthenticated | Reason::TokenForeign => StatusCode::FORBIDDEN,
+        // Recorded without trust; the sender comes again until the secret can be read.
+        Reason::SecretUnreadable => StatusCode::SERVICE_UNAVAILABLE,
         Reason::UnknownOffer
         | Reason::UnknownGoal
         | Reason::GoalMissing

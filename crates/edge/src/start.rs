@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use crate::journals::Journals;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
+use crate::secrets::{self, Secrets};
 use crate::settings::Settings;
 use crate::tls;
 use crate::unmatched::Unmatched;
@@ -31,6 +32,9 @@ const CATALOG_POLL: Duration = Duration::from_millis(200);
 
 /// How long a courier may take to seal a journal: a ring of the largest size, read and written once.
 const SEALING_MAX: Duration = Duration::from_secs(30);
+
+/// How long a start waits for the advertisers' secrets; afterwards their postbacks are asked to come again.
+const SECRETS_MAX: Duration = Duration::from_secs(2);
 
 /// What the edge is given.
 pub struct Parts {
@@ -95,8 +99,8 @@ impl Edge {
                 parts.catalog.display()
             ))
         })?;
-        let live = Live::new(Arc::clone(&current)).map_err(|error| because("catalog")(&error))?;
-        let live = Arc::new(ArcSwap::from_pointee(live));
+        let live = Arc::new(ArcSwap::from_pointee(Live::new(Arc::clone(&current))));
+        let secrets = Arc::new(ArcSwap::from_pointee(Secrets::default()));
         let metrics =
             Metrics::new(parts.metrics.registry()).map_err(|error| because("metrics")(&error))?;
         let address = parts
@@ -165,6 +169,24 @@ impl Edge {
             },
         );
 
+        {
+            let (live, secrets, metrics) =
+                (Arc::clone(&live), Arc::clone(&secrets), metrics.clone());
+            let (shutdown, name) = (parts.shutdown.clone(), "edge-secrets".to_owned());
+            let (looked, first_look) = mpsc::sync_channel(1);
+            let watch = move || {
+                let failing = &metrics.secrets_failing;
+                // Only the first look is waited for.
+                secrets::watch(&live, &secrets, failing, &shutdown, || {
+                    _ = looked.try_send(())
+                });
+            };
+            // Nobody joins it: a file on a mount that hangs would hold up the end.
+            let thread = std::thread::Builder::new().name(name).spawn(watch);
+            thread.map_err(|error| because("edge")(&error))?;
+            let _ = first_look.recv_timeout(SECRETS_MAX);
+        }
+
         let mut workers = Vec::new();
         for (index, (writer, keyring, synced)) in seeds.into_iter().enumerate() {
             let listener = parts
@@ -174,6 +196,7 @@ impl Edge {
             let recorder = Recorder::new(writer, keyring, parts.seed, parts.clock.clone());
             let (settings, live, metrics) =
                 (Arc::clone(&settings), Arc::clone(&live), metrics.clone());
+            let secrets = Arc::clone(&secrets);
             let (local_hosts, shutdown, health) = (
                 Arc::clone(&local_hosts),
                 parts.shutdown.clone(),
@@ -188,6 +211,7 @@ impl Edge {
                 let worker = Rc::new(Worker {
                     settings,
                     live,
+                    secrets,
                     recorder: RefCell::new(recorder),
                     unmatched: RefCell::new(Unmatched::default()),
                     metrics,
@@ -226,8 +250,8 @@ impl Edge {
         let catalog = std::thread::Builder::new()
             .name("edge-catalog".into())
             .spawn(move || {
-                let current = verify(&catalogs, current, &live, &metrics, &health);
-                follow(&mut catalogs, current, &live, &metrics, &health, &shutdown);
+                verify(&catalogs, &current, &live, &metrics, &health);
+                follow(&mut catalogs, &live, &metrics, &health, &shutdown);
                 health.set_ready("edge", Err("draining".into()));
             });
         let catalog = catalog.map_err(|error| because("edge")(&error))?;
@@ -274,41 +298,37 @@ fn open(
 }
 
 /// Checks what the start did not wait for, and so reads all of it into memory before visitors need it. Where it is damaged,
-/// the last version that is whole is put in force instead. Returns what is in force.
+/// the last version that is whole is put in force instead.
 fn verify(
     catalogs: &catalog::Folder,
-    current: Arc<catalog::Catalog>,
+    current: &catalog::Catalog,
     live: &ArcSwap<Live>,
     metrics: &Metrics,
     health: &Health,
-) -> Arc<catalog::Catalog> {
+) {
     let Err(error) = current.verify() else {
-        return current;
+        return;
     };
     let version = current.version;
     metrics.catalog_damaged.set(1);
-    health.set_ready("catalog", Err(format!("version {version}: {error}")));
-    let whole = catalogs.whole_before(version);
-    match whole.and_then(|whole| Some((Live::new(Arc::clone(&whole)).ok()?, whole))) {
-        Some((older, whole)) => {
+    match catalogs.whole_before(version) {
+        Some(whole) => {
             let instead = whole.version;
             tracing::error!(version, instead, %error, "the catalog is damaged, an earlier version is in force");
-            live.store(Arc::new(older));
+            live.store(Arc::new(Live::new(whole)));
             metrics.catalog_version.set(instead.into());
-            whole
         }
         None => {
+            health.set_ready("catalog", Err(format!("version {version}: {error}")));
             tracing::error!(version, %error, "the catalog in force is damaged and no earlier one is whole, clicks may go astray");
-            current
         }
     }
 }
 
-/// Puts newer catalog versions and changed secrets in force until the shutdown. What cannot be put in force is tried again
-/// at every look and told once.
+/// Puts newer catalog versions in force until the shutdown. What cannot be put in force is tried again at every look and
+/// told once.
 fn follow(
     catalogs: &mut catalog::Folder,
-    mut wanted: Arc<catalog::Catalog>,
     live: &ArcSwap<Live>,
     metrics: &Metrics,
     health: &Health,
@@ -316,35 +336,23 @@ fn follow(
 ) {
     let mut told = None;
     while !shutdown.wait_timeout(CATALOG_POLL) {
-        let newer = catalogs.changed().map_err(|error| error.to_string());
-        let made = newer.and_then(|newer| {
-            wanted = newer.unwrap_or(Arc::clone(&wanted));
-            let current = live.load();
-            let same = current.table.catalog().version == wanted.version;
-            if same && !current.secrets_changed() {
-                return Ok(None);
-            }
-            Live::new(Arc::clone(&wanted)).map(Some)
-        });
-        let failure = match made {
+        let failure = match catalogs.changed() {
             Ok(Some(newer)) => {
-                tracing::info!(version = wanted.version, "catalog in force");
-                live.store(Arc::new(newer));
-                // Not when only a secret changed: what is damaged stays so.
-                if metrics.catalog_version.get() != i64::from(wanted.version) {
-                    metrics.catalog_version.set(wanted.version.into());
-                    metrics.catalog_damaged.set(0);
-                    health.set_ready("catalog", Ok(()));
-                }
+                let version = newer.version;
+                live.store(Arc::new(Live::new(newer)));
+                tracing::info!(version, "catalog in force");
+                metrics.catalog_version.set(version.into());
+                metrics.catalog_damaged.set(0);
+                health.set_ready("catalog", Ok(()));
                 None
             }
             Ok(None) => None,
-            Err(error) => Some(error),
+            Err(error) => Some(error.to_string()),
         };
         if failure != told
             && let Some(error) = &failure
         {
-            tracing::error!(%error, "newer catalog or secret refused, the old one goes on");
+            tracing::error!(%error, "newer catalog refused, the old one goes on");
         }
         told = failure;
     }

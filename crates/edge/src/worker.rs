@@ -33,6 +33,7 @@ use crate::live::Live;
 use crate::metrics::{Metrics, PathKind};
 use crate::recorder::Recorder;
 use crate::request::{Fields, Head, Host};
+use crate::secrets::Secrets;
 use crate::settings::Settings;
 use crate::tls::Tls;
 use crate::unmatched::Unmatched;
@@ -53,6 +54,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 pub(crate) struct Worker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) live: Arc<ArcSwap<Live>>,
+    pub(crate) secrets: Arc<ArcSwap<Secrets>>,
     pub(crate) recorder: RefCell<Recorder>,
     pub(crate) unmatched: RefCell<Unmatched>,
     pub(crate) metrics: Metrics,
