@@ -1,6 +1,5 @@
 //! A click: look up, decide, mint, render, record, answer. Nothing here waits.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -8,7 +7,7 @@ use bytes::Bytes;
 use domain::event::{self, BorrowedClick, Class, Consent, ConsentSource, Label, Reason};
 use domain::{ClickKey, Domain, Shard, Token};
 use hyper::StatusCode;
-use routing::{Decision, Params, Path, Route};
+use routing::{Decision, Params, Path, Route, Value};
 
 use crate::answer::{self, Reply};
 use crate::cookie::History;
@@ -290,7 +289,7 @@ fn described<'c>(
     labels: &'c mut Vec<Label>,
     consent: (Consent, ConsentSource),
 ) -> BorrowedClick<'c> {
-    fn text<'c>(value: &'c Option<Cow<'_, str>>) -> &'c str {
+    fn text<'c>(value: &'c Option<Value<'_>>) -> &'c str {
         value.as_deref().unwrap_or_default()
     }
     if !asked.fields.navigation {

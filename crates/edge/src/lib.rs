@@ -16,6 +16,7 @@ mod journals;
 pub mod keys;
 mod live;
 mod metrics;
+mod parameters;
 mod postback;
 mod recorder;
 mod request;

@@ -15,7 +15,8 @@ use serde_json::json;
 use crate::answer::{self, Answer};
 use crate::click::{Address, Asked};
 use crate::live::Live;
-use crate::request::{PARAMETERS_MAX, cut};
+use crate::parameters::{self, PARAMETERS_MAX};
+use crate::request::cut;
 use crate::secrets::{Ownership, Secrets};
 use crate::worker::Worker;
 
@@ -37,11 +38,11 @@ pub(crate) fn record(
 ) -> Result<(u64, Answer), Box<Answer>> {
     let query = asked.head.uri.query().unwrap_or_default();
     let mut given: BTreeMap<Cow<'_, str>, Cow<'_, str>> = BTreeMap::new();
-    let pairs = form_urlencoded::parse(query.as_bytes())
-        .chain(form_urlencoded::parse(body.unwrap_or_default()));
-    for (name, value) in pairs.take(PARAMETERS_MAX) {
+    let pairs =
+        parameters::read(query.as_bytes()).chain(parameters::read(body.unwrap_or_default()));
+    for parameter in pairs.take(PARAMETERS_MAX) {
         // The first of a repeated parameter wins.
-        given.entry(name).or_insert(value);
+        given.entry(parameter.name).or_insert(parameter.value.text);
     }
     let bearer = asked
         .head

@@ -4,19 +4,20 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use domain::event::Label;
+use domain::placeholder::holds_placeholder;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Uri};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
-use routing::Params;
+use routing::{Params, Value};
+
+use crate::parameters::{self, Parameter};
 
 /// Longest request target in bytes; browsers' own limits lie far above, trackers' far below.
 pub(crate) const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Longest value of a parameter that is kept.
 const VALUE_BYTES_MAX: usize = 255;
-/// How many parameters of a query are read.
-pub(crate) const PARAMETERS_MAX: usize = 100;
 /// How many addresses of a forwarded header are looked at, from the right.
 const HOPS_MAX: usize = 16;
 
@@ -343,8 +344,7 @@ impl<'q> Query<'q> {
             labels,
             said,
         } = self;
-        for (name, value) in form_urlencoded::parse(text.as_bytes()).take(PARAMETERS_MAX) {
-            let mut is_sub = false;
+        for Parameter { name, value } in parameters::read(text.as_bytes()) {
             let slot = match &*name {
                 "offer" => &mut params.offer,
                 "aff" => &mut params.aff,
@@ -355,8 +355,24 @@ impl<'q> Query<'q> {
                 "ext" => &mut params.ext,
                 "coupon" => &mut params.coupon,
                 "cost" => &mut params.cost,
-                "cons" => &mut said.cons,
-                "gdpr" => &mut said.gdpr,
+                "sub1" => &mut params.sub[0],
+                "sub2" => &mut params.sub[1],
+                "sub3" => &mut params.sub[2],
+                "sub4" => &mut params.sub[3],
+                "sub5" => &mut params.sub[4],
+                "sub6" => &mut params.sub[5],
+                "sub7" => &mut params.sub[6],
+                "sub8" => &mut params.sub[7],
+                "sub9" => &mut params.sub[8],
+                "sub10" => &mut params.sub[9],
+                "cons" => {
+                    said.cons.get_or_insert(value.text);
+                    continue;
+                }
+                "gdpr" => {
+                    said.gdpr.get_or_insert(value.text);
+                    continue;
+                }
                 "group" => {
                     params.group |= !value.is_empty();
                     continue;
@@ -365,22 +381,10 @@ impl<'q> Query<'q> {
                     params.url |= !value.is_empty();
                     continue;
                 }
-                name => match name
-                    .strip_prefix("sub")
-                    .and_then(|n| n.parse::<usize>().ok())
-                {
-                    Some(n @ 1..=10) => {
-                        is_sub = true;
-                        &mut params.sub[n - 1]
-                    }
-                    _ => continue,
-                },
+                _ => continue,
             };
             // The first of a repeated parameter wins.
             if slot.is_none() {
-                if is_sub && is_unreplaced(&value) {
-                    label(labels, Label::UnreplacedMacro);
-                }
                 *slot = Some(clean(value, labels));
             }
         }
@@ -393,34 +397,58 @@ fn label(labels: &mut Vec<Label>, label: Label) {
     }
 }
 
-/// Takes out control characters and cuts to the bound, saying so.
-fn clean<'a>(value: Cow<'a, str>, labels: &mut Vec<Label>) -> Cow<'a, str> {
-    let mut value = value;
-    if value.chars().any(char::is_control) {
-        value = value
+/// Takes out control characters, cuts to the bound and looks for what nobody filled in, saying so.
+fn clean<'a>(value: Value<'a>, labels: &mut Vec<Label>) -> Value<'a> {
+    if value.is_encoded {
+        return clean_encoded(&value, labels);
+    }
+    let mut text = value.text;
+    if text.chars().any(char::is_control) {
+        text = text
             .chars()
             .filter(|c| !c.is_control())
             .collect::<String>()
             .into();
         label(labels, Label::Cleaned);
     }
-    if value.len() > VALUE_BYTES_MAX {
-        value = cut(&value, VALUE_BYTES_MAX).to_owned().into();
+    if text.len() > VALUE_BYTES_MAX {
+        text = cut(&text, VALUE_BYTES_MAX).to_owned().into();
         label(labels, Label::Cut);
     }
-    value
+    if holds_placeholder(&text) {
+        label(labels, Label::UnreplacedMacro);
+    }
+    Value {
+        text,
+        is_encoded: false,
+    }
+}
+
+/// As [`clean`], for the percent-encoded form of bytes that are not UTF-8. What some encodings have at 0x80 to 0x9F is text.
+#[cold]
+fn clean_encoded<'a>(value: &str, labels: &mut Vec<Label>) -> Value<'a> {
+    label(labels, Label::NotUtf8);
+    let mut bytes: Vec<u8> = percent_decode_str(value).collect();
+    if bytes.iter().any(u8::is_ascii_control) {
+        bytes.retain(|byte| !byte.is_ascii_control());
+        label(labels, Label::Cleaned);
+    }
+    let mut kept = Value::of_bytes(&bytes);
+    if kept.len() > VALUE_BYTES_MAX {
+        // An escape is kept whole or not at all.
+        let mut end = VALUE_BYTES_MAX;
+        if let Some(at) = kept[end - 2..end].rfind('%') {
+            end = end - 2 + at;
+        }
+        kept.text = kept[..end].to_owned().into();
+        label(labels, Label::Cut);
+    }
+    kept
 }
 
 /// The longest beginning of at most so many bytes.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
-}
-
-/// `{sub1}`, `[[s]]` or `${CID}`: a traffic source forgot to fill it in.
-fn is_unreplaced(value: &str) -> bool {
-    [("{", "}"), ("[[", "]]"), ("${", "}")]
-        .iter()
-        .any(|(open, close)| value.starts_with(open) && value.ends_with(close))
 }
 
 #[cfg(test)]
@@ -555,5 +583,59 @@ mod tests {
         let Query { labels, said, .. } = Query::of(&target);
         assert_eq!(labels, [], "nothing that is kept was changed");
         assert_eq!(said.gdpr.as_deref(), Some("1"));
+    }
+
+    fn labels_of(query: &str) -> Vec<Label> {
+        Query::of(&uri(query)).labels
+    }
+
+    #[test]
+    fn a_placeholder_is_marked_in_whatever_parameter_and_notation_it_comes() {
+        for query in [
+            "ext={click_id}",
+            "source={site}",
+            "creative=[[cr]]",
+            "page=${P}",
+            "coupon={c}",
+            "cost={cpc}",
+            "sub1=__CAMPAIGN_ID__",
+            "sub1=%%CLICK_ID%%",
+            "sub10=$section_id$",
+            "sub1=[CLICK_ID]",
+            "sub1=camp_{adset}_1",
+            "aff={affiliate}",
+        ] {
+            assert_eq!(labels_of(query), [Label::UnreplacedMacro], "{query}");
+        }
+        assert_eq!(labels_of("sub1=%7B%22a%22:1%7D&ref={x}"), []);
+    }
+
+    #[test]
+    fn sub01_is_not_sub1() {
+        let target = uri("sub01=x&sub%2B1=x&sub0001=x&sub1=y&sub11=x");
+        let query = Query::of(&target);
+        assert_eq!(query.params.sub[0].as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn a_sub_id_that_is_not_utf8_is_kept_and_marked() {
+        for (query, kept, labels) in [
+            ("sub1=%EE%EA%F0%E1", "%EE%EA%F0%E1", &[Label::NotUtf8][..]),
+            ("sub1=%E9%0D%0A", "%E9", &[Label::NotUtf8, Label::Cleaned]),
+            ("sub1=%e9t%e9", "%E9t%E9", &[Label::NotUtf8]),
+        ] {
+            let target = uri(query);
+            let query = Query::of(&target);
+            assert_eq!(query.params.sub[0].as_deref(), Some(kept));
+            assert_eq!(query.labels, labels);
+        }
+        for plain in 0..6 {
+            let target = uri(&format!("sub1={}{}", "a".repeat(plain), "%e9".repeat(100)));
+            let query = Query::of(&target);
+            let kept = query.params.sub[0].as_deref().expect("a value");
+            let escapes = "%E9".repeat((VALUE_BYTES_MAX - plain) / 3);
+            assert_eq!(kept, format!("{}{escapes}", "a".repeat(plain)));
+            assert_eq!(query.labels, [Label::NotUtf8, Label::Cut]);
+        }
     }
 }

@@ -1,11 +1,9 @@
 //! The decision.
 
-use std::borrow::Cow;
-
 use catalog::{LinkEntry, SUBS};
 use domain::{Advertiser, Affiliate, Domain, Link, Offer, Target, event::Reason};
 
-use crate::Table;
+use crate::{Table, Value};
 
 /// What was asked for, within a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,25 +18,25 @@ pub enum Path<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Params<'a> {
     /// The offer's name.
-    pub offer: Option<Cow<'a, str>>,
+    pub offer: Option<Value<'a>>,
     /// The affiliate's name.
-    pub aff: Option<Cow<'a, str>>,
+    pub aff: Option<Value<'a>>,
     /// A link's slug.
-    pub link: Option<Cow<'a, str>>,
+    pub link: Option<Value<'a>>,
     /// For the macro of that name.
-    pub page: Option<Cow<'a, str>>,
+    pub page: Option<Value<'a>>,
     /// For the macro of that name.
-    pub creative: Option<Cow<'a, str>>,
+    pub creative: Option<Value<'a>>,
     /// For the macro of that name.
-    pub source: Option<Cow<'a, str>>,
+    pub source: Option<Value<'a>>,
     /// The affiliate's own id of the click.
-    pub ext: Option<Cow<'a, str>>,
+    pub ext: Option<Value<'a>>,
     /// For the macro of that name.
-    pub coupon: Option<Cow<'a, str>>,
+    pub coupon: Option<Value<'a>>,
     /// What the click cost the affiliate; kept, never sent on.
-    pub cost: Option<Cow<'a, str>>,
+    pub cost: Option<Value<'a>>,
     /// `sub1` to `sub10`.
-    pub sub: [Option<Cow<'a, str>>; SUBS],
+    pub sub: [Option<Value<'a>>; SUBS],
     /// Whether `group` was given: not built yet.
     pub group: bool,
     /// Whether `url` was given: not built yet.

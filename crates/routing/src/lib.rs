@@ -6,7 +6,9 @@
 mod decide;
 mod render;
 mod table;
+mod value;
 
 pub use decide::{Decision, Params, Path, Route, decide};
 pub use render::render;
 pub use table::Table;
+pub use value::Value;

@@ -2,16 +2,10 @@
 
 use bytes::{BufMut, BytesMut};
 use catalog::{MacroName, Part};
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 
-use crate::{Params, Route};
-
-/// Everything but the unreserved characters of RFC 3986: a value stays within its place.
-const VALUE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+use crate::value::VALUE;
+use crate::{Params, Route, Value};
 
 /// A raw value may bring path, query and escapes of its own, never what ends a header or an attribute, hides what
 /// follows in a fragment, or is read as another character by some parser. Non-ASCII is always encoded.
@@ -42,9 +36,11 @@ pub fn render(route: &Route<'_>, params: &Params<'_>, token: Option<&[u8]>, out:
                 open = matches!(text.as_bytes().last(), Some(b'?' | b'&'));
             }
             Part::Macro { name, raw } => {
-                let value = value(route, params, token, *name);
+                let (value, is_encoded) = value(route, params, token, *name);
                 let written = &out[start..];
-                if *raw {
+                if is_encoded {
+                    extend_encoded(out, value, *raw);
+                } else if *raw {
                     extend(out, value, RAW);
                 } else if matches!(value, b"." | b"..")
                     && !written.iter().any(|b| matches!(b, b'?' | b'#'))
@@ -83,6 +79,17 @@ fn extend(out: &mut BytesMut, value: &[u8], set: &'static AsciiSet) {
     }
 }
 
+/// A value whose text is the percent-encoded form of its bytes.
+#[cold]
+fn extend_encoded(out: &mut BytesMut, value: &[u8], raw: bool) {
+    if raw {
+        let bytes: Vec<u8> = percent_decode(value).collect();
+        extend(out, &bytes, RAW);
+    } else {
+        out.extend_from_slice(value);
+    }
+}
+
 /// The characters that no set encodes (RFC 3986 §2.3), by their number.
 const UNRESERVED: [bool; 256] = {
     let mut unreserved = [false; 256];
@@ -95,26 +102,40 @@ const UNRESERVED: [bool; 256] = {
     unreserved
 };
 
+/// The bytes of a macro's value, and whether they are in percent-encoded form already.
 fn value<'v>(
     route: &Route<'v>,
     params: &'v Params<'_>,
     token: Option<&'v [u8]>,
     name: MacroName,
-) -> &'v [u8] {
-    let parameter = match name {
-        MacroName::Affiliate => return route.affiliate_entry.name.as_bytes(),
-        MacroName::Offer => return route.offer_entry.name.as_bytes(),
-        MacroName::Link => return route.link_entry.map_or(b"", |link| link.slug().as_bytes()),
+) -> (&'v [u8], bool) {
+    let known = match name {
+        MacroName::Affiliate => route.affiliate_entry.name.as_bytes(),
+        MacroName::Offer => route.offer_entry.name.as_bytes(),
+        MacroName::Link => route
+            .link_entry
+            .map_or(&b""[..], |link| link.slug().as_bytes()),
+        MacroName::Token => token.unwrap_or_default(),
         MacroName::Sub(at) => {
-            let sub = route.subs.get(usize::from(at));
-            return sub.map_or(b"", |sub| sub.as_bytes());
+            let at = usize::from(at);
+            let own = params.sub.get(at).and_then(Option::as_ref);
+            // The visitor's own one, where it is not empty; see `decide`.
+            if own.is_some_and(|own| own.is_encoded) {
+                return encoded(own);
+            }
+            route.subs.get(at).map_or(&b""[..], |sub| sub.as_bytes())
         }
-        MacroName::Token => return token.unwrap_or(b""),
-        MacroName::Source => &params.source,
-        MacroName::Creative => &params.creative,
-        MacroName::Page => &params.page,
-        MacroName::Ext => &params.ext,
-        MacroName::Coupon => &params.coupon,
+        MacroName::Source => return encoded(params.source.as_ref()),
+        MacroName::Creative => return encoded(params.creative.as_ref()),
+        MacroName::Page => return encoded(params.page.as_ref()),
+        MacroName::Ext => return encoded(params.ext.as_ref()),
+        MacroName::Coupon => return encoded(params.coupon.as_ref()),
     };
-    parameter.as_deref().unwrap_or("").as_bytes()
+    (known, false)
+}
+
+fn encoded<'v>(value: Option<&'v Value<'_>>) -> (&'v [u8], bool) {
+    value.map_or((&[], false), |value| {
+        (value.text.as_bytes(), value.is_encoded)
+    })
 }

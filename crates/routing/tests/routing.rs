@@ -1,11 +1,11 @@
 //! Decisions as a table, locations as a table, and locations under hostile parameters.
 
-use std::{borrow::Cow, fs, sync::Arc};
+use std::{fs, sync::Arc};
 
 use bytes::BytesMut;
 use domain::{Target, event::Reason};
 use proptest::prelude::*;
-use routing::{Decision, Params, Path, Table, decide, render};
+use routing::{Decision, Params, Path, Table, Value, decide, render};
 
 const CATALOG: &str = r#"
 [network]
@@ -51,7 +51,7 @@ fn table() -> Table {
 fn params(query: &str) -> Params<'_> {
     let mut params = Params::default();
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        let value = Some(Cow::Borrowed(value));
+        let value = Some(Value::from(value));
         match name {
             "offer" => params.offer = value,
             "aff" => params.aff = value,
@@ -222,6 +222,24 @@ fn what_the_table_says() {
     assert_eq!(table.cookie_max_age_s(), 400 * 86_400);
 }
 
+#[test]
+fn a_shop_gets_the_bytes_that_were_no_utf8_again() {
+    let table = table();
+    let with = |at: usize, bytes: &[u8]| {
+        let mut params = params("offer=boots&aff=trailblog");
+        params.sub[at] = Some(Value::of_bytes(bytes));
+        location(&table, "c", &params, None)
+    };
+    assert_eq!(
+        with(0, b"\xee\xea\xf0\xe1 & \xe9"),
+        "https://shop.example/boots?aff=trailblog&s=%EE%EA%F0%E1%20%26%20%E9&r=#top"
+    );
+    assert_eq!(
+        with(1, b"a/\xe9?b=\"#"),
+        "https://shop.example/boots?aff=trailblog&s=&r=a/%E9?b=%22%23#top"
+    );
+}
+
 /// The location of a click.
 fn location(table: &Table, slug: &str, params: &Params<'_>, token: Option<&str>) -> String {
     let host = if slug == "a/b" {
@@ -356,11 +374,18 @@ proptest! {
     #[test]
     fn hostile_parameters_stay_in_their_place(
         values in proptest::collection::vec(hostile(), 16),
+        is_utf8 in proptest::collection::vec(any::<bool>(), 16),
         offer in proptest::sample::select(vec!["boots", "tents", "axes"]),
         token in proptest::option::of(Just("BN_LPPx")),
     ) {
         let table = table();
-        let value = |at: usize| values[at].as_deref().map(Cow::Borrowed);
+        let value = |at: usize| {
+            let text = values[at].as_deref()?;
+            Some(match is_utf8[at] {
+                true => Value::from(text),
+                false => Value::of_bytes(&[text.as_bytes(), b"\xff"].concat()),
+            })
+        };
         let params = Params {
             offer: Some(offer.into()),
             aff: Some("trailblog".into()),
@@ -395,9 +420,9 @@ proptest! {
         let table = table();
         let domain = table.first_domain().expect("there");
         let params = Params {
-            offer: offer.map(Cow::Owned),
-            aff: aff.map(Cow::Owned),
-            link: link.map(Cow::Owned),
+            offer: offer.map(Value::from),
+            aff: aff.map(Value::from),
+            link: link.map(Value::from),
             ..Params::default()
         };
         for path in [Path::Slug(&slug), Path::Click] {
