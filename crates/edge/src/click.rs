@@ -21,7 +21,8 @@ use crate::worker::Worker;
 pub(crate) struct Asked<'r> {
     pub(crate) head: Head<'r>,
     pub(crate) fields: &'r Fields<'r>,
-    pub(crate) client: IpAddr,
+    /// The visitor's address; `None` where a forwarder named none that can be read.
+    pub(crate) client: Option<IpAddr>,
     /// The domain, and whether its public side is HTTPS; `None` for a host that is not ours.
     pub(crate) domain: Option<(Domain, bool)>,
     pub(crate) class: Class,
@@ -130,7 +131,7 @@ fn redirect(
         worker.metrics.recorded(false);
         return unrecorded(worker, speculative, clicked);
     };
-    let shard = shard(recorder.seed, asked.client);
+    let shard = shard(recorder.seed, asked.client, key);
     let token = (!speculative && consent.0 != Consent::None).then(|| {
         recorder.keyring.seal(&Token {
             click: key,
@@ -250,7 +251,7 @@ fn record(
         return;
     };
     let referrer_host = asked.fields.referrer_host();
-    let shard = shard(recorder.seed, asked.client);
+    let shard = shard(recorder.seed, asked.client, key);
     let mut labels = query.labels.clone();
     let mut click = described(
         asked,
@@ -274,6 +275,9 @@ fn append(
 ) -> bool {
     let address = Address::of(asked.client, click.consent == Consent::None);
     let taken = recorder.append_click(click, address.bytes()).is_some();
+    if asked.client.is_none() {
+        worker.metrics.unread_addresses.add(click.key.time_ms);
+    }
     worker.metrics.recorded(taken);
     taken
 }
@@ -294,6 +298,9 @@ fn described<'c>(
     }
     if !asked.fields.navigation {
         labels.push(Label::NotNavigation);
+    }
+    if asked.client.is_none() {
+        labels.push(Label::NoAddress);
     }
     BorrowedClick {
         key,
@@ -326,11 +333,12 @@ fn described<'c>(
     }
 }
 
-/// Clicks shard by the visitor's network, so that fraud windows are local.
-pub(crate) fn shard(seed: u64, client: IpAddr) -> Shard {
+/// Clicks shard by the visitor's network, so that fraud windows are local. Those without an address are nobody's, and spread.
+fn shard(seed: u64, client: Option<IpAddr>, key: ClickKey) -> Shard {
     match client {
-        IpAddr::V4(address) => Shard::of(seed, &address.octets()),
-        IpAddr::V6(address) => Shard::of(seed, &address.octets()[..8]),
+        Some(IpAddr::V4(address)) => Shard::of(seed, &address.octets()),
+        Some(IpAddr::V6(address)) => Shard::of(seed, &address.octets()[..8]),
+        None => Shard::of(seed, &key.sequence.to_le_bytes()),
     }
 }
 
@@ -342,14 +350,18 @@ pub(crate) struct Address {
 
 impl Address {
     /// Truncated here already where consent forbids to keep more.
-    pub(crate) fn of(client: IpAddr, truncate: bool) -> Self {
-        let (mut bytes, length, kept) = match client {
-            IpAddr::V4(address) => {
-                let mut bytes = [0; 16];
+    pub(crate) fn of(client: Option<IpAddr>, truncate: bool) -> Self {
+        let mut bytes = [0; 16];
+        let (length, kept) = match client {
+            Some(IpAddr::V4(address)) => {
                 bytes[..4].copy_from_slice(&address.octets());
-                (bytes, 4, 3)
+                (4, 3)
             }
-            IpAddr::V6(address) => (address.octets(), 16, 6),
+            Some(IpAddr::V6(address)) => {
+                bytes = address.octets();
+                (16, 6)
+            }
+            None => (0, 0),
         };
         if truncate {
             bytes[kept..].fill(0);
@@ -357,7 +369,7 @@ impl Address {
         Self { bytes, length }
     }
 
-    /// 4 or 16.
+    /// 4 or 16; none where there is no address.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }

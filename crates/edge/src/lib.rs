@@ -9,6 +9,7 @@ mod classify;
 mod click;
 mod connection;
 mod cookie;
+mod forwarded;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;

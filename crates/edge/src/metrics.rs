@@ -7,6 +7,8 @@ use prometheus::{
 
 use hyper::StatusCode;
 
+use crate::forwarded::UnreadAddresses;
+
 /// What a path is, for a label.
 #[derive(Clone, Copy)]
 pub(crate) enum PathKind {
@@ -66,6 +68,7 @@ pub(crate) struct Metrics {
     pub(crate) seconds: Histogram,
     pub(crate) active: IntGauge,
     pub(crate) idle: IntGauge,
+    pub(crate) unread_addresses: UnreadAddresses,
 }
 
 impl Metrics {
@@ -155,6 +158,7 @@ impl Metrics {
             seconds,
             active: connections.with_label_values(&["active"]),
             idle: connections.with_label_values(&["idle"]),
+            unread_addresses: UnreadAddresses::new(registry)?,
         })
     }
 

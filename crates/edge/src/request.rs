@@ -1,14 +1,12 @@
 //! A request's head, checked: what bare hyper lets through is refused here.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 use domain::event::Label;
 use domain::placeholder::holds_placeholder;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Uri};
-use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use routing::{Params, Value};
 
@@ -18,8 +16,6 @@ use crate::parameters::{self, Parameter};
 pub(crate) const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Longest value of a parameter that is kept.
 const VALUE_BYTES_MAX: usize = 255;
-/// How many addresses of a forwarded header are looked at, from the right.
-const HOPS_MAX: usize = 16;
 
 /// Longest user agent that is looked at and kept, in bytes; real ones stay below 300.
 const USER_AGENT_BYTES_MAX: usize = 512;
@@ -286,30 +282,6 @@ pub(crate) fn slug(path: &str) -> Option<Cow<'_, str>> {
     (!slug.chars().any(char::is_control)).then_some(slug)
 }
 
-/// The visitor's address: the peer, or behind trusted forwarders the rightmost address that is not one of them.
-pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let peer = peer.to_canonical();
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
-    let mut client = peer;
-    if !is_trusted(&peer) {
-        return peer;
-    }
-    let values = headers.get_all("x-forwarded-for").iter().rev();
-    let hops = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.rsplit(','));
-    for hop in hops.take(HOPS_MAX) {
-        let Ok(address) = hop.trim().parse::<IpAddr>() else {
-            break;
-        };
-        client = address.to_canonical();
-        if !is_trusted(&client) {
-            break;
-        }
-    }
-    client
-}
-
 /// What a tracking URL says of the visitor's consent.
 #[derive(Debug, Default)]
 pub(crate) struct Said<'q> {
@@ -538,31 +510,6 @@ mod tests {
             ("/%ff", None),
         ] {
             assert_eq!(slug(path).as_deref(), expected, "{path}");
-        }
-    }
-
-    #[test]
-    fn clients() {
-        let trusted: Vec<IpNet> = vec![
-            "127.0.0.0/8".parse().expect("a network"),
-            "10.0.0.0/8".parse().expect("a network"),
-        ];
-        for (peer, forwarded, expected) in [
-            ("127.0.0.1", "203.0.113.7", "203.0.113.7"),
-            (
-                "127.0.0.1",
-                "198.51.100.1, 203.0.113.7, 10.1.1.1",
-                "203.0.113.7",
-            ),
-            ("127.0.0.1", "203.0.113.7, nonsense", "127.0.0.1"),
-            ("127.0.0.1", "", "127.0.0.1"),
-            ("192.0.2.1", "203.0.113.7", "192.0.2.1"),
-            ("::ffff:127.0.0.1", "203.0.113.7", "203.0.113.7"),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-forwarded-for", forwarded.parse().expect("a header"));
-            let found = client(peer.parse().expect("an address"), &headers, &trusted);
-            assert_eq!(found.to_string(), expected, "{peer} {forwarded}");
         }
     }
 

@@ -179,7 +179,9 @@ mod tests {
         for index in 0..advertisers {
             let secret = folder.join(format!("shop{index}"));
             fs::write(&secret, format!("secret of shop{index}\n")).unwrap();
-            text += &format!("[advertiser.shop{index}]\npostback = {{ secret = \"file:shop{index}\" }}\n");
+            text += &format!(
+                "[advertiser.shop{index}]\npostback = {{ secret = \"file:shop{index}\" }}\n"
+            );
         }
         let file = folder.join("catalog.toml");
         fs::write(&file, text).unwrap();

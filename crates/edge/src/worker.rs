@@ -37,7 +37,7 @@ use crate::secrets::Secrets;
 use crate::settings::Settings;
 use crate::tls::Tls;
 use crate::unmatched::Unmatched;
-use crate::{postback, request};
+use crate::{forwarded, postback, request};
 
 /// How long a postback's body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -271,7 +271,7 @@ impl Worker {
         Ok(Asked {
             head,
             fields,
-            client: request::client(peer, head.headers, &self.settings.trusted_forwarders),
+            client: forwarded::client(peer, head.headers, &self.settings.trusted_forwarders),
             domain,
             class,
             user_agent,
