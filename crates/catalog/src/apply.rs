@@ -2,7 +2,13 @@
 
 use std::{fs::File, path::Path, sync::Arc};
 
-use crate::{Catalog, Problem, Problems, disk, folder, lock::Lock, numbers, read};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    Catalog, Problem, Problems, disk, folder,
+    lock::{self, Lock},
+    numbers, read,
+};
 
 /// Largest catalog and lock read: some 200,000 links. A larger one is a mistake, and would be held in memory whole.
 pub const CATALOG_BYTES_MAX: u64 = 64 << 20;
@@ -66,8 +72,8 @@ pub(crate) fn check_file(path: &Path) -> Result<Checked, Problems> {
 }
 
 /// Checks a catalog, keeps its numbers, and makes it the version in force in `folder`. Returns the version in force,
-/// which is the one before when nothing changed. `new_id` becomes the identity of a lock that has none yet; it must never
-/// have been used before.
+/// which is the one before when nothing changed. `new_id` becomes the identity of a lock that has none yet: 32 hexadecimal
+/// digits that must never have been used before.
 ///
 /// # Errors
 /// Every mistake in the catalog, a lock that lost numbers, or a file that cannot be written; then the version before
@@ -80,26 +86,123 @@ pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, P
     }
     let published = published(folder, path, &checked.before.id)?;
     if let Some(published) = &published {
+        one_numbering(folder, published, &checked.before)?;
         let mut lost = checked.before.lost(published);
         lost.extend(checked.before.lost_links(published));
         lost_nothing(path, &lost)?;
+        let (before, after) = (&checked.before, &checked.after);
+        renamed_before(path, before, after, published, &checked.catalog)?;
     }
 
+    let mut catalog = checked.catalog;
+    catalog.lock_id.clone_from(&checked.after.id);
+    catalog.hash = catalog.content_hash(entries_hash(&catalog.links.entries.heap));
+    let in_force = published.as_ref();
+    catalog.version = number_version(folder, in_force, &mut checked.after, catalog.hash)?;
     // Numbers first: one that is kept and never published is only a gap, one that is published and not kept is a lie.
     if checked.before != checked.after {
         keep(path, &checked.after)?;
     }
-    let mut catalog = checked.catalog;
-    catalog.lock_id = checked.after.id;
-    if let Some(published) = published {
-        catalog.version = published.version;
-        if catalog == published {
-            return Ok(Arc::new(published));
+    folder::keep_home(folder, &disk::home(path))
+        .map_err(|error| failed(folder, "cannot be written", &error))?;
+    if published.is_none_or(|published| published.version != catalog.version) {
+        folder::publish(folder, &catalog).map_err(|error| published_broken(&error))?;
+    }
+    catalog.resolve_secrets(&disk::home(path));
+    Ok(Arc::new(catalog))
+}
+
+/// A problem when the version in force is another than the one the lock has by that number.
+pub(crate) fn one_numbering(
+    folder: &Path,
+    in_force: &Catalog,
+    lock: &Lock,
+) -> Result<(), Problems> {
+    match lock.version_hash(in_force.version) {
+        Some(known) if known != in_force.hash => {
+            let message = format!(
+                "version {} here is another than the one catalog.lock has by that number: two copies of catalog.lock handed out versions. Restore the one that belongs to this folder, and apply the catalog on one machine only",
+                in_force.version
+            );
+            Err(Problem::of_file(folder, message).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the entries of all links add to the hash of a version.
+pub(crate) fn entries_hash(entries: &[u8]) -> u64 {
+    xxh3_64(entries)
+}
+
+/// The number of the version that has this hash, which the lock keeps: that of its last version where the hash is the same,
+/// whatever folder that one was published in, else a new one.
+pub(crate) fn number_version(
+    folder: &Path,
+    in_force: Option<&Catalog>,
+    lock: &mut Lock,
+    hash: u64,
+) -> Result<u32, Problems> {
+    // An older copy of the lock may not know it: numbers go on from what was published.
+    if let Some(in_force) = in_force {
+        lock.keep_version(in_force.version, in_force.hash);
+    }
+    match lock.last_version() {
+        (version, known) if version > 0 && known == hash => Ok(version),
+        (version, _) => {
+            let next = next_version(folder, version)?;
+            lock.keep_version(next, hash);
+            Ok(next)
         }
     }
-    catalog.version = next_version(folder, catalog.version)?;
-    folder::publish(folder, &catalog).map_err(|error| published_broken(&error))?;
-    Ok(Arc::new(catalog))
+}
+
+/// A problem for each new number of something that has one in the version in force, where the lock calls that by an earlier
+/// name: an older copy of the lock came back, and the line that renames is gone.
+pub(crate) fn renamed_before(
+    path: &Path,
+    before: &Lock,
+    after: &Lock,
+    in_force: &Catalog,
+    now: &Catalog,
+) -> Result<(), Problems> {
+    let mut problems = Vec::new();
+    // Links of a file of their own, millions, are not renamed.
+    let keys = lock::published_keys(in_force, !now.links.is_empty());
+    for (kind, key, number) in keys {
+        let new = after.get(kind, &key).filter(|new| *new != number);
+        if new.is_none() || before.get(kind, &key).is_some() {
+            continue;
+        }
+        // Where the lock knows of the rename, the name is free for something new.
+        let Some(old) = after.name_of(kind, number) else {
+            continue;
+        };
+        if before.renamed_to(kind, &key).is_some() {
+            continue;
+        }
+        let (name, old) = (lock::name_in_key(kind, &key), lock::name_in_key(kind, old));
+        let advice = if now.has(kind, number) {
+            "choose a name that was never used".to_owned()
+        } else {
+            format!("write was = \"{old}\" into it")
+        };
+        problems.push(Problem {
+            field: format!("{}.{name}", kind.name()),
+            ..Problem::of_file(
+                path,
+                format!(
+                    "is number {number} in version {}, which catalog.lock, an older copy, calls \"{old}\": {advice}, or restore catalog.lock from backup",
+                    in_force.version
+                ),
+            )
+        });
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Problems(problems))
+    }
 }
 
 /// Two commands at once would hand out the same number twice, or write one version over another: the folder the lock lies in
@@ -164,12 +267,11 @@ pub(crate) fn keep(path: &Path, lock: &Lock) -> Result<(), Problems> {
         .map_err(|error| failed(&path, "cannot be written", &error))
 }
 
-/// Above every version a file in the folder stands for, and the one in force. Makes the folder where it is missing.
-pub(crate) fn next_version(folder: &Path, in_force: u32) -> Result<u32, Problems> {
-    std::fs::create_dir_all(folder).map_err(|error| failed(folder, "cannot be made", &error))?;
+/// Above every version a file in the folder stands for, and the last one handed out.
+fn next_version(folder: &Path, last: u32) -> Result<u32, Problems> {
     let highest = folder::highest_version(folder)
         .map_err(|error| failed(folder, "cannot be read", &error))?;
-    let next = highest.max(in_force).checked_add(1);
+    let next = highest.max(last).checked_add(1);
     next.ok_or_else(|| Problem::of_file(folder, "no catalog versions left").into())
 }
 

@@ -18,6 +18,7 @@ use std::{
 use bytes::Bytes;
 use csv::{ErrorKind, StringRecord};
 use domain::{Affiliate, Domain, Offer};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     Catalog, LinkEntry, Links, Problem, Problems, SUBS, apply,
@@ -73,10 +74,11 @@ pub fn build(
     }
     let published = apply::published(folder, path, &checked.before.id)?;
     if let Some(published) = &published {
+        apply::one_numbering(folder, published, &checked.before)?;
         apply::lost_nothing(path, &checked.before.lost(published))?;
+        let (before, after) = (&checked.before, &checked.after);
+        apply::renamed_before(path, before, after, published, &checked.catalog)?;
     }
-    let in_force = published.as_ref().map_or(0, |published| published.version);
-    checked.catalog.version = apply::next_version(folder, in_force)?;
     let mut numbers = Numbers::read(path, &checked.before, folder)?;
     if let Some(published) = &published {
         numbers.lost_nothing(&checked.before, published)?;
@@ -94,7 +96,7 @@ pub fn build(
     let mut catalog = checked.catalog;
     catalog.lock_id.clone_from(&checked.after.id);
 
-    let temporary = folder.join(format!("{}.snapshot.new", catalog.version));
+    let temporary = folder.join("links.snapshot.new");
     let built = (|| {
         let written = write(&catalog, &rows, &numbers, &temporary, progress)?;
         if !written.doubled.is_empty() {
@@ -106,12 +108,20 @@ pub fn build(
             numbers.append(&checked.after.id, new)?;
             checked.after.hand_out_links(rows.count().into());
         }
+        catalog.hash = catalog.content_hash(written.hash);
+        let in_force = published.as_ref();
+        catalog.version =
+            apply::number_version(folder, in_force, &mut checked.after, catalog.hash)?;
         if checked.before != checked.after {
             apply::keep(path, &checked.after)?;
         }
+        folder::keep_home(folder, &disk::home(path))
+            .map_err(|error| failed(folder, "cannot be written", &error))?;
         drop(rows);
         finish(&mut catalog, written, &temporary)?;
-        publish(catalog, published, folder, &temporary)
+        publish(&catalog, in_force, folder, &temporary)?;
+        catalog.resolve_secrets(&disk::home(path));
+        Ok(Arc::new(catalog))
     })();
     if built.is_err() {
         // It has no meaning under this name; the next run writes over it.
@@ -460,6 +470,8 @@ struct Written {
     buckets: Vec<u8>,
     live: u32,
     checksum: u32,
+    /// Of the entries.
+    hash: u64,
     /// Slugs of more than one line, the first of them.
     doubled: BTreeSet<String>,
 }
@@ -484,7 +496,7 @@ fn write(
     let mut out = BufWriter::new(file);
     let mut directory = Directory::default();
     let mut buckets = index::buckets(rows.live);
-    let mut checksum = 0;
+    let (mut checksum, mut hash) = (0, Xxh3::new());
     let mut doubled = BTreeSet::new();
     let mut none = Vec::new();
     entries::write_none(&mut none);
@@ -510,6 +522,7 @@ fn write(
         let pushed = directory.push(entry.len());
         pushed.ok_or_else(|| too_large(path))?;
         checksum = crc32c::crc32c_append(checksum, entry);
+        hash.update(entry);
         out.write_all(entry).map_err(unwritable)?;
     }
     progress("writing links", count.into(), count.into());
@@ -521,6 +534,7 @@ fn write(
         buckets,
         live: rows.live,
         checksum,
+        hash: hash.digest(),
         doubled,
     })
 }
@@ -556,27 +570,21 @@ fn too_large(path: &Path) -> Problems {
 
 /// Makes the written snapshot the version in force, unless it says the same as the one before.
 fn publish(
-    mut catalog: Catalog,
-    published: Option<Catalog>,
+    catalog: &Catalog,
+    in_force: Option<&Catalog>,
     folder: &Path,
     temporary: &Path,
-) -> Result<Arc<Catalog>, Problems> {
-    if let Some(published) = published {
-        let version = std::mem::replace(&mut catalog.version, published.version);
-        if catalog == published {
-            fs::remove_file(temporary)
-                .map_err(|error| failed(temporary, "cannot be removed", &error))?;
-            return Ok(Arc::new(published));
-        }
-        catalog.version = version;
+) -> Result<(), Problems> {
+    if in_force.is_some_and(|in_force| in_force.version == catalog.version) {
+        return fs::remove_file(temporary)
+            .map_err(|error| failed(temporary, "cannot be removed", &error));
     }
+    folder::remove_never_current(folder).map_err(|error| apply::published_broken(&error))?;
     let path = folder::snapshot_path(folder, catalog.version);
     fs::rename(temporary, &path)
         .and_then(|()| File::open(disk::folder_of(&path))?.sync_all())
         .map_err(|error| failed(&path, "cannot be written", &error))?;
-    folder::make_current(folder, catalog.version)
-        .map_err(|error| apply::published_broken(&error))?;
-    Ok(Arc::new(catalog))
+    folder::make_current(folder, catalog.version).map_err(|error| apply::published_broken(&error))
 }
 
 /// The lines of slugs that stand in more than one, found by reading the file once more.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Replaces a file: a reader, and a machine after a power cut, sees the old content or the new, never a part.
@@ -32,6 +32,11 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("larger than {bytes_max} bytes")));
     }
     Ok(bytes)
+}
+
+/// The folder a catalog lies in, from the root: what it names is relative to it.
+pub(crate) fn home(path: &Path) -> PathBuf {
+    std::path::absolute(folder_of(path)).unwrap_or_else(|_| PathBuf::from("/"))
 }
 
 /// The folder a path lies in.

@@ -1,8 +1,12 @@
-//! The folder of published versions: `<version>.snapshot` each, and `current` naming the one in force.
+//! The folder of published versions: `<version>.snapshot` each, `current` naming the one in force, and `home`, where the
+//! catalog was applied on this machine, naming the folder that it lies in: files of secrets are named relative to it. Where a
+//! courier brings the versions, there is no `home`, and these files lie in `secrets`, beside this folder.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -15,12 +19,29 @@ const CACHED_MAX: usize = 8;
 /// `current` is one number of ten digits and a line's end.
 const CURRENT_BYTES_MAX: u64 = 16;
 
+/// `home` is one path.
+const HOME_BYTES_MAX: u64 = 8 << 10;
+
+/// What became of a look-up by number and hash.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The version an event means.
+    Found(Arc<Catalog>),
+    /// It is not here, or not yet.
+    Missing,
+    /// The version of this number is another one: who numbered it uses another catalog.
+    Other {
+        /// The hash of the version that is here.
+        hash: u64,
+    },
+}
+
 /// Published versions, for reading.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// What [`Self::changed`] last returned.
-    seen: Option<u32>,
+    /// What [`Self::changed`] last returned, and where its secrets are.
+    seen: Option<(u32, PathBuf)>,
     /// Most recently used last.
     cached: Mutex<Vec<Arc<Catalog>>>,
 }
@@ -55,7 +76,7 @@ impl Folder {
     /// It cannot be read, is damaged or of a newer format.
     pub fn current(&self) -> Result<Option<Arc<Catalog>>, Error> {
         match current_version(&self.path)? {
-            Some(version) => self.version(version).map(Some),
+            Some(version) => self.any_version(version).map(Some),
             None => Ok(None),
         }
     }
@@ -70,7 +91,7 @@ impl Folder {
             return Ok(None);
         };
         let catalog = Arc::new(load(&self.path, version)?);
-        self.seen = Some(version);
+        self.seen = Some((version, home(&self.path)?));
         let cached = self
             .cached
             .get_mut()
@@ -79,11 +100,24 @@ impl Folder {
         Ok(Some(catalog))
     }
 
-    /// Any version ever published.
+    /// The version an event names by number and hash.
     ///
     /// # Errors
-    /// It cannot be read, is damaged or of a newer format.
-    pub fn version(&self, version: u32) -> Result<Arc<Catalog>, Error> {
+    /// It is there and cannot be read, is damaged or of another format.
+    pub fn version(&self, version: u32, hash: u64) -> Result<Lookup, Error> {
+        match self.any_version(version) {
+            Ok(catalog) if catalog.hash == hash => Ok(Lookup::Found(catalog)),
+            Ok(catalog) => Ok(Lookup::Other { hash: catalog.hash }),
+            Err(error) if error.is_missing() => Ok(Lookup::Missing),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The version of a number, whichever it is: for people who name one.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged or of another format.
+    pub fn any_version(&self, version: u32) -> Result<Arc<Catalog>, Error> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let found = cached.iter().position(|kept| kept.version == version);
         let catalog = match found {
@@ -101,23 +135,29 @@ impl Folder {
     pub fn whole_before(&self, version: u32) -> Option<Arc<Catalog>> {
         (1..version)
             .rev()
-            .find_map(|earlier| self.version(earlier).ok())
+            .find_map(|earlier| self.any_version(earlier).ok())
     }
 
-    /// The version in force if it is another than the one this returned last. Costs one small read when nothing changed.
+    /// The version in force if it, or the folder of its secrets, is another than when this returned one last. Costs two small
+    /// reads when nothing changed.
     ///
     /// # Errors
     /// As for [`Self::current`]; the next call tries again.
     pub fn changed(&mut self) -> Result<Option<Arc<Catalog>>, Error> {
-        let current = current_version(&self.path)?;
-        match current {
-            Some(version) if current != self.seen => {
-                let catalog = self.version(version)?;
-                self.seen = current;
-                Ok(Some(catalog))
-            }
-            _ => Ok(None),
+        let Some(version) = current_version(&self.path)? else {
+            return Ok(None);
+        };
+        let now = Some((version, home(&self.path)?));
+        if now == self.seen {
+            return Ok(None);
         }
+        if self.seen.as_ref().is_some_and(|(seen, _)| *seen == version) {
+            let cached = self.cached.get_mut();
+            cached.unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        let catalog = self.any_version(version)?;
+        self.seen = now;
+        Ok(Some(catalog))
     }
 }
 
@@ -151,15 +191,52 @@ fn load(folder: &Path, version: u32) -> Result<Catalog, Error> {
     let path = snapshot_path(folder, version);
     let bytes = File::open(&path).and_then(|file| map(&file));
     let bytes = bytes.map_err(|error| Error::new(Kind::Disk(error)).at(&path))?;
-    let catalog = Catalog::open(&bytes).map_err(|error| error.at(&path))?;
+    let mut catalog = Catalog::open(&bytes).map_err(|error| error.at(&path))?;
     if catalog.version != version {
         return Err(Error::new(Kind::Damaged).at(path));
     }
+    catalog.resolve_secrets(&home(folder)?);
     Ok(catalog)
+}
+
+/// The folder that files of secrets are named relative to.
+fn home(folder: &Path) -> Result<PathBuf, Error> {
+    let path = folder.join("home");
+    match disk::read(&path, HOME_BYTES_MAX) {
+        Ok(bytes) => Ok(PathBuf::from(OsString::from_vec(bytes))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+            Ok(disk::folder_of(&absolute).join("secrets"))
+        }
+        Err(error) => Err(Error::new(Kind::Disk(error)).at(path)),
+    }
+}
+
+/// Keeps where the catalog lies that is applied here.
+pub(crate) fn keep_home(folder: &Path, home: &Path) -> io::Result<()> {
+    let (path, home) = (folder.join("home"), home.as_os_str().as_bytes());
+    if disk::read(&path, HOME_BYTES_MAX).is_ok_and(|kept| kept == home) {
+        return Ok(());
+    }
+    disk::replace(&path, home)
+}
+
+/// Removes snapshots above the version in force, which a command left that did not come to its end: nothing names them, and
+/// where the version in force is damaged, one that never was in force must not stand in for it.
+pub(crate) fn remove_never_current(folder: &Path) -> Result<(), Error> {
+    let current = current_version(folder)?.unwrap_or(0);
+    let disk = |error| Error::new(Kind::Disk(error)).at(folder);
+    for version in versions(folder).map_err(disk)? {
+        if version > current {
+            std::fs::remove_file(snapshot_path(folder, version)).map_err(disk)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a catalog the version in force.
 pub(crate) fn publish(folder: &Path, catalog: &Catalog) -> Result<(), Error> {
+    remove_never_current(folder)?;
     let path = snapshot_path(folder, catalog.version);
     let bytes = catalog
         .encode()
@@ -177,16 +254,21 @@ pub(crate) fn make_current(folder: &Path, version: u32) -> Result<(), Error> {
 
 /// The highest version a file stands for, also one that was never made current.
 pub(crate) fn highest_version(folder: &Path) -> io::Result<u32> {
-    let mut highest = 0;
+    Ok(versions(folder)?.into_iter().max().unwrap_or(0))
+}
+
+/// The versions that files stand for.
+fn versions(folder: &Path) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();
         let version = name
             .to_str()
             .and_then(|name| name.strip_suffix(".snapshot"))
-            .and_then(|number| number.parse().ok());
-        highest = highest.max(version.unwrap_or(0));
+            .and_then(|number| number.parse::<u32>().ok());
+        found.extend(version);
     }
-    Ok(highest)
+    Ok(found)
 }
 
 pub(crate) fn snapshot_path(folder: &Path, version: u32) -> PathBuf {

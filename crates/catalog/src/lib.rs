@@ -26,7 +26,7 @@ pub use apply::{CATALOG_BYTES_MAX, Checked, apply, check};
 pub use build::{Progress, build};
 pub use demo::{DEMO, write_demo};
 pub use destination::{DESTINATION_BYTES_MAX, Destination, MacroName, Part};
-pub use folder::Folder;
+pub use folder::{Folder, Lookup};
 pub use links::{LinkEntry, Links, LinksBuilder};
 pub use model::{
     Advertiser, Affiliate, Catalog, DomainEntry, Goal, GoalName, Link, LinkName, Names, Network,

@@ -5,6 +5,9 @@
 //! lock's own identity: published versions carry it, so that another catalog's lock can never give old numbers new meanings.
 //! Goals are keyed `<offer>.<name>` and links `<offer>.<affiliate>.<slug>`, by number: what a number means never
 //! changes, so a link that is pointed elsewhere is another number. `next` is one above every number ever handed out.
+//! `former` keeps the names that numbers had before they were renamed, so that a rename that is taken back gives the number
+//! back. `version` keeps the hash of each catalog version: a version's number is handed out here, as all others are, and so
+//! means the same on every machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,10 +25,16 @@ use crate::{
 
 /// The greatest number of a link: what the links' index can name.
 pub(crate) const LINK_MAX: u64 = (1 << 32) - 2;
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The section of the offers' advertisers.
 const OWNER: &str = "owner";
+/// The section of names before a rename.
+const FORMER: &str = "former";
+/// The section of the catalog versions' hashes.
+const VERSION: &str = "version";
+/// What an identity looks like: 128 bits in hexadecimal digits.
+const ID_DIGITS: usize = 32;
 
 /// What is numbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +95,10 @@ pub(crate) struct Lock {
     sections: [Section; Kind::ALL.len()],
     /// Advertisers by offer.
     owners: BTreeMap<u64, u64>,
+    /// Numbers by kind and former key.
+    former: BTreeMap<(Kind, String), u64>,
+    /// Hashes by catalog version.
+    versions: BTreeMap<u32, u64>,
 }
 
 #[derive(Deserialize)]
@@ -94,6 +107,8 @@ struct File {
     _format: u32,
     id: String,
     next: BTreeMap<String, u64>,
+    #[serde(default)]
+    version: BTreeMap<String, String>,
     #[serde(flatten)]
     sections: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -113,6 +128,8 @@ impl Lock {
             id: String::new(),
             sections: std::array::from_fn(|_| empty.clone()),
             owners: BTreeMap::new(),
+            former: BTreeMap::new(),
+            versions: BTreeMap::new(),
         }
     }
 
@@ -136,13 +153,35 @@ impl Lock {
         let head: Head = toml::from_str(text).map_err(broken)?;
         if head.format != FORMAT {
             return Err(format!(
-                "catalog.lock of format {}, this version reads up to {FORMAT}: use a newer version of sluice",
+                "catalog.lock of format {}, this version reads format {FORMAT}: use the version of sluice that wrote it",
                 head.format
             ));
         }
         let mut file: File = toml::from_str(text).map_err(broken)?;
         let mut lock = Self::new();
         lock.id = file.id;
+        if lock.id.len() != ID_DIGITS || !lock.id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(format!(
+                "id \"{}\" is no identity of {ID_DIGITS} hexadecimal digits: restore it from backup",
+                lock.id
+            ));
+        }
+        for (version, hash) in file.version {
+            let number = version.parse().ok().filter(|number| *number > 0);
+            let known = number.zip(u64::from_str_radix(&hash, 16).ok());
+            let (number, hash) = known.ok_or_else(|| {
+                format!("version \"{version}\" = \"{hash}\" is no version and its hash: restore it from backup")
+            })?;
+            lock.versions.insert(number, hash);
+        }
+        for (key, number) in file.sections.remove(FORMER).unwrap_or_default() {
+            let (kind, name) = key.split_once('.').unwrap_or_default();
+            let kind = Kind::ALL.into_iter().find(|known| known.name() == kind);
+            let kind = kind.ok_or_else(|| {
+                format!("former \"{key}\" is no kind and a name: restore it from backup")
+            })?;
+            lock.former.insert((kind, name.to_owned()), number);
+        }
         for (offer, advertiser) in file.sections.remove(OWNER).unwrap_or_default() {
             let offer = offer.parse().map_err(|_| {
                 format!("owner \"{offer}\" is no offer's number: restore it from backup")
@@ -207,6 +246,14 @@ impl Lock {
         for (offer, advertiser) in &self.owners {
             writeln!(text, "\"{offer}\" = {advertiser}").expect(expect);
         }
+        writeln!(text, "\n[{FORMER}]").expect(expect);
+        for ((kind, name), number) in &self.former {
+            writeln!(text, "\"{}.{name}\" = {number}", kind.name()).expect(expect);
+        }
+        writeln!(text, "\n[{VERSION}]").expect(expect);
+        for (version, hash) in &self.versions {
+            writeln!(text, "\"{version}\" = \"{hash:016x}\"").expect(expect);
+        }
         text
     }
 
@@ -241,7 +288,45 @@ impl Lock {
         }
         section.next += 1;
         section.numbers.insert(key.to_owned(), number);
+        // The name is another thing's from here on.
+        self.former.remove(&(kind, key.to_owned()));
         Some(number)
+    }
+
+    /// The last version and its hash; zeros before the first.
+    pub(crate) fn last_version(&self) -> (u32, u64) {
+        let last = self.versions.last_key_value();
+        last.map_or((0, 0), |(version, hash)| (*version, *hash))
+    }
+
+    /// The hash of a version.
+    pub(crate) fn version_hash(&self, version: u32) -> Option<u64> {
+        self.versions.get(&version).copied()
+    }
+
+    /// Keeps the hash of a version.
+    pub(crate) fn keep_version(&mut self, version: u32, hash: u64) {
+        self.versions.insert(version, hash);
+    }
+
+    /// The key that took a key's number by a rename.
+    pub(crate) fn renamed_to(&self, kind: Kind, key: &str) -> Option<&str> {
+        let number = self.former.get(&(kind, key.to_owned()))?;
+        self.name_of(kind, *number)
+    }
+
+    /// Gives a key its number back that moved to another key by a rename, where that one is not in the catalog: the rename
+    /// was taken back, often by a version control tool, which does not know this file.
+    pub(crate) fn take_back(&mut self, kind: Kind, key: &str, is_there: impl Fn(&str) -> bool) {
+        if self.get(kind, key).is_some() {
+            return;
+        }
+        if let Some(now) = self.renamed_to(kind, key).map(str::to_owned)
+            && !is_there(&now)
+        {
+            let moved = self.rename(kind, &now, key);
+            debug_assert!(moved.is_ok(), "the key was looked for above");
+        }
     }
 
     /// Keeps who owes for an offer; refused when it was another one before.
@@ -286,6 +371,8 @@ impl Lock {
             (Some(_), None) => {
                 let number = numbers.remove(was).expect("found above");
                 numbers.insert(key.to_owned(), number);
+                self.former.remove(&(kind, key.to_owned()));
+                self.former.insert((kind, was.to_owned()), number);
                 Ok(())
             }
         }
@@ -311,6 +398,8 @@ impl Lock {
             if !numbers.contains_key(&key)
                 && let Some(number) = numbers.remove(&was)
             {
+                self.former.remove(&(Kind::Link, key.clone()));
+                self.former.insert((Kind::Link, was), number);
                 numbers.insert(key, number);
             }
         }
@@ -415,6 +504,12 @@ impl Lock {
     }
 }
 
+/// The first 64 bits of an identity; 0 where there is none.
+pub(crate) fn id_number(id: &str) -> u64 {
+    let first = id.get(..ID_DIGITS / 2).unwrap_or_default();
+    u64::from_str_radix(first, 16).unwrap_or_default()
+}
+
 /// The key of a goal.
 pub(crate) fn goal_key(offer: u64, name: &str) -> String {
     format!("{offer}.{name}")
@@ -425,11 +520,38 @@ pub(crate) fn link_key(offer: u64, affiliate: u64, slug: &str) -> String {
     format!("{offer}.{affiliate}.{slug}")
 }
 
+/// The name within a key, as its author writes it.
+pub(crate) fn name_in_key(kind: Kind, key: &str) -> &str {
+    let parts = match kind {
+        Kind::Goal => 2,
+        Kind::Link => 3,
+        _ => 1,
+    };
+    key.splitn(parts, '.').last().unwrap_or_default()
+}
+
 pub(crate) fn link_key_parts(key: &str) -> Option<(domain::Offer, domain::Affiliate, &str)> {
     let mut parts = key.splitn(3, '.');
     let offer = domain::Offer::new(parts.next()?.parse().ok()?)?;
     let affiliate = domain::Affiliate::new(parts.next()?.parse().ok()?)?;
     Some((offer, affiliate, parts.next()?))
+}
+
+/// The keys of everything a version knows, as the lock spells them.
+pub(crate) fn published_keys(
+    catalog: &Catalog,
+    with_links: bool,
+) -> impl Iterator<Item = (Kind, String, u64)> + '_ {
+    let named = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| keys(&catalog.names, kind).map(move |(key, number)| (kind, key, number)));
+    let links = with_links.then(|| catalog.links.iter());
+    let links = links.into_iter().flatten().map(|(number, link)| {
+        let (offer, affiliate) = (link.offer.get().into(), link.affiliate.get().into());
+        let key = link_key(offer, affiliate, link.slug());
+        (Kind::Link, key, number.get())
+    });
+    named.chain(links)
 }
 
 /// The keys of a kind as the lock spells them.

@@ -1,11 +1,15 @@
 //! The checked model: entries by number, and the name of every number ever handed out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use domain::{Currency, Rate};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{Destination, Links, SecretRef};
+use crate::{Destination, Links, SecretRef, lock::Kind};
 
 /// How many sub ids a click carries.
 pub const SUBS: usize = 10;
@@ -16,8 +20,12 @@ pub const UNKNOWN: &str = "(unknown)";
 /// One version of everything that is promoted, who promotes it, and what for.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Debug)]
 pub struct Catalog {
-    /// Counted from 1; 0 while it is not published.
+    /// Counted from 1 in `catalog.lock`; 0 while it is not published.
+    #[serde(with = "postcard::fixint::le")]
     pub version: u32,
+    /// Of everything below: two versions with one number and another hash are two catalogs. 0 while it is not published.
+    #[serde(with = "postcard::fixint::le")]
+    pub hash: u64,
     /// The identity of the lock its numbers come from; empty while it is not published.
     pub lock_id: String,
     /// What everything below inherits.
@@ -189,6 +197,60 @@ pub struct LinkName {
 }
 
 impl Catalog {
+    /// The first 64 bits of the lock's identity, by which events and topics name it; 0 while it is not published.
+    pub fn lock(&self) -> u64 {
+        crate::lock::id_number(&self.lock_id)
+    }
+
+    /// Puts files that secrets are in, and that are named relative to the catalog's folder, there.
+    pub(crate) fn resolve_secrets(&mut self, home: &Path) {
+        for advertiser in self.advertisers.values_mut() {
+            for secret in &mut advertiser.secrets {
+                secret.resolve(home);
+            }
+        }
+    }
+
+    /// Whether an entry of this number is there, and not gone.
+    pub(crate) fn has(&self, kind: Kind, number: u64) -> bool {
+        let is = |known: u32| u64::from(known) == number;
+        match kind {
+            Kind::Domain => self.domains.keys().any(|known| is(known.get().into())),
+            Kind::Advertiser => self.advertisers.keys().any(|known| is(known.get())),
+            Kind::Offer => self.offers.keys().any(|known| is(known.get())),
+            Kind::Goal => self
+                .offers
+                .values()
+                .flat_map(|offer| offer.goals.keys())
+                .any(|known| is(known.get())),
+            Kind::Affiliate => self.affiliates.keys().any(|known| is(known.get())),
+            Kind::Link => domain::Link::new(number)
+                .and_then(|number| self.links.get(number))
+                .is_some_and(|link| link.domain.is_some()),
+        }
+    }
+
+    /// The hash of the content, without the version, with links whose entries hash to `entries_hash`.
+    pub(crate) fn content_hash(&self, entries_hash: u64) -> u64 {
+        // Every field is named, so that one that is added has to be thought of here.
+        let Self {
+            version: _,
+            hash: _,
+            lock_id,
+            network,
+            domains,
+            advertisers,
+            offers,
+            affiliates,
+            links: _,
+            names,
+        } = self;
+        let things = (network, domains, advertisers, offers, affiliates);
+        let content = (lock_id, things, names, entries_hash);
+        let bytes = postcard::to_stdvec(&content).expect("the model has no type postcard refuses");
+        xxh3_64(&bytes)
+    }
+
     /// The host, or [`UNKNOWN`].
     pub fn domain_name(&self, number: domain::Domain) -> &str {
         named(self.names.domains.get(&number))

@@ -8,7 +8,7 @@ mod reader;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use domain::Rate;
@@ -19,7 +19,7 @@ use crate::{
     Problem, Problems, SecretRef,
     destination::plain_address,
     disk,
-    lock::{Kind, Lock, goal_key, link_key},
+    lock::{self, Kind, Lock, goal_key, link_key},
     nearest::nearest,
 };
 use fields::{currency, name_mistake, timezone, window_ms};
@@ -64,6 +64,10 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
     let mut links = entries(&mut reader, &root, Kind::Link);
     for entries in [&mut domains, &mut advertisers, &mut offers, &mut affiliates] {
         for entry in &entries.list {
+            let is_there = |name: &str| entries.numbers.contains_key(name);
+            lock.take_back(entries.kind, &entry.name, is_there);
+        }
+        for entry in &entries.list {
             rename(&mut reader, lock, entries.kind, entry, |name| {
                 name.to_owned()
             });
@@ -80,7 +84,7 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
         .iter()
         .map(|entry| (entry.number, domain(&mut reader, entry)))
         .collect::<Vec<_>>();
-    let folder = std::path::absolute(disk::folder_of(path)).unwrap_or_else(|_| PathBuf::from("/"));
+    let folder = disk::home(path);
     let advertisers_read = advertisers
         .list
         .iter()
@@ -123,6 +127,10 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
             )
         })
         .collect::<Vec<_>>();
+    let keys: BTreeSet<String> = links_read.iter().flatten().map(key_of).collect();
+    for key in &keys {
+        lock.take_back(Kind::Link, key, |key| keys.contains(key));
+    }
     for (entry, read) in links.list.iter().zip(&links_read) {
         if let Some(link) = read {
             let key =
@@ -137,12 +145,7 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
     lock.rename_slugs(&slugs.collect());
     for (entry, read) in links.list.iter_mut().zip(&links_read) {
         if let Some(link) = read {
-            let key = link_key(
-                link.offer.get().into(),
-                link.affiliate.get().into(),
-                &entry.name,
-            );
-            entry.number = hand_out(&mut reader, lock, Kind::Link, &key, &entry.section);
+            entry.number = hand_out(&mut reader, lock, Kind::Link, &key_of(link), &entry.section);
         }
     }
 
@@ -161,6 +164,7 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
     // Without a problem every entry was read and has a number in range.
     Ok(Catalog {
         version: 0,
+        hash: 0,
         lock_id: String::new(),
         network: network.expect("read without a problem"),
         domains: numbered(domains_read, |n| domain::Domain::new(n.try_into().ok()?)),
@@ -174,6 +178,14 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
         links,
         names: names.expect("the lock's keys were read or made by this version"),
     })
+}
+
+fn key_of(link: &Link) -> String {
+    link_key(
+        link.offer.get().into(),
+        link.affiliate.get().into(),
+        &link.slug,
+    )
 }
 
 fn numbered<N: Ord, E>(
@@ -290,11 +302,20 @@ fn rename_key(
         _ => lock.knows(kind, was_key) || lock.knows(kind, key),
     };
     if !known && !lock.is_new(kind) {
-        let message = format!(
-            "no {} was ever called \"{}\": a number is only moved from a name that has one",
-            kind.name(),
-            was.value
-        );
+        let message = match lock.renamed_to(kind, was_key) {
+            Some(now) => {
+                let now = lock::name_in_key(kind, now);
+                format!(
+                    "\"{}\" was renamed to \"{now}\" before: write was = \"{now}\"",
+                    was.value
+                )
+            }
+            None => format!(
+                "no {} was ever called \"{}\": a number is only moved from a name that has one",
+                kind.name(),
+                was.value
+            ),
+        };
         reader.problem(Some(was.at), &was.field, message, None);
         return;
     }
@@ -410,10 +431,14 @@ fn secrets(
     }
     let mut secrets = Vec::new();
     for found in &found {
-        let secret = SecretRef::parse(found.value, folder).map_err(str::to_owned);
-        let secret = secret.and_then(|secret| match secret.read() {
-            Ok(_) => Ok(secret),
-            Err(error) => Err(format!("cannot read the secret in {secret}: {error}")),
+        let secret = SecretRef::parse(found.value).map_err(str::to_owned);
+        let secret = secret.and_then(|secret| {
+            let mut there = secret.clone();
+            there.resolve(folder);
+            match there.read() {
+                Ok(_) => Ok(secret),
+                Err(error) => Err(format!("cannot read the secret in {there}: {error}")),
+            }
         });
         secrets.extend(reader.parsed(found, secret));
     }
@@ -477,6 +502,10 @@ fn goals(
 ) -> BTreeMap<domain::Goal, Goal> {
     let found = reader.tables(&offer.section, "goal");
     let names: BTreeSet<String> = found.iter().map(|(name, _)| name.clone()).collect();
+    for name in &names {
+        let is_there = |key: &str| names.contains(lock::name_in_key(Kind::Goal, key));
+        lock.take_back(Kind::Goal, &goal_key(offer.number, name), is_there);
+    }
     let mut renamed = BTreeSet::new();
     for (name, section) in &found {
         if let Some(was) = reader.text(section, "was") {

@@ -23,11 +23,11 @@ pub enum SecretRef {
 }
 
 impl SecretRef {
-    /// Reads `file:NAME` (relative to `folder`) or `env:NAME`; the error says what was expected.
-    pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, &'static str> {
+    /// Reads `file:NAME` or `env:NAME`; the error says what was expected.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         match text.split_once(':') {
             Some(("file", name)) if !name.is_empty() && !name.contains('\0') => {
-                Ok(Self::File(folder.join(name)))
+                Ok(Self::File(name.into()))
             }
             Some(("env", name)) if !name.is_empty() && !name.contains(['\0', '=']) => {
                 Ok(Self::Env(name.to_owned()))
@@ -35,6 +35,13 @@ impl SecretRef {
             _ => Err(
                 r#"expected "file:NAME" or "env:NAME": secrets are named here, never written here"#,
             ),
+        }
+    }
+
+    /// Puts a file that is named relative to a folder there. The name itself stays the same on every machine.
+    pub(crate) fn resolve(&mut self, folder: &Path) {
+        if let Self::File(path) = self {
+            *path = folder.join(&*path);
         }
     }
 

@@ -22,9 +22,7 @@
 //! | 56 | version of the body, of directory and buckets, of the entries, u8 each; zero to byte 64 |
 //!
 //! Opening checks all but the entries, so that it takes as long for a link as for millions; [`crate::Links::verify`] checks
-//! these. Format 1 is read too, a newer one needs a newer program.
-
-mod format1;
+//! these.
 
 use std::{
     fmt, io,
@@ -42,7 +40,7 @@ use crate::{
 };
 
 /// The format this version writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"SLUICECT";
 /// What comes before the body; also what directory and buckets are aligned to: a cache line.
@@ -64,7 +62,7 @@ pub struct Error {
 #[derive(Debug)]
 pub(crate) enum Kind {
     NotASnapshot,
-    Newer(u32),
+    OtherFormat(u32),
     Damaged,
     TooLarge,
     BadCurrent,
@@ -89,8 +87,8 @@ impl Error {
     pub(crate) fn what(&self) -> String {
         match &self.kind {
             Kind::NotASnapshot => "not a catalog snapshot".to_owned(),
-            Kind::Newer(format) => format!(
-                "catalog snapshot of format {format}, this version reads up to {FORMAT}: use a newer version of sluice"
+            Kind::OtherFormat(format) => format!(
+                "catalog snapshot of format {format}, this version reads format {FORMAT}: use the version of sluice that wrote it, or apply the catalog again"
             ),
             Kind::Damaged => "catalog snapshot is damaged: restore it from backup".to_owned(),
             Kind::TooLarge => format!(
@@ -103,11 +101,6 @@ impl Error {
             }
             Kind::Disk(_) => "cannot be read or written".to_owned(),
         }
-    }
-
-    /// Whether a newer program wrote it.
-    pub fn is_newer(&self) -> bool {
-        matches!(self.kind, Kind::Newer(_))
     }
 
     /// Whether it is not there.
@@ -262,7 +255,7 @@ impl Catalog {
     /// The inverse of [`Self::encode`], with everything checked.
     ///
     /// # Errors
-    /// Not a snapshot, damaged, or of a newer format.
+    /// Not a snapshot, damaged, or of another format.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let catalog = Self::open(&Bytes::copy_from_slice(bytes))?;
         catalog.verify()?;
@@ -287,9 +280,8 @@ impl Catalog {
         let format = bytes.get(8..12).ok_or_else(damaged)?;
         match u32::from_le_bytes(*format.first_chunk().expect("four bytes")) {
             0 => Err(damaged()),
-            1 => format1::decode(bytes).ok_or_else(damaged),
             FORMAT => open(bytes).ok_or_else(damaged),
-            newer => Err(Error::new(Kind::Newer(newer))),
+            other => Err(Error::new(Kind::OtherFormat(other))),
         }
     }
 }

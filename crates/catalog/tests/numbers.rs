@@ -8,11 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use catalog::{Catalog, DEMO, Folder, Problems, apply, check, write_demo};
+use catalog::{Catalog, DEMO, Folder, Lookup, Problems, apply, check, write_demo};
 use domain::{Affiliate, Link, Offer, Target};
 use proptest::prelude::*;
 
 const ID: &str = "00112233445566778899aabbccddeeff";
+const ANOTHER_ID: &str = "ffeeddccbbaa99887766554433221100";
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -225,16 +226,104 @@ fn a_rename_from_a_name_that_never_was() {
         .apply(&text(&[("skis", "boots")], &[("winter", "skis", "fall")]))
         .expect("good");
     // The header is renamed once more, the line left as it was: the number must not be lost in silence.
-    assert!(
-        bench
-            .said(&text(&[("poles", "boots")], &[]))
-            .contains("no offer was ever called \"boots\"")
+    assert_eq!(
+        bench.said(&text(&[("poles", "boots")], &[])),
+        "catalog.toml:8: offer.poles.was: \"boots\" was renamed to \"skis\" before: write was = \"skis\""
     );
-    assert!(
-        bench
-            .said(&text(&[("skis", "")], &[("spring", "skis", "fall")]))
-            .contains("no link was ever called \"fall\"")
+    assert_eq!(
+        bench.said(&text(&[("skis", "")], &[("spring", "skis", "fall")])),
+        "catalog.toml:14: link.spring.was: \"fall\" was renamed to \"winter\" before: write was = \"winter\""
     );
+}
+
+/// What a version control tool does: it puts the catalog's file back and knows nothing of the lock.
+#[test]
+fn a_rename_that_is_taken_back_splits_nobody() {
+    let bench = Bench::new();
+    let before = text(&[("boots", "")], &[("fall", "boots", "")]);
+    let first = bench.apply(&before).expect("good");
+    bench
+        .apply(&text(&[("shoes", "boots")], &[("autumn", "shoes", "fall")]))
+        .expect("good");
+    let now = bench.apply(&before).expect("good");
+    assert_eq!(now.offer_number("boots"), Some(offer(1)));
+    assert_eq!(now.link_number("fall"), Some(link(1)));
+    let sale = |catalog: &Catalog| catalog.goal_number(offer(1), "sale");
+    assert_eq!(sale(&now), sale(&first));
+    assert_eq!((first.hash == now.hash, now.version), (true, 3));
+    // And forward again, which the same tool does as easily.
+    let now = bench
+        .apply(&text(&[("shoes", "")], &[("autumn", "shoes", "")]))
+        .expect("good");
+    assert_eq!(now.offer_number("shoes"), Some(offer(1)));
+    assert_eq!(now.link_number("autumn"), Some(link(1)));
+}
+
+#[test]
+fn an_older_lock_beside_a_renamed_catalog_is_refused_with_the_line_to_write() {
+    let bench = Bench::new();
+    bench.apply(&text(&[("boots", "")], &[])).expect("good");
+    let older = fs::read(bench.lock()).expect("written");
+    bench
+        .apply(&text(&[("shoes", "boots")], &[]))
+        .expect("good");
+    fs::write(bench.lock(), older).expect("writable");
+    // The line that renames is gone, since it had done its work.
+    assert_eq!(
+        bench.said(&text(&[("shoes", "")], &[])),
+        "catalog.toml: offer.shoes: is number 1 in version 2, which catalog.lock, an older copy, calls \"boots\": write was = \"boots\" into it, or restore catalog.lock from backup"
+    );
+    let now = bench
+        .apply(&text(&[("shoes", "boots")], &[]))
+        .expect("good");
+    assert_eq!(now.offer_number("shoes"), Some(offer(1)));
+    assert_eq!(now.version, 2);
+}
+
+#[test]
+fn two_folders_with_one_lock_give_a_version_one_meaning() {
+    let bench = Bench::new();
+    let other = bench.folder.path().join("other/catalog");
+    let (one, two) = (
+        text(&[("boots", "")], &[]),
+        text(&[("boots", ""), ("tents", "")], &[]),
+    );
+    bench.apply(&one).expect("good");
+    let second = bench.apply(&two).expect("good");
+    // A second machine, or a folder that is lost: the number is the lock's.
+    let there = apply(&bench.catalog(), &other, ID).expect("good");
+    assert_eq!((there.version, there.hash), (2, second.hash));
+    fs::remove_dir_all(bench.published()).expect("there");
+    assert_eq!(bench.apply(&two).expect("good").version, 2);
+    assert_eq!(bench.apply(&one).expect("good").version, 3);
+
+    // Two copies of the lock that go on apart.
+    let copy = Bench::new();
+    fs::copy(bench.lock(), copy.lock()).expect("copied");
+    copy.apply(&text(&[("axes", "")], &[])).expect("good");
+    bench.apply(&text(&[("poles", "")], &[])).expect("good");
+    let lock = fs::read(copy.lock()).expect("written");
+    fs::write(bench.lock(), lock).expect("writable");
+    let said = bench.said(&text(&[("poles", "")], &[]));
+    assert_eq!(
+        said,
+        "data/catalog: version 4 here is another than the one catalog.lock has by that number: two copies of catalog.lock handed out versions. Restore the one that belongs to this folder, and apply the catalog on one machine only"
+    );
+}
+
+#[test]
+fn a_version_that_came_to_no_end_never_stands_in_for_a_damaged_one() {
+    let bench = Bench::new();
+    bench.apply(&text(&[("boots", "")], &[])).expect("good");
+    // Killed between the snapshot and `current`.
+    let snapshot = |version: u32| bench.published().join(format!("{version}.snapshot"));
+    bench.apply(&text(&[("tents", "")], &[])).expect("good");
+    fs::write(bench.published().join("current"), "1\n").expect("writable");
+    let third = bench.apply(&text(&[("axes", "")], &[])).expect("good");
+    assert_eq!(third.version, 3);
+    assert!(!snapshot(2).exists());
+    let folder = Folder::open(bench.published()).expect("there");
+    assert_eq!(folder.whole_before(3).expect("one").version, 1);
 }
 
 #[test]
@@ -242,8 +331,8 @@ fn another_catalogs_lock_never_gives_old_numbers_new_meanings() {
     let (bench, other) = (Bench::new(), Bench::new());
     bench.apply(&text(&[("boots", "")], &[])).expect("good");
     fs::write(other.catalog(), text(&[("socks", "")], &[])).expect("writable");
-    apply(&other.catalog(), &other.published(), "another").expect("good");
-    let said = apply(&other.catalog(), &bench.published(), "another").expect_err("refused");
+    apply(&other.catalog(), &other.published(), ANOTHER_ID).expect("good");
+    let said = apply(&other.catalog(), &bench.published(), ANOTHER_ID).expect_err("refused");
     assert!(
         said.to_string()
             .contains("holds the versions of another catalog: name that one with --catalog"),
@@ -304,8 +393,21 @@ fn a_bad_catalog_never_replaces_a_good_one() {
         .apply(&text(&[("boots", ""), ("tents", "")], &[]))
         .expect("good");
     assert_eq!(folder.changed().expect("fine"), Some(second));
-    assert_eq!(folder.version(1).expect("kept"), first);
-    assert!(folder.version(3).expect_err("never published").is_missing());
+    assert_eq!(folder.any_version(1).expect("kept"), first);
+    assert!(
+        folder
+            .any_version(3)
+            .expect_err("never published")
+            .is_missing()
+    );
+    let found = |version, hash| match folder.version(version, hash).expect("readable") {
+        Lookup::Found(catalog) => format!("found {}", catalog.version),
+        Lookup::Missing => "missing".to_owned(),
+        Lookup::Other { hash } => format!("other {}", hash == first.hash),
+    };
+    assert_eq!(found(1, first.hash), "found 1");
+    assert_eq!(found(1, first.hash + 1), "other true");
+    assert_eq!(found(3, first.hash), "missing");
 }
 
 #[test]
@@ -356,9 +458,9 @@ fn a_lock_that_lost_numbers_is_refused() {
             ),
         ),
         (
-            lock.replace("format = 1", "format = 2"),
+            lock.replace("format = 2", "format = 3"),
             Some(
-                "catalog.lock: catalog.lock of format 2, this version reads up to 1: use a newer version of sluice",
+                "catalog.lock: catalog.lock of format 3, this version reads format 2: use the version of sluice that wrote it",
             ),
         ),
         (lock.replace("[goal]", "[gaol]"), None),
@@ -384,15 +486,16 @@ fn a_lock_that_lost_numbers_is_refused() {
 fn the_lock_reads_like_this() {
     let bench = Bench::new();
     fs::write(bench.catalog(), DEMO).expect("writable");
-    apply(&bench.catalog(), &bench.published(), ID).expect("good");
+    let catalog = apply(&bench.catalog(), &bench.published(), ID).expect("good");
     let lock = fs::read_to_string(bench.lock()).expect("written");
+    let lock = lock.replace(&format!("{:016x}", catalog.hash), "HASH");
     let (head, body) = lock.split_at(lock.find("format").expect("there"));
     assert!(head.lines().all(|line| line.starts_with('#')));
     assert_eq!(
         body,
-        "format = 1\nid = \"00112233445566778899aabbccddeeff\"\n\n[next]\ndomain = 2\nadvertiser = 2\noffer = 3\ngoal = 4\naffiliate = 2\nlink = 2\n\n\
+        "format = 2\nid = \"00112233445566778899aabbccddeeff\"\n\n[next]\ndomain = 2\nadvertiser = 2\noffer = 3\ngoal = 4\naffiliate = 2\nlink = 2\n\n\
          [domain]\n\"go.northpeak.example\" = 1\n\n[advertiser]\n\"northpeak\" = 1\n\n[offer]\n\"boots\" = 1\n\"tents\" = 2\n\n\
-         [goal]\n\"1.sale\" = 2\n\"1.signup\" = 1\n\"2.sale\" = 3\n\n[affiliate]\n\"trailblog\" = 1\n\n[link]\n\"1.1.fall-boots\" = 1\n\n[owner]\n\"1\" = 1\n\"2\" = 1\n"
+         [goal]\n\"1.sale\" = 2\n\"1.signup\" = 1\n\"2.sale\" = 3\n\n[affiliate]\n\"trailblog\" = 1\n\n[link]\n\"1.1.fall-boots\" = 1\n\n[owner]\n\"1\" = 1\n\"2\" = 1\n\n[former]\n\n[version]\n\"1\" = \"HASH\"\n"
     );
 }
 
@@ -448,6 +551,8 @@ proptest! {
         let mut goals: BTreeMap<domain::Goal, Offer> = BTreeMap::new();
         let mut links: BTreeMap<Link, (Offer, Affiliate)> = BTreeMap::new();
         let mut things = 0;
+        // A name that a thing had before gives it back while its later name is gone.
+        let mut former: BTreeMap<&str, usize> = BTreeMap::new();
         for (present, rename) in steps {
             let mut was = BTreeMap::new();
             let mut present: BTreeSet<&str> = present.into_iter().map(|at| NAMES[at]).collect();
@@ -464,20 +569,42 @@ proptest! {
             let slugs: Vec<String> = present.iter().map(|name| format!("l-{name}")).collect();
             let slugs: Vec<(&str, &str, &str)> =
                 slugs.iter().zip(&present).map(|(slug, name)| (&**slug, *name, "")).collect();
+            let name_of = |things: &BTreeMap<&'static str, usize>, thing: usize| {
+                things.iter().find(|(_, known)| **known == thing).map(|(name, _)| *name)
+            };
+            let mut taken_back = (thing_of_name.clone(), former.clone());
+            for name in &present {
+                let (things, former) = &mut taken_back;
+                if things.contains_key(name) { continue }
+                if let Some(thing) = former.get(name).copied()
+                    && let Some(later) = name_of(things, thing)
+                    && !present.contains(later)
+                {
+                    things.remove(later);
+                    former.insert(later, thing);
+                    former.remove(name);
+                    things.insert(name, thing);
+                }
+            }
             let Ok(now) = bench.apply(&text(&offers, &slugs)) else {
-                // Only a name with two numbers is refused, and a rename from one that never had any.
+                // Only a name with two numbers is refused, and a rename from one that has none now.
                 let (to, from) = was.iter().next().expect("only renames are refused");
-                prop_assert_eq!(thing_of_name.contains_key(to), thing_of_name.contains_key(from));
+                let things = &taken_back.0;
+                prop_assert_eq!(things.contains_key(to), things.contains_key(from));
                 continue;
             };
+            (thing_of_name, former) = taken_back;
             for (to, from) in was {
                 if let Some(thing) = thing_of_name.remove(from) {
                     prop_assert!(!thing_of_name.contains_key(to));
                     thing_of_name.insert(to, thing);
+                    former.remove(to);
+                    former.insert(from, thing);
                 }
             }
             for name in &present {
                 let thing = *thing_of_name.entry(name).or_insert_with(|| { things += 1; things });
+                former.remove(name);
                 let number = now.offer_number(name).expect("applied");
                 prop_assert_eq!(*thing_of_number.entry(number).or_insert(thing), thing);
             }

@@ -72,7 +72,7 @@ impl Clicks {
         }
         let group = self.group(
             key,
-            click.catalog_version,
+            (click.catalog_version, click.catalog_hash),
             click.visitor,
             click.offer,
             click.affiliate,
@@ -87,7 +87,7 @@ impl Clicks {
         let key = key(signal.click.as_ref(), record)?;
         let group = self.group(
             key,
-            signal.catalog_version,
+            (signal.catalog_version, signal.catalog_hash),
             signal.visitor,
             signal.offer,
             signal.affiliate,
@@ -101,12 +101,12 @@ impl Clicks {
     fn group(
         &mut self,
         key: ClickKey,
-        version: u32,
+        (version, hash): (u32, u64),
         visitor: u64,
         offer: u32,
         affiliate: u32,
     ) -> Result<MarkGroup, Error> {
-        let catalog = self.versions.get(version)?;
+        let catalog = self.versions.get(version, hash)?;
         let zone = catalog.network.zone().map_err(|error| {
             Error::Event(format!("time zone of catalog version {version}: {error}"))
         })?;

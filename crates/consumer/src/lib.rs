@@ -3,7 +3,7 @@
 //! A consumer is a [`Handler`]: it folds records into a batch of the store. Around it, [`Stored`] moves the offset first,
 //! keeps the receipts and hands the outbox on, all in the transaction of the fold.
 
-use catalog::{Catalog, Folder};
+use catalog::{Catalog, Folder, Lookup};
 use domain::Topic;
 use std::sync::Arc;
 use stream::consumer::{Accepted, Fold, Position};
@@ -289,13 +289,20 @@ impl Versions {
         Self { folder }
     }
 
-    /// The catalog of a version.
+    /// The catalog of a version, which has this hash.
     ///
     /// # Errors
-    /// It is not there or cannot be read.
-    pub fn get(&self, version: u32) -> Result<Arc<Catalog>, Error> {
-        self.folder
-            .version(version)
-            .map_err(|error| Error::Event(format!("catalog version {version}: {error}")))
+    /// It is not there, is another one or cannot be read.
+    pub fn get(&self, version: u32, hash: u64) -> Result<Arc<Catalog>, Error> {
+        match self.folder.version(version, hash) {
+            Ok(Lookup::Found(catalog)) => Ok(catalog),
+            Ok(Lookup::Missing) => Err(Error::Event(format!(
+                "catalog version {version} is not here"
+            ))),
+            Ok(Lookup::Other { hash: here }) => Err(Error::Event(format!(
+                "catalog version {version} has hash {here:016x} here, not {hash:016x}: it is another catalog"
+            ))),
+            Err(error) => Err(Error::Event(format!("catalog version {version}: {error}"))),
+        }
     }
 }

@@ -61,7 +61,9 @@ impl Conversions {
             .map(|bytes| Click::decode(&*bytes))
             .transpose()
             .map_err(|error| Error::Event(format!("a kept click: {error}")))?;
-        let catalog: std::sync::Arc<Catalog> = self.versions.get(basis.1.catalog_version)?;
+        let catalog: std::sync::Arc<Catalog> = self
+            .versions
+            .get(basis.1.catalog_version, basis.1.catalog_hash)?;
         let conversion = settle(&catalog, order, &postbacks, facts.as_ref());
 
         let before = out
@@ -151,6 +153,7 @@ fn content(postback: &Postback) -> [u8; 16] {
         key: None,
         shard: 0,
         catalog_version: 0,
+        catalog_hash: 0,
         network: String::new(),
         ..postback.clone()
     };

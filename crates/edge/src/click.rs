@@ -83,6 +83,7 @@ pub(crate) fn serve(
                 worker.metrics.decided(decision, reason);
                 record(worker, asked, &query, |click, _| {
                     click.catalog_version = live.table.catalog().version;
+                    click.catalog_hash = live.table.catalog().hash;
                     click.domain = domain.get();
                     click.reason = reason;
                     click.offer = offer.map_or(0, domain::Offer::get);
@@ -161,6 +162,7 @@ fn redirect(
         *consent,
     );
     click.catalog_version = live.table.catalog().version;
+    click.catalog_hash = live.table.catalog().hash;
     click.domain = domain.get();
     click.link = route.link.map_or(0, domain::Link::get);
     click.offer = route.offer.get();
@@ -306,6 +308,7 @@ fn described<'c>(
         key,
         shard,
         catalog_version: 0,
+        catalog_hash: 0,
         class: asked.class,
         decision: event::Decision::Unspecified,
         reason: Reason::None,

@@ -113,6 +113,7 @@ fn understood(
     let said = |name: &str| given.get(name).map_or("", |value| &**value);
     let mut postback = event::Postback {
         catalog_version: catalog.version,
+        catalog_hash: catalog.hash,
         goal_text: cut(said("goal"), 100).to_owned(),
         order: cut(said("order"), ORDER_BYTES_MAX).to_owned(),
         amount_text: cut(said("amount"), 32).to_owned(),

@@ -22,10 +22,18 @@ pub(crate) struct Recorder {
     pub(crate) keyring: Keyring,
     /// Seed of shards.
     pub(crate) seed: u64,
+    /// The identity of the numbers in what is recorded: of a data folder, it never changes.
+    catalog_lock: u64,
 }
 
 impl Recorder {
-    pub(crate) fn new(writer: journal::Writer, keyring: Keyring, seed: u64, clock: Clock) -> Self {
+    pub(crate) fn new(
+        writer: journal::Writer,
+        keyring: Keyring,
+        seed: u64,
+        catalog_lock: u64,
+        clock: Clock,
+    ) -> Self {
         Self {
             writer,
             numbering: Numbering::default(),
@@ -35,6 +43,7 @@ impl Recorder {
             click: vec![0; RECORD_BYTES_MAX].into(),
             keyring,
             seed,
+            catalog_lock,
         }
     }
 
@@ -81,6 +90,7 @@ impl Recorder {
             n: self.numbering.next(topic, lane),
             address: address.to_vec(),
             event: Some(event),
+            catalog_lock: self.catalog_lock,
         };
         let put = self.put(&record);
         self.counted(topic, lane, put)
@@ -94,7 +104,8 @@ impl Recorder {
     ) -> Option<u64> {
         let (topic, lane) = (Topic::Clicks, click.shard.lane());
         let n = self.numbering.next(topic, lane);
-        let record = click.record(topic, lane, n, address, &mut self.click);
+        let lock = self.catalog_lock;
+        let record = click.record(topic, lane, n, lock, address, &mut self.click);
         let put = self.writer.append(record);
         self.counted(topic, lane, put)
     }
@@ -117,6 +128,7 @@ impl Recorder {
         }
         let _ = self.put(&EdgeRecord {
             event: Some(Event::End(StreamEnd {})),
+            catalog_lock: self.catalog_lock,
             ..EdgeRecord::default()
         });
     }

@@ -193,7 +193,8 @@ impl Edge {
                 .listener
                 .try_clone()
                 .map_err(|error| because("edge")(&error))?;
-            let recorder = Recorder::new(writer, keyring, parts.seed, parts.clock.clone());
+            let (lock, clock) = (current.lock(), parts.clock.clone());
+            let recorder = Recorder::new(writer, keyring, parts.seed, lock, clock);
             let (settings, live, metrics) =
                 (Arc::clone(&settings), Arc::clone(&live), metrics.clone());
             let secrets = Arc::clone(&secrets);

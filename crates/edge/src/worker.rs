@@ -151,6 +151,7 @@ impl Worker {
                     reason: reason.into(),
                     class: class.into(),
                     count,
+                    catalog_hash: self.live.load().table.catalog().hash,
                 };
                 recorder.append(Topic::Clicks, shard, &[], Event::Unmatched(event))
             });

@@ -38,6 +38,7 @@ impl Handler for Fraud {
             link,
             visitor: click.visitor,
             catalog_version: click.catalog_version,
+            catalog_hash: click.catalog_hash,
         };
         if click.class() == Class::Bot {
             say(out, key, &signal(key, Reason::DeclaredBot, click.link))?;

@@ -25,6 +25,7 @@ fn names() -> Catalog {
     let advertiser = Advertiser::new(1).expect("a number");
     Catalog {
         version: 1,
+        hash: 1,
         lock_id: "1".into(),
         network: Network {
             timezone: "Europe/Berlin".into(),

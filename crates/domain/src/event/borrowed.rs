@@ -16,6 +16,7 @@ pub struct BorrowedClick<'a> {
     pub key: ClickKey,
     pub shard: Shard,
     pub catalog_version: u32,
+    pub catalog_hash: u64,
     pub class: Class,
     pub decision: Decision,
     pub reason: Reason,
@@ -57,6 +58,7 @@ impl BorrowedClick<'_> {
         topic: Topic,
         lane: Lane,
         n: u64,
+        catalog_lock: u64,
         address: &[u8],
         buffer: &'b mut [u8],
     ) -> &'b [u8] {
@@ -65,6 +67,8 @@ impl BorrowedClick<'_> {
         let mut event = Fields::into(event);
         self.encode(&mut event);
         let event_bytes = event.length;
+        event.fixed64(9, catalog_lock);
+        let end = HEAD_BYTES_MAX + event.length;
         let mut head = [0; HEAD_BYTES_MAX];
         let mut fields = Fields::into(&mut head);
         fields.number(1, topic as u64);
@@ -76,16 +80,13 @@ impl BorrowedClick<'_> {
         let head_bytes = fields.length;
         let start = HEAD_BYTES_MAX - head_bytes;
         room[start..].copy_from_slice(&head[..head_bytes]);
-        &buffer[start..HEAD_BYTES_MAX + event_bytes]
+        &buffer[start..end]
     }
 
     fn encode(&self, out: &mut Fields<'_>) {
         let mut key_bytes = [0; 24];
         let mut key = Fields::into(&mut key_bytes);
-        if self.key.time_ms != 0 {
-            key.key(1, Wire::Fixed64);
-            key.extend(&self.key.time_ms.to_le_bytes());
-        }
+        key.fixed64(1, self.key.time_ms);
         for (field, number) in [(2, self.key.stream), (3, self.key.sequence)] {
             if number != 0 {
                 key.key(field, Wire::Fixed32);
@@ -137,6 +138,7 @@ impl BorrowedClick<'_> {
         for (field, text) in (31..).zip(self.subs) {
             out.text(field, text.as_bytes());
         }
+        out.fixed64(41, self.catalog_hash);
     }
 }
 
@@ -201,6 +203,14 @@ impl<'b> Fields<'b> {
     }
 
     #[inline]
+    fn fixed64(&mut self, field: u64, value: u64) {
+        if value != 0 {
+            self.key(field, Wire::Fixed64);
+            self.extend(&value.to_le_bytes());
+        }
+    }
+
+    #[inline]
     fn text(&mut self, field: u64, text: &[u8]) {
         if !text.is_empty() {
             self.key(field, Wire::Bytes);
@@ -227,7 +237,7 @@ mod tests {
         fn the_bytes_are_those_of_the_generated_code(
             key: (u64, u32, u32),
             numbers: (u32, u32, u32, u32, u32),
-            long: (u64, u64),
+            long: (u64, u64, u64, u64),
             (class, decision, reason, consent, source) in (0..6, 0..5, 0..12, 0..4, 0..5),
             (shard, lane) in (0u32..4096, any::<u8>()),
             labels in proptest::collection::vec(1..6, 0..6),
@@ -249,6 +259,7 @@ mod tests {
                 key: ClickKey { time_ms: key.0, stream: key.1, sequence: key.2 },
                 shard: Shard::new(shard).expect("12 bits"),
                 catalog_version: numbers.0,
+                catalog_hash: long.2,
                 class: Class::try_from(class).expect("a class"),
                 decision: Decision::try_from(decision).expect("a decision"),
                 reason: Reason::try_from(reason).expect("a reason"),
@@ -315,6 +326,7 @@ mod tests {
                 sub8: owned(16),
                 sub9: owned(17),
                 sub10: owned(18),
+                catalog_hash: long.2,
             };
             let record = EdgeRecord {
                 topic: Topic::Clicks as u32,
@@ -322,9 +334,10 @@ mod tests {
                 n: long.1,
                 address: address.clone(),
                 event: Some(Event::Click(click)),
+                catalog_lock: long.3,
             };
             let mut buffer = vec![0xff; 64 << 10];
-            let bytes = borrowed.record(Topic::Clicks, Lane(lane), long.1, &address, &mut buffer);
+            let bytes = borrowed.record(Topic::Clicks, Lane(lane), long.1, long.3, &address, &mut buffer);
             prop_assert_eq!(bytes, record.encode_to_vec());
         }
     }

@@ -113,6 +113,7 @@ fn click() -> Click {
         sub8: text("sub8"),
         sub9: text("sub9"),
         sub10: text("sub10"),
+        catalog_hash: u64::MAX,
     }
 }
 
@@ -125,6 +126,7 @@ fn unmatched() -> Unmatched {
         reason: Reason::UnknownLink.into(),
         class: Class::Browser.into(),
         count: u64::MAX,
+        catalog_hash: 0x0102_0304_0506_0708,
     }
 }
 
@@ -150,6 +152,7 @@ fn postback() -> Postback {
         currency: "USD".into(),
         status: Status::Reversed.into(),
         network: "2001:db8:1::/48".into(),
+        catalog_hash: 0x0102_0304_0506_0708,
     }
 }
 
@@ -196,6 +199,7 @@ fn signal() -> FraudSignal {
         link: 8,
         visitor: 1,
         catalog_version: 3,
+        catalog_hash: 0x0102_0304_0506_0708,
     }
 }
 
@@ -206,6 +210,7 @@ fn record(event: Event) -> EdgeRecord {
         n: 3,
         address: vec![203, 0, 113, 9],
         event: Some(event),
+        catalog_lock: 0x1122_3344_5566_7788,
     }
 }
 

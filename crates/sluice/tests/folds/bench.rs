@@ -1,6 +1,7 @@
 //! A store, the consumers on it, and the logs they read, driven by a schedule.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use catalog::Folder;
 use clicks::Clicks;
@@ -65,6 +66,19 @@ impl Schedule {
     }
 }
 
+/// The hash of the demo catalog, which every event names.
+pub(crate) static CATALOG_HASH: LazyLock<u64> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    apply_demo(folder.path())
+});
+
+fn apply_demo(folder: &Path) -> u64 {
+    let demo = catalog::write_demo(&folder.join("demo"), "0123456789abcdef").unwrap();
+    let id = "00112233445566778899aabbccddeeff";
+    let applied = catalog::apply(&demo, &folder.join("catalog"), id);
+    applied.unwrap().hash
+}
+
 pub(crate) struct Bench {
     folder: tempfile::TempDir,
 }
@@ -72,8 +86,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let demo = catalog::write_demo(&folder.path().join("demo"), "0123456789abcdef").unwrap();
-        catalog::apply(&demo, &folder.path().join("catalog"), "id").unwrap();
+        apply_demo(folder.path());
         Self { folder }
     }
 

@@ -171,6 +171,7 @@ impl Traffic {
         let visit = &self.visits[said.visit];
         let mut postback = Postback {
             catalog_version: 1,
+            catalog_hash: *crate::bench::CATALOG_HASH,
             token: token(said.visit, visit).to_bytes().to_vec(),
             advertiser: 1,
             offer: visit.offer,
@@ -229,6 +230,7 @@ fn click(at: usize, visit: &Visit) -> Click {
         key: Some(key_of(at, visit).into()),
         shard: shard(visit).get().into(),
         catalog_version: 1,
+        catalog_hash: *crate::bench::CATALOG_HASH,
         offer: visit.offer,
         affiliate: 1,
         advertiser: 1,
