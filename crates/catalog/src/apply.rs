@@ -5,9 +5,10 @@ use std::{fs::File, path::Path, sync::Arc};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Catalog, Problem, Problems, disk, folder,
+    Catalog, Changes, Problem, Problems, Removes, disk, folder,
     lock::{self, Lock},
     numbers, read,
+    text::{self, NotText},
 };
 
 /// Largest catalog and lock read: some 200,000 links. A larger one is a mistake, and would be held in memory whole.
@@ -18,8 +19,21 @@ pub const CATALOG_BYTES_MAX: u64 = 64 << 20;
 pub struct Checked {
     /// Numbered as it would be; its version is 0.
     pub catalog: Catalog,
+    /// What is allowed and seldom meant.
+    pub warnings: Vec<Problem>,
     pub(crate) before: Lock,
     pub(crate) after: Lock,
+}
+
+/// What applying a catalog did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The version in force.
+    pub catalog: Arc<Catalog>,
+    /// What differs from the version before it.
+    pub changes: Changes,
+    /// What is allowed and seldom meant.
+    pub warnings: Vec<Problem>,
 }
 
 /// Checks a catalog against itself and the lock beside it. Writes nothing.
@@ -48,24 +62,18 @@ pub(crate) fn check_file(path: &Path) -> Result<Checked, Problems> {
     if !meta.is_file() {
         return Err(whole("not a plain file".to_owned()));
     }
-    let bytes = disk::read(path, CATALOG_BYTES_MAX)
+    let bytes = disk::read_steady(path, CATALOG_BYTES_MAX)
         .map_err(|error| whole(format!("cannot be read: {error}")))?;
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            return Err(Problem {
-                line: good.iter().filter(|b| **b == b'\n').count() + 1,
-                ..Problem::of_file(path, "not UTF-8 text")
-            }
-            .into());
-        }
-    };
+    let text = text::decode(&bytes).map_err(|NotText { line, message }| Problem {
+        line,
+        ..Problem::of_file(path, message)
+    })?;
     let before = Lock::read(&lock_path(path))?;
     let mut after = before.clone();
-    let catalog = read::read(path, &text, &mut after)?;
+    let (catalog, warnings) = read::read(path, text, &mut after)?;
     Ok(Checked {
         catalog,
+        warnings,
         before,
         after,
     })
@@ -76,15 +84,20 @@ pub(crate) fn check_file(path: &Path) -> Result<Checked, Problems> {
 /// digits that must never have been used before.
 ///
 /// # Errors
-/// Every mistake in the catalog, a lock that lost numbers, or a file that cannot be written; then the version before
-/// stays in force.
-pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, Problems> {
+/// Every mistake in the catalog, a lock that lost numbers, more entries gone than `removes` says, or a file that cannot be
+/// written; then the version before stays in force.
+pub fn apply(
+    path: &Path,
+    folder: &Path,
+    new_id: &str,
+    removes: Removes,
+) -> Result<Applied, Problems> {
     let _doors = doors(path, folder)?;
     let mut checked = check(path)?;
     if checked.after.id.is_empty() {
         new_id.clone_into(&mut checked.after.id);
     }
-    let published = published(folder, path, &checked.before.id)?;
+    let published = published(folder, path, &checked.before)?;
     if let Some(published) = &published {
         one_numbering(folder, published, &checked.before)?;
         let mut lost = checked.before.lost(published);
@@ -96,6 +109,11 @@ pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, P
 
     let mut catalog = checked.catalog;
     catalog.lock_id.clone_from(&checked.after.id);
+    let entries = &catalog.links.entries;
+    let changes = Changes::between(published.as_ref(), &catalog, entries.count, |ordinal| {
+        entries.bytes(ordinal)
+    });
+    few_removed(path, &changes, removes)?;
     catalog.hash = catalog.content_hash(entries_hash(&catalog.links.entries.heap));
     let in_force = published.as_ref();
     catalog.version = number_version(folder, in_force, &mut checked.after, catalog.hash)?;
@@ -109,7 +127,11 @@ pub fn apply(path: &Path, folder: &Path, new_id: &str) -> Result<Arc<Catalog>, P
         folder::publish(folder, &catalog).map_err(|error| published_broken(&error))?;
     }
     catalog.resolve_secrets(&disk::home(path));
-    Ok(Arc::new(catalog))
+    Ok(Applied {
+        catalog: Arc::new(catalog),
+        changes,
+        warnings: checked.warnings,
+    })
 }
 
 /// A problem when the version in force is another than the one the lock has by that number.
@@ -125,6 +147,23 @@ pub(crate) fn one_numbering(
                 in_force.version
             );
             Err(Problem::of_file(folder, message).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A problem when a change takes away more than people remove at once, and nobody said that it is meant.
+pub(crate) fn few_removed(
+    path: &Path,
+    changes: &Changes,
+    removes: Removes,
+) -> Result<(), Problems> {
+    match changes.loss() {
+        Some(loss) if removes == Removes::Few => {
+            let message = format!(
+                "{loss} would go, as when a file is cut off: if that is meant, apply it once with --removes"
+            );
+            Err(Problem::of_file(path, message).into())
         }
         _ => Ok(()),
     }
@@ -224,19 +263,25 @@ pub(crate) fn doors(path: &Path, folder: &Path) -> Result<[Option<File>; 2], Pro
 pub(crate) fn published(
     folder: &Path,
     path: &Path,
-    lock_id: &str,
+    lock: &Lock,
 ) -> Result<Option<Catalog>, Problems> {
     let version = folder::current_version(folder).map_err(|error| published_broken(&error))?;
     let Some(version) = version else {
         return Ok(None);
     };
-    let published =
-        folder::load_whole(folder, version).map_err(|error| published_broken(&error))?;
-    if lock_id != published.lock_id {
+    let published = match folder::load_whole(folder, version) {
+        Ok(published) => published,
+        // The lock knows what it was: applied once more, the catalog is published anew.
+        Err(error) if lock.version_hash(version).is_some() && error.is_damaged() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(published_broken(&error)),
+    };
+    if lock.id != published.lock_id {
         let message = format!(
             "{} holds the versions of another catalog: name that one with --catalog, or choose another folder with --data{}",
             folder.display(),
-            if lock_id.is_empty() {
+            if lock.id.is_empty() {
                 ", or restore catalog.lock from backup"
             } else {
                 ""

@@ -6,9 +6,10 @@
 //! looking these up during the first pass; the rest is files, which the machine can take out of memory.
 
 mod lines;
+mod table;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     fs::{self, File},
     io::{self, BufWriter, Seek, SeekFrom, Write},
     path::Path,
@@ -16,12 +17,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use csv::{ErrorKind, StringRecord};
+use csv::StringRecord;
 use domain::{Affiliate, Domain, Offer};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
-    Catalog, LinkEntry, Links, Problem, Problems, SUBS, apply,
+    Applied, Catalog, Changes, Checked, LinkEntry, Links, Problem, Problems, Removes, SUBS, apply,
     apply::failed,
     disk, folder,
     links::{
@@ -35,7 +36,7 @@ use crate::{
     read::fields::{SUB_BYTES_MAX, SUB_KEYS, name_mistake, short_text},
     snapshot,
 };
-use lines::Lines;
+use table::{BadLine, Columns, Table};
 
 /// Problems listed of one file of links. Who makes a file by a program makes one mistake in every line.
 const PROBLEMS_MAX: usize = 100;
@@ -58,21 +59,12 @@ pub fn build(
     links: &Path,
     folder: &Path,
     new_id: &str,
+    removes: Removes,
     progress: Progress<'_>,
-) -> Result<Arc<Catalog>, Problems> {
+) -> Result<Applied, Problems> {
     let _doors = apply::doors(path, folder)?;
-    let mut checked = apply::check_file(path)?;
-    if !checked.catalog.links.is_empty() {
-        return Err(Problem {
-            field: "link".to_owned(),
-            ..Problem::of_file(
-                path,
-                format!("links stand in {}: move these there", links.display()),
-            )
-        }
-        .into());
-    }
-    let published = apply::published(folder, path, &checked.before.id)?;
+    let mut checked = check_without_links(path, links)?;
+    let published = apply::published(folder, path, &checked.before)?;
     if let Some(published) = &published {
         apply::one_numbering(folder, published, &checked.before)?;
         apply::lost_nothing(path, &checked.before.lost(published))?;
@@ -86,6 +78,11 @@ pub fn build(
 
     let rows = read(links, &checked.catalog, &numbers, folder, progress)?;
     numbers.forget_keys();
+    let in_force = published.as_ref();
+    let changes = Changes::between(in_force, &checked.catalog, rows.count(), |ordinal| {
+        rows.bytes(ordinal)
+    });
+    apply::few_removed(links, &changes, removes)?;
     if checked.after.id.is_empty() {
         new_id.clone_into(&mut checked.after.id);
         // The id alone, before any number: links.lock is known by it.
@@ -109,7 +106,6 @@ pub fn build(
             checked.after.hand_out_links(rows.count().into());
         }
         catalog.hash = catalog.content_hash(written.hash);
-        let in_force = published.as_ref();
         catalog.version =
             apply::number_version(folder, in_force, &mut checked.after, catalog.hash)?;
         if checked.before != checked.after {
@@ -121,13 +117,49 @@ pub fn build(
         finish(&mut catalog, written, &temporary)?;
         publish(&catalog, in_force, folder, &temporary)?;
         catalog.resolve_secrets(&disk::home(path));
-        Ok(Arc::new(catalog))
+        Ok(Applied {
+            catalog: Arc::new(catalog),
+            changes,
+            warnings: checked.warnings,
+        })
     })();
     if built.is_err() {
         // It has no meaning under this name; the next run writes over it.
         _ = fs::remove_file(&temporary);
     }
     built
+}
+
+/// Checks a catalog and a file of its links, and the locks beside them. Writes nothing beside temporary files.
+///
+/// # Errors
+/// As [`build`].
+pub fn check_build(path: &Path, links: &Path, progress: Progress<'_>) -> Result<Checked, Problems> {
+    let work = tempfile::tempdir();
+    let work = work.map_err(|error| failed(&std::env::temp_dir(), "cannot be written", &error))?;
+    let mut checked = check_without_links(path, links)?;
+    let numbers = Numbers::read(path, &checked.before, work.path())?;
+    let rows = read(links, &checked.catalog, &numbers, work.path(), progress)?;
+    let temporary = work.path().join("links.snapshot");
+    let written = write(&checked.catalog, &rows, &numbers, &temporary, progress)?;
+    if !written.doubled.is_empty() {
+        return Err(doubles(links, &written.doubled));
+    }
+    finish(&mut checked.catalog, written, &temporary)?;
+    Ok(checked)
+}
+
+fn check_without_links(path: &Path, links: &Path) -> Result<Checked, Problems> {
+    let checked = apply::check_file(path)?;
+    if checked.catalog.links.is_empty() {
+        return Ok(checked);
+    }
+    let message = format!("links stand in {}: move these there", links.display());
+    Err(Problem {
+        field: "link".to_owned(),
+        ..Problem::of_file(path, message)
+    }
+    .into())
 }
 
 /// The links of the file, packed in the order of their lines.
@@ -163,15 +195,15 @@ fn read(
 ) -> Result<Rows, Problems> {
     let unreadable = |error: &dyn std::error::Error| failed(path, "cannot be read", error);
     let unwritable = |error: io::Error| failed(work, "cannot be written", &error);
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    let steady = disk::Steady::open(path).map_err(|error| unreadable(&error))?;
+    let file = &steady.file;
     // It may be read twice.
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
         return Err(Problem::of_file(path, "not a plain file").into());
     }
     let file_bytes = file.metadata().map_err(|error| unreadable(&error))?.len();
-    let mut reader = csv::Reader::from_reader(Lines::new(file));
-    let header = reader.headers().map_err(|error| unreadable(&error))?;
-    let mut checker = Checker::new(path, catalog, header)?;
+    let mut table = Table::open(path, file)?;
+    let mut checker = Checker::new(path, catalog, table.columns);
 
     let mut out = BufWriter::new(tempfile::tempfile_in(work).map_err(unwritable)?);
     // Room for all the file can have, which takes no memory before it is used: growing would take it twice.
@@ -184,26 +216,21 @@ fn read(
     let mut record = StringRecord::new();
     let mut entry = Vec::new();
     loop {
-        match reader.read_record(&mut record) {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(error) => {
-                if let ErrorKind::Io(error) = error.kind() {
-                    return Err(unreadable(error));
-                }
-                let place = error.position().map_or(0, csv::Position::byte);
-                checker.line = reader.get_mut().line_at(place);
-                checker.problem("", malformed(&error), None);
+        match table.next(&mut record) {
+            Ok(None) => break,
+            Ok(Some(line)) => checker.line = line,
+            Err(Ok(BadLine { line, message })) => {
+                checker.line = line;
+                checker.problem("", message, None);
                 checker.not_too_many()?;
                 continue;
             }
+            Err(Err(error)) => return Err(unreadable(&error)),
         }
         lines += 1;
         if lines % PROGRESS_EVERY == 0 {
-            progress("reading links", reader.position().byte(), file_bytes);
+            progress("reading links", table.bytes_read(), file_bytes);
         }
-        let place_in_file = record.position().map_or(0, csv::Position::byte);
-        checker.line = reader.get_mut().line_at(place_in_file);
         let Some(row) = checker.row(&record) else {
             checker.not_too_many()?;
             continue;
@@ -233,6 +260,7 @@ fn read(
         place += entry.len() as u64;
         out.write_all(&entry).map_err(unwritable)?;
     }
+    steady.ended(path).map_err(|error| unreadable(&error))?;
     progress("reading links", file_bytes, file_bytes);
     checker.finish(&doubled)?;
     let file = out
@@ -243,16 +271,6 @@ fn read(
         places,
         live,
     })
-}
-
-fn malformed(error: &csv::Error) -> String {
-    match error.kind() {
-        ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => format!("expected {expected_len} fields as in the first line, found {len}"),
-        ErrorKind::Utf8 { .. } => "not UTF-8 text".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 /// A line without mistakes.
@@ -282,23 +300,11 @@ struct Checker<'c> {
     problems: Vec<Problem>,
 }
 
-/// Where the fields of a line are.
-#[derive(Default)]
-struct Columns {
-    slug: usize,
-    affiliate: usize,
-    offer: usize,
-    domain: Option<usize>,
-    subs: [Option<usize>; SUBS],
-}
-
-const REQUIRED: [&str; 3] = ["slug", "affiliate", "offer"];
-
 impl<'c> Checker<'c> {
-    fn new(path: &'c Path, catalog: &'c Catalog, header: &StringRecord) -> Result<Self, Problems> {
-        let mut checker = Self {
+    fn new(path: &'c Path, catalog: &'c Catalog, columns: Columns) -> Self {
+        Self {
             path,
-            columns: Columns::default(),
+            columns,
             domains: catalog
                 .domains
                 .iter()
@@ -316,46 +322,14 @@ impl<'c> Checker<'c> {
                 .collect(),
             line: 1,
             problems: Vec::new(),
-        };
-        checker.header(header);
-        let problems = std::mem::take(&mut checker.problems);
-        if problems.is_empty() {
-            Ok(checker)
-        } else {
-            Err(Problems(problems))
         }
-    }
-
-    fn header(&mut self, header: &StringRecord) {
-        let known = || REQUIRED.into_iter().chain(["domain"]).chain(SUB_KEYS);
-        let mut found = BTreeMap::new();
-        for (at, name) in header.iter().enumerate() {
-            if !known().any(|known| known == name) {
-                self.problem(name, "unknown column".to_owned(), nearest(name, known()));
-            } else if found.insert(name, at).is_some() {
-                self.problem(name, "the column stands there twice".to_owned(), None);
-            }
-        }
-        for name in REQUIRED {
-            if !found.contains_key(name) {
-                let message = "the column is missing: the first line names slug, affiliate and offer, and may name domain and sub1 to sub10";
-                self.problem(name, message.to_owned(), None);
-            }
-        }
-        let at = |name: &str| found.get(name).copied();
-        self.columns = Columns {
-            slug: at("slug").unwrap_or_default(),
-            affiliate: at("affiliate").unwrap_or_default(),
-            offer: at("offer").unwrap_or_default(),
-            domain: at("domain"),
-            subs: SUB_KEYS.map(at),
-        };
     }
 
     /// What a line says; `None` when it has a problem.
     fn row<'r>(&mut self, record: &'r StringRecord) -> Option<Row<'r>> {
         let before = self.problems.len();
-        let field = |at: usize| record.get(at).unwrap_or_default();
+        // Blanks after a comma, and before it, are nobody's name.
+        let field = |at: usize| record.get(at).unwrap_or_default().trim_ascii();
         let slug = field(self.columns.slug);
         if let Some(mistake) = name_mistake(Kind::Link, slug) {
             self.problem("slug", mistake, None);
@@ -591,24 +565,24 @@ fn publish(
 fn doubles(path: &Path, slugs: &BTreeSet<String>) -> Problems {
     let mut problems = Vec::new();
     let mut first: HashMap<String, u64> = HashMap::new();
-    let mut scan = || -> Result<(), csv::Error> {
-        let mut reader = csv::Reader::from_reader(Lines::new(File::open(path)?));
-        let at = reader.headers()?.iter().position(|name| name == "slug");
+    let mut scan = || -> Result<(), Problems> {
+        let unreadable = |error: &dyn std::error::Error| failed(path, "cannot be read", error);
+        let file = File::open(path).map_err(|error| unreadable(&error))?;
+        let mut table = Table::open(path, &file)?;
+        let at = table.columns.slug;
         let mut record = StringRecord::new();
         loop {
-            match reader.read_record(&mut record) {
-                Ok(true) => {}
-                Ok(false) => break,
+            let line = match table.next(&mut record) {
+                Ok(None) => break,
+                Ok(Some(line)) => line,
                 // A line with a mistake, which is told already.
-                Err(error) if !error.is_io_error() => continue,
-                Err(error) => return Err(error),
-            }
-            let slug = at.and_then(|at| record.get(at)).unwrap_or_default();
+                Err(Ok(_)) => continue,
+                Err(Err(error)) => return Err(unreadable(&error)),
+            };
+            let slug = record.get(at).unwrap_or_default().trim_ascii();
             if !slugs.contains(slug) || problems.len() >= PROBLEMS_MAX {
                 continue;
             }
-            let place = record.position().map_or(0, csv::Position::byte);
-            let line = reader.get_mut().line_at(place);
             match first.get(slug) {
                 None => _ = first.insert(slug.to_owned(), line),
                 Some(first) => problems.push(Problem {
@@ -621,7 +595,7 @@ fn doubles(path: &Path, slugs: &BTreeSet<String>) -> Problems {
         Ok(())
     };
     match scan() {
-        Err(error) => failed(path, "cannot be read", &error),
+        Err(unreadable) => unreadable,
         Ok(()) => Problems(problems),
     }
 }

@@ -140,6 +140,14 @@ fn address(text: &str) -> Result<(Vec<Part>, Url), Vec<Mistake>> {
             "an address has no spaces and no control characters: write them as %20 and the like",
         );
     }
+    if let Some(entity) = ["&amp;", "&#38;", "&#x26;"]
+        .into_iter()
+        .find(|e| text.contains(e))
+    {
+        return mistake(&format!(
+            "\"{entity}\" is how HTML writes \"&\": write \"&\""
+        ));
+    }
     if text.contains('\\') {
         return mistake("an address has no backslash");
     }

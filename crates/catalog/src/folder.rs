@@ -36,12 +36,23 @@ pub enum Lookup {
     },
 }
 
+/// What a process starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// The version to decide by.
+    pub catalog: Arc<Catalog>,
+    /// Why it is not the one in force, where it is not.
+    pub refused: Option<Error>,
+}
+
 /// Published versions, for reading.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     /// What [`Self::changed`] last returned, and where its secrets are.
     seen: Option<(u32, PathBuf)>,
+    /// The identity of the lock that numbered what is followed; empty before the first version.
+    lock_id: String,
     /// Most recently used last.
     cached: Mutex<Vec<Arc<Catalog>>>,
 }
@@ -66,6 +77,7 @@ impl Folder {
         Ok(Self {
             path,
             seen: None,
+            lock_id: String::new(),
             cached: Mutex::new(Vec::new()),
         })
     }
@@ -81,23 +93,47 @@ impl Folder {
         }
     }
 
-    /// The version in force, to be followed by [`Self::changed`], before all of it is checked: a start does not wait
-    /// for that, and goes on to [`Catalog::verify`]. Other versions are checked whole before they are returned.
+    /// The version to start with, to be followed by [`Self::changed`]: the one in force, before all of it is checked. A start
+    /// does not wait for that, and goes on to [`Catalog::verify`]; other versions are checked whole before they are returned.
+    /// Where the one in force cannot be used, the newest before it that is whole, and why; [`Self::changed`] then goes on trying.
     ///
     /// # Errors
-    /// As for [`Self::current`].
-    pub fn current_unverified(&mut self) -> Result<Option<Arc<Catalog>>, Error> {
-        let Some(version) = current_version(&self.path)? else {
-            return Ok(None);
-        };
-        let catalog = Arc::new(load(&self.path, version)?);
-        self.seen = Some((version, home(&self.path)?));
-        let cached = self
-            .cached
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        cached.push(Arc::clone(&catalog));
-        Ok(Some(catalog))
+    /// No version can be used, though there are some.
+    pub fn start(&mut self) -> Result<Option<Start>, Error> {
+        let found = current_version(&self.path).and_then(|version| {
+            let Some(version) = version else {
+                return Ok(None);
+            };
+            let mut catalog = load(&self.path, version)?;
+            let home = home(&self.path)?;
+            catalog.resolve_secrets(&home);
+            Ok(Some((catalog, home)))
+        });
+        match found {
+            Ok(None) => Ok(None),
+            Ok(Some((catalog, home))) => {
+                let catalog = Arc::new(catalog);
+                self.lock_id.clone_from(&catalog.lock_id);
+                self.seen = Some((catalog.version, home));
+                let cached = self.cached.get_mut();
+                let cached = cached.unwrap_or_else(PoisonError::into_inner);
+                cached.push(Arc::clone(&catalog));
+                Ok(Some(Start {
+                    catalog,
+                    refused: None,
+                }))
+            }
+            Err(error) => match self.whole_before(u32::MAX) {
+                Some(catalog) => {
+                    self.lock_id.clone_from(&catalog.lock_id);
+                    Ok(Some(Start {
+                        catalog,
+                        refused: Some(error),
+                    }))
+                }
+                None => Err(error),
+            },
+        }
     }
 
     /// The version an event names by number and hash.
@@ -122,7 +158,11 @@ impl Folder {
         let found = cached.iter().position(|kept| kept.version == version);
         let catalog = match found {
             Some(at) => cached.remove(at),
-            None => Arc::new(load_whole(&self.path, version)?),
+            None => {
+                let mut catalog = load_whole(&self.path, version)?;
+                catalog.resolve_secrets(&home(&self.path)?);
+                Arc::new(catalog)
+            }
         };
         if cached.len() >= CACHED_MAX {
             cached.remove(0);
@@ -133,7 +173,11 @@ impl Folder {
 
     /// The newest version before this one that is whole, if there is one.
     pub fn whole_before(&self, version: u32) -> Option<Arc<Catalog>> {
-        (1..version)
+        let mut earlier = versions(&self.path).ok()?;
+        earlier.retain(|earlier| *earlier < version);
+        earlier.sort_unstable();
+        earlier
+            .into_iter()
             .rev()
             .find_map(|earlier| self.any_version(earlier).ok())
     }
@@ -156,6 +200,10 @@ impl Folder {
             cached.unwrap_or_else(PoisonError::into_inner).clear();
         }
         let catalog = self.any_version(version)?;
+        if !self.lock_id.is_empty() && self.lock_id != catalog.lock_id {
+            return Err(Error::new(Kind::OtherLock).at(snapshot_path(&self.path, version)));
+        }
+        self.lock_id.clone_from(&catalog.lock_id);
         self.seen = now;
         Ok(Some(catalog))
     }
@@ -191,11 +239,10 @@ fn load(folder: &Path, version: u32) -> Result<Catalog, Error> {
     let path = snapshot_path(folder, version);
     let bytes = File::open(&path).and_then(|file| map(&file));
     let bytes = bytes.map_err(|error| Error::new(Kind::Disk(error)).at(&path))?;
-    let mut catalog = Catalog::open(&bytes).map_err(|error| error.at(&path))?;
+    let catalog = Catalog::open(&bytes).map_err(|error| error.at(&path))?;
     if catalog.version != version {
         return Err(Error::new(Kind::Damaged).at(path));
     }
-    catalog.resolve_secrets(&home(folder)?);
     Ok(catalog)
 }
 

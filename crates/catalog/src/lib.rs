@@ -7,6 +7,7 @@
 
 mod apply;
 mod build;
+mod changes;
 mod demo;
 mod destination;
 mod disk;
@@ -21,12 +22,15 @@ mod problem;
 mod read;
 mod secret;
 mod snapshot;
+mod text;
 
-pub use apply::{CATALOG_BYTES_MAX, Checked, apply, check};
-pub use build::{Progress, build};
+pub use apply::{Applied, CATALOG_BYTES_MAX, Checked, apply, check};
+pub use build::{Progress, build, check_build};
+pub use changes::{Changes, Removes};
 pub use demo::{DEMO, write_demo};
 pub use destination::{DESTINATION_BYTES_MAX, Destination, MacroName, Part};
-pub use folder::{Folder, Lookup};
+pub use disk::Stamp;
+pub use folder::{Folder, Lookup, Start};
 pub use links::{LinkEntry, Links, LinksBuilder};
 pub use model::{
     Advertiser, Affiliate, Catalog, DomainEntry, Goal, GoalName, Link, LinkName, Names, Network,

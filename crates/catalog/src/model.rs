@@ -215,7 +215,7 @@ impl Catalog {
     pub(crate) fn has(&self, kind: Kind, number: u64) -> bool {
         let is = |known: u32| u64::from(known) == number;
         match kind {
-            Kind::Domain => self.domains.keys().any(|known| is(known.get().into())),
+            Kind::Domain => self.domains.keys().any(|known| is(known.get())),
             Kind::Advertiser => self.advertisers.keys().any(|known| is(known.get())),
             Kind::Offer => self.offers.keys().any(|known| is(known.get())),
             Kind::Goal => self

@@ -46,8 +46,13 @@ struct Entries<'t> {
     numbers: HashMap<String, u64>,
 }
 
-/// Reads a catalog's text, handing out numbers in `lock`. The catalog's version is 0.
-pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, Problems> {
+/// Reads a catalog's text, handing out numbers in `lock`; beside the catalog, whose version is 0, what is allowed and seldom
+/// meant.
+pub(crate) fn read(
+    path: &Path,
+    text: &str,
+    lock: &mut Lock,
+) -> Result<(Catalog, Vec<Problem>), Problems> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader::new(path, text, &errors);
     let root = Section {
@@ -82,7 +87,7 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
     let domains_read = domains
         .list
         .iter()
-        .map(|entry| (entry.number, domain(&mut reader, entry)))
+        .map(|entry| (entry.number, domain(&mut reader, entry, &domains)))
         .collect::<Vec<_>>();
     let folder = disk::home(path);
     let advertisers_read = advertisers
@@ -97,7 +102,7 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
         .list
         .iter()
         .map(|entry| {
-            let read = offer(&mut reader, entry, &advertisers, lock);
+            let read = offer(&mut reader, entry, &advertisers, &domains, lock);
             if let Some(read) = &read {
                 keep_owner(&mut reader, lock, entry, read);
             }
@@ -155,14 +160,14 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
     );
     let names = lock.names();
     let link_names = lock.link_names();
-    reader.finish()?;
+    let warnings = reader.finish()?;
     let link_names = link_names.expect("the lock's keys were read or made by this version");
     let links = Links::new(&link_names, &links_read).ok_or_else(|| {
         let message = "catalog.lock has lost link numbers: restore it from backup";
         Problem::of_file(path, message)
     })?;
     // Without a problem every entry was read and has a number in range.
-    Ok(Catalog {
+    let catalog = Catalog {
         version: 0,
         hash: 0,
         lock_id: String::new(),
@@ -177,7 +182,8 @@ pub(crate) fn read(path: &Path, text: &str, lock: &mut Lock) -> Result<Catalog, 
         }),
         links,
         names: names.expect("the lock's keys were read or made by this version"),
-    })
+    };
+    Ok((catalog, warnings))
 }
 
 fn key_of(link: &Link) -> String {
@@ -365,12 +371,19 @@ fn network(reader: &mut Reader<'_>, root: &Section<'_>) -> Option<Network> {
     })
 }
 
-fn domain(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<DomainEntry> {
+fn domain(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    domains: &Entries<'_>,
+) -> Option<DomainEntry> {
     reader.only(&entry.section, &fields::DOMAIN);
     let mut fallback = None;
     if let Some(found) = reader.text(&entry.section, "fallback") {
         match plain_address(found.value) {
-            Ok(address) => fallback = Some(address),
+            Ok(address) => {
+                no_loop(reader, &found, &address, domains);
+                fallback = Some(address);
+            }
             Err(mistakes) => {
                 reader.problems(&found, mistakes);
                 return None;
@@ -381,6 +394,21 @@ fn domain(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<DomainEntry> {
         host: entry.name.clone(),
         fallback,
     })
+}
+
+/// Notes an address that leads back to a host of this catalog: its visitors would go round in circles. Another port is another
+/// server.
+fn no_loop(reader: &mut Reader<'_>, found: &Field<'_, &str>, address: &str, domains: &Entries<'_>) {
+    let Ok(url) = url::Url::parse(address) else {
+        return;
+    };
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+    if url.port().is_none() && domains.numbers.contains_key(host) {
+        let message = format!(
+            "leads back to \"{host}\", a domain of this catalog: its visitors would go round in circles"
+        );
+        reader.problem(Some(found.at), &found.field, message, None);
+    }
 }
 
 fn advertiser(
@@ -449,6 +477,7 @@ fn offer(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
     advertisers: &Entries<'_>,
+    domains: &Entries<'_>,
     lock: &mut Lock,
 ) -> Option<Offer> {
     let section = &entry.section;
@@ -477,7 +506,14 @@ fn offer(
         // A bad parameter has its own problem; the address is still checked.
         let param = click_param.as_deref().unwrap_or(CLICK_PARAM);
         match Destination::parse(found.value, param) {
-            Ok(destination) => Some(destination),
+            Ok(destination) => {
+                no_loop(reader, &found, destination.head(), domains);
+                if found.value.matches('?').count() > 1 {
+                    let message = "has a second \"?\": what follows it belongs to the value before it. Write \"&\" between parameters, and %3F in a value";
+                    reader.warning(Some(found.at), &found.field, message.to_owned());
+                }
+                Some(destination)
+            }
             Err(mistakes) => {
                 reader.problems(&found, mistakes);
                 None
@@ -531,6 +567,10 @@ fn goals(
         let number = hand_out(reader, lock, Kind::Goal, &key, &section);
         let number = u32::try_from(number).ok().and_then(domain::Goal::new);
         if let (Some(number), Some(revenue), Some(payout)) = (number, revenue, payout) {
+            if exceeds(&payout, &revenue) {
+                let message = "the payout is more than the revenue: each conversion costs money";
+                reader.warning(section.at, &section.field, message.to_owned());
+            }
             let goal = Goal {
                 name,
                 revenue,
@@ -540,6 +580,21 @@ fn goals(
         }
     }
     goals
+}
+
+/// Whether one rate is more than the other, whatever the amount. Different kinds cannot be compared.
+fn exceeds(rate: &Rate, other: &Rate) -> bool {
+    match (rate, other) {
+        (Rate::Percent { micros: rate }, Rate::Percent { micros: other }) => rate > other,
+        (
+            Rate::Fixed { micros, currency },
+            Rate::Fixed {
+                micros: other,
+                currency: of_other,
+            },
+        ) => currency == of_other && micros.0 > other.0,
+        _ => false,
+    }
 }
 
 fn affiliate(

@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::text;
+
 /// Shortest secret: what is shorter is guessed.
 pub const SECRET_BYTES_MIN: usize = 8;
 /// Longest secret: a file beyond it is not a secret but a mistake.
@@ -59,8 +61,8 @@ impl SecretRef {
                 if !file.metadata()?.is_file() {
                     return Err(io::Error::other("not a plain file"));
                 }
-                // Two more for the line's end, one more to see that it is too long.
-                file.take(SECRET_BYTES_MAX as u64 + 3)
+                // Five more for a mark and the line's end, one more to see that it is too long.
+                file.take(SECRET_BYTES_MAX as u64 + 6)
                     .read_to_end(&mut bytes)?;
             }
             Self::Env(name) => {
@@ -69,12 +71,21 @@ impl SecretRef {
                 bytes = value.into_encoded_bytes();
             }
         }
-        if bytes.ends_with(b"\n") {
-            bytes.pop();
-            if bytes.ends_with(b"\r") {
-                bytes.pop();
-            }
+        // A program of Windows may have put a mark before it, which nobody ever sends.
+        let marked = text::without_mark(&bytes).map_err(io::Error::other)?;
+        let secret = marked.strip_suffix(b"\n").unwrap_or(marked);
+        let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+        if secret.iter().any(u8::is_ascii_control) {
+            return Err(io::Error::other(
+                "has more than one line, or a byte that no header can carry",
+            ));
         }
+        if secret.trim_ascii() != secret {
+            return Err(io::Error::other(
+                "begins or ends with a blank, which no header carries",
+            ));
+        }
+        let bytes = secret.to_vec();
         match bytes.len() {
             0 => Err(io::Error::other("empty")),
             1..SECRET_BYTES_MIN => Err(io::Error::other(format!(

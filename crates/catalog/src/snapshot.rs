@@ -66,6 +66,7 @@ pub(crate) enum Kind {
     Damaged,
     TooLarge,
     BadCurrent,
+    OtherLock,
     Disk(io::Error),
 }
 
@@ -99,8 +100,17 @@ impl Error {
                 "does not name a catalog version: write the number of the newest snapshot into it"
                     .to_owned()
             }
+            Kind::OtherLock => {
+                "has its numbers from another catalog.lock: they mean other things. Put the catalog back that belongs here"
+                    .to_owned()
+            }
             Kind::Disk(_) => "cannot be read or written".to_owned(),
         }
+    }
+
+    /// Whether it is damaged.
+    pub(crate) fn is_damaged(&self) -> bool {
+        matches!(self.kind, Kind::Damaged | Kind::NotASnapshot)
     }
 
     /// Whether it is not there.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use catalog::{Catalog, Folder, Problems, apply, build, check};
+use catalog::{Catalog, Folder, Problems, Removes, apply, build, check};
 use domain::{Affiliate, Link, Offer};
 
 const ID: &str = "00112233445566778899aabbccddeeff";
@@ -46,7 +46,7 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         fs::write(self.path(name), text).expect("writable");
     }
 
@@ -54,10 +54,18 @@ impl Bench {
         fs::read_to_string(self.path(name)).expect("readable")
     }
 
-    fn build(&self, links: &str) -> Result<Arc<Catalog>, Problems> {
+    fn build(&self, links: impl AsRef<[u8]>) -> Result<Arc<Catalog>, Problems> {
         self.write("links.csv", links);
         let (catalog, links) = (self.path("catalog.toml"), self.path("links.csv"));
-        let built = build(&catalog, &links, &self.path("data"), ID, &|_, _, _| {});
+        let built = build(
+            &catalog,
+            &links,
+            &self.path("data"),
+            ID,
+            Removes::Many,
+            &|_, _, _| {},
+        )
+        .map(|built| built.catalog);
         for left in fs::read_dir(self.path("data")).into_iter().flatten() {
             let name = left.expect("readable").file_name();
             assert!(!name.to_string_lossy().ends_with(".new"), "{name:?}");
@@ -70,7 +78,13 @@ impl Bench {
     }
 
     fn apply(&self) -> Result<Arc<Catalog>, Problems> {
-        apply(&self.path("catalog.toml"), &self.path("data"), ID)
+        apply(
+            &self.path("catalog.toml"),
+            &self.path("data"),
+            ID,
+            Removes::Many,
+        )
+        .map(|applied| applied.catalog)
     }
 
     fn said<T: std::fmt::Debug>(&self, result: Result<T, Problems>) -> String {
@@ -201,17 +215,31 @@ fn a_hundred_thousand_links_are_the_same_from_a_file_or_the_catalog() {
     let last = Cell::new(("", 0, 0));
     csv.write("links.csv", &format!("slug,affiliate,offer,sub1\n{turned}"));
     let (path, links) = (csv.path("catalog.toml"), csv.path("links.csv"));
-    let built = build(&path, &links, &csv.path("data"), ID, &|what, done, of| {
-        last.set((what, done, of));
-    });
+    let built = build(
+        &path,
+        &links,
+        &csv.path("data"),
+        ID,
+        Removes::Many,
+        &|what, done, of| {
+            last.set((what, done, of));
+        },
+    );
     let built = built.expect("good");
     assert_eq!(last.get(), ("writing links", 150_000, 150_000));
     assert_eq!(
-        (built.links.len(), built.links.iter().count()),
+        (
+            built.catalog.links.len(),
+            built.catalog.links.iter().count()
+        ),
         (100_000, 150_000)
     );
     for n in 0..100_000_u64 {
-        let (number, entry) = built.links.look_up(&format!("s{n}")).expect("there");
+        let (number, entry) = built
+            .catalog
+            .links
+            .look_up(&format!("s{n}"))
+            .expect("there");
         // Those that stayed keep theirs; the others are numbered from the end of the file.
         let expected = if n % 2 == 1 {
             n + 1
@@ -368,6 +396,7 @@ fn files_that_are_not_there() {
         Path::new("no-such.csv"),
         &bench.path("data"),
         ID,
+        Removes::Few,
         &|_, _, _| {},
     );
     assert!(
@@ -375,4 +404,60 @@ fn files_that_are_not_there() {
             .said(built)
             .starts_with("no-such.csv: cannot be read: ")
     );
+}
+
+/// What Excel and its like write, in every country and by every menu.
+#[test]
+fn files_of_links_as_spreadsheets_write_them() {
+    let plain = "slug,affiliate,offer,sub1\nfall,t,boots,mail\nspring,u,boots,\n";
+    let expected = Bench::new().build(plain).expect("good").links.clone();
+    let utf_16: Vec<u8> = plain.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let semicolons = plain.replace(',', ";");
+    for (links, said) in [
+        (semicolons.clone().into_bytes(), ""),
+        (plain.replace(',', "\t").into_bytes(), ""),
+        (plain.replace(',', ", ").into_bytes(), ""),
+        (plain.replace('\n', "\r\n").into_bytes(), ""),
+        (format!("sep=;\r\n{semicolons}").into_bytes(), ""),
+        (format!("sep=,\r\n{plain}").into_bytes(), ""),
+        (format!("\u{feff}{semicolons}").into_bytes(), ""),
+        (plain.replace('\n', ",,\n").into_bytes(), ""),
+        (
+            plain
+                .replace("slug,affiliate,offer", "Slug,AFFILIATE,Offer")
+                .into_bytes(),
+            "",
+        ),
+        (plain.replace("slug,", "\"Slug\",").into_bytes(), ""),
+        (
+            [&[0xff, 0xfe][..], &utf_16].concat(),
+            "links.csv: is UTF-16, as Windows programs write it: save it as UTF-8",
+        ),
+        (
+            utf_16,
+            "links.csv: is UTF-16, as Windows programs write it: save it as UTF-8",
+        ),
+        (
+            plain.replace(',', "|").into_bytes(),
+            "links.csv:1: the first line names no column",
+        ),
+        (
+            b"fall,t,boots\n".to_vec(),
+            "links.csv:1: the first line names no column",
+        ),
+        (
+            plain.replace("mail", "mail,more").into_bytes(),
+            "links.csv:2: expected 4 fields as in the first line, found 5",
+        ),
+    ] {
+        let bench = Bench::new();
+        match (bench.build(&links), said) {
+            (Ok(built), "") => assert_eq!(built.links, expected, "{links:?}"),
+            (Ok(_), said) => panic!("not refused: {said}"),
+            (built, said) => {
+                let found = bench.said(built);
+                assert!(!said.is_empty() && found.starts_with(said), "{found}");
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use catalog::{DEMO, Problems, check};
+use catalog::{DEMO, Problems, SecretRef, check};
 
 const SECRET: &str = "0123456789abcdef";
 
@@ -149,7 +149,42 @@ fn one_mistake_at_a_time() {
         (
             r#"[domain."go.northpeak.example"]"#,
             r#"[domain."Go.northpeak.example"]"#,
-            r#"catalog.toml:7: domain."Go.northpeak.example": a name is made of a-z, 0-9, ".", "_" and "-""#,
+            r#"catalog.toml:7: domain."Go.northpeak.example": browsers send this host as "go.northpeak.example": write it so"#,
+        ),
+        (
+            r#"[domain."go.northpeak.example"]"#,
+            r#"[domain."go.northpeak.example."]"#,
+            r#"catalog.toml:7: domain."go.northpeak.example.": browsers send this host as "go.northpeak.example": write it so"#,
+        ),
+        (
+            r#"[domain."go.northpeak.example"]"#,
+            r#"[domain."https://go.northpeak.example:8443/fall"]"#,
+            r#"catalog.toml:7: domain."https://go.northpeak.example:8443/fall": browsers send this host as "go.northpeak.example": write it so"#,
+        ),
+        (
+            r#"[domain."go.northpeak.example"]"#,
+            r#"[domain."go.müller.example"]"#,
+            r#"catalog.toml:7: domain."go.müller.example": browsers send this host as "go.xn--mller-kva.example": write it so"#,
+        ),
+        (
+            r#"[domain."go.northpeak.example"]"#,
+            r#"[domain."go north"]"#,
+            r#"catalog.toml:7: domain."go north": not a host name"#,
+        ),
+        (
+            "boots?aff={affiliate}&s={sub1}",
+            "boots?aff={affiliate}&amp;s={sub1}",
+            r#"catalog.toml:15: offer.boots.to: "&amp;" is how HTML writes "&": write "&""#,
+        ),
+        (
+            "https://shop.northpeak.example/tents",
+            "https://Go.northpeak.example/fall-boots",
+            r#"catalog.toml:28: offer.tents.to: leads back to "go.northpeak.example", a domain of this catalog: its visitors would go round in circles"#,
+        ),
+        (
+            r#"[domain."go.northpeak.example"]"#,
+            "[domain.\"go.northpeak.example\"]\nfallback = \"https://go.northpeak.example/fall\"",
+            r#"catalog.toml:8: domain."go.northpeak.example".fallback: leads back to "go.northpeak.example", a domain of this catalog: its visitors would go round in circles"#,
         ),
         (
             r#"[domain."go.northpeak.example"]"#,
@@ -355,6 +390,99 @@ fn files_that_are_no_catalog() {
         said(&inner),
         ["catalog: a folder of files is not supported yet: name one file"]
     );
+}
+
+#[test]
+fn files_that_look_right_in_a_windows_editor() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let utf_16 = |text: &str| -> Vec<u8> {
+        let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+        [0xff, 0xfe].into_iter().chain(units).collect()
+    };
+    let marked = |text: &str| [b"\xef\xbb\xbf", text.as_bytes()].concat();
+    let demo = DEMO.replace("\n", "\r\n");
+    for (catalog, secret, expected) in [
+        (marked(&demo), marked("0123456789abcdef\r\n"), ""),
+        (
+            utf_16(&demo),
+            marked("0123456789abcdef"),
+            "catalog.toml: is UTF-16, as Windows programs write it: save it as UTF-8",
+        ),
+        (
+            marked(&demo),
+            utf_16("0123456789abcdef\r\n"),
+            "is UTF-16, as Windows programs write it: save it as UTF-8",
+        ),
+        (
+            marked(&demo),
+            b"0123456789\nabcdef\n".to_vec(),
+            "has more than one line, or a byte that no header can carry",
+        ),
+        (
+            marked(&demo),
+            b"0123456789abcdef \n".to_vec(),
+            "begins or ends with a blank, which no header carries",
+        ),
+    ] {
+        fs::write(path("catalog.toml"), catalog).expect("writable");
+        fs::write(path("northpeak.secret"), secret).expect("writable");
+        match (check(&path("catalog.toml")), expected) {
+            (Ok(checked), "") => {
+                let advertiser = checked.catalog.advertisers.values().next();
+                assert_eq!(
+                    advertiser.expect("one").secrets,
+                    [SecretRef::File("northpeak.secret".into())]
+                );
+            }
+            (Ok(_), expected) => panic!("not refused: {expected}"),
+            (Err(problems), expected) => {
+                let said = lines(&problems, folder.path());
+                assert_eq!(said.len(), 1, "{said:?}");
+                assert!(
+                    !expected.is_empty() && said[0].ends_with(expected),
+                    "{said:?}"
+                );
+            }
+        }
+    }
+    fs::write(path("northpeak.secret"), marked("0123456789abcdef\r\n")).expect("writable");
+    let secret = SecretRef::File(path("northpeak.secret"));
+    assert_eq!(secret.read().expect("good"), b"0123456789abcdef");
+}
+
+#[test]
+fn what_is_allowed_and_seldom_meant_is_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("catalog.toml");
+    fs::write(folder.path().join("northpeak.secret"), SECRET).expect("writable");
+    for (good, odd, expected) in [
+        ("", "", ""),
+        (
+            "boots?aff={affiliate}&s={sub1}",
+            "boots?aff={affiliate}?s={sub1}",
+            "catalog.toml:15: offer.boots.to: has a second \"?\": what follows it belongs to the value before it. Write \"&\" between parameters, and %3F in a value",
+        ),
+        (
+            "payout  = \"3.00 USD\"",
+            "payout  = \"4.01 USD\"",
+            "catalog.toml:19: offer.boots.goal.signup: the payout is more than the revenue: each conversion costs money",
+        ),
+        (
+            "payout = \"7 %\"",
+            "payout = \"11 %\"",
+            "catalog.toml:29: offer.tents.goal.sale: the payout is more than the revenue: each conversion costs money",
+        ),
+    ] {
+        assert!(DEMO.contains(good), "{good}");
+        fs::write(&path, DEMO.replace(good, odd)).expect("writable");
+        let checked = check(&path).expect("good");
+        let said: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+        let said = said
+            .join("\n")
+            .replace(&format!("{}/", folder.path().display()), "");
+        assert_eq!(said, expected);
+    }
 }
 
 /// The shape of everything to come: what is not served yet is named with its line, never ignored.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use catalog::{Catalog, DEMO, Folder, Lookup, Problems, apply, check, write_demo};
+use catalog::{Catalog, DEMO, Folder, Lookup, Problems, Removes, Start, apply, check, write_demo};
 use domain::{Affiliate, Link, Offer, Target};
 use proptest::prelude::*;
 
@@ -40,7 +40,7 @@ impl Bench {
 
     fn apply(&self, text: &str) -> Result<Arc<Catalog>, Problems> {
         fs::write(self.catalog(), text).expect("writable");
-        apply(&self.catalog(), &self.published(), ID)
+        apply(&self.catalog(), &self.published(), ID, Removes::Many).map(|applied| applied.catalog)
     }
 
     fn said(&self, text: &str) -> String {
@@ -291,7 +291,9 @@ fn two_folders_with_one_lock_give_a_version_one_meaning() {
     bench.apply(&one).expect("good");
     let second = bench.apply(&two).expect("good");
     // A second machine, or a folder that is lost: the number is the lock's.
-    let there = apply(&bench.catalog(), &other, ID).expect("good");
+    let there = apply(&bench.catalog(), &other, ID, Removes::Many)
+        .expect("good")
+        .catalog;
     assert_eq!((there.version, there.hash), (2, second.hash));
     fs::remove_dir_all(bench.published()).expect("there");
     assert_eq!(bench.apply(&two).expect("good").version, 2);
@@ -309,6 +311,88 @@ fn two_folders_with_one_lock_give_a_version_one_meaning() {
         said,
         "data/catalog: version 4 here is another than the one catalog.lock has by that number: two copies of catalog.lock handed out versions. Restore the one that belongs to this folder, and apply the catalog on one machine only"
     );
+}
+
+/// What a half-written file looks like: a good catalog with most of its links gone.
+#[test]
+fn a_file_that_lost_many_links_is_refused_until_a_person_says_so() {
+    let bench = Bench::new();
+    let slugs: Vec<String> = (0..10).map(|link| format!("l-{link}")).collect();
+    let links: Vec<(&str, &str, &str)> = slugs.iter().map(|slug| (&**slug, "boots", "")).collect();
+    let apply = |links: &[(&str, &str, &str)], removes| {
+        fs::write(bench.catalog(), text(&[("boots", "")], links)).expect("writable");
+        apply(&bench.catalog(), &bench.published(), ID, removes)
+    };
+    let first = apply(&links, Removes::Few).expect("good");
+    assert_eq!(
+        first.changes.to_string(),
+        "1 domain came, 1 advertiser came, 1 offer came, 1 affiliate came, 10 links came"
+    );
+    let said = apply(&links[..4], Removes::Few).expect_err("refused");
+    assert!(
+        said.to_string().ends_with(
+            "catalog.toml: 6 of 10 links would go, as when a file is cut off: if that is meant, apply it once with --removes"
+        ),
+        "{said}"
+    );
+    let few = apply(&links[..5], Removes::Few).expect("good");
+    assert_eq!(few.changes.to_string(), "5 links went");
+    apply(&links, Removes::Few).expect("good");
+    let many = apply(&links[..1], Removes::Many).expect("good");
+    assert_eq!(
+        (many.changes.to_string(), many.catalog.version),
+        ("9 links went".to_owned(), 4)
+    );
+    assert!(
+        apply(&links[..1], Removes::Few)
+            .expect("good")
+            .changes
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_start_goes_on_with_the_last_good_version() {
+    let bench = Bench::new();
+    let mut folder = Folder::open(bench.published()).expect("not there yet is fine");
+    assert!(folder.start().expect("fine").is_none());
+    bench.apply(&text(&[("boots", "")], &[])).expect("good");
+    let second = text(&[("boots", ""), ("tents", "")], &[]);
+    bench.apply(&second).expect("good");
+    let (current, two) = (
+        bench.published().join("current"),
+        bench.published().join("2.snapshot"),
+    );
+    let whole = fs::read(&two).expect("written");
+    let started = || {
+        let mut folder = Folder::open(bench.published()).expect("there");
+        let Start { catalog, refused } =
+            folder.start().expect("one is good").expect("one is there");
+        (catalog.version, refused.map(|error| error.to_string()))
+    };
+    assert_eq!(started(), (2, None));
+    for (path, bytes, version, said) in [
+        (
+            &current,
+            &b"not a number"[..],
+            2,
+            "does not name a catalog version",
+        ),
+        (&current, b"9\n", 2, "cannot be read"),
+        (&current, b"2\n", 2, ""),
+        (&two, &whole[..whole.len() / 2], 1, "is damaged"),
+        (&two, b"", 1, "not a catalog snapshot"),
+    ] {
+        let new = bench.folder.path().join("new");
+        fs::write(&new, bytes).expect("writable");
+        fs::rename(&new, path).expect("writable");
+        let (found, refused) = started();
+        assert_eq!(found, version, "{said}");
+        assert!(refused.unwrap_or_default().contains(said), "{said}");
+    }
+    // Applied once more, it is whole again.
+    assert_eq!(bench.apply(&second).expect("good").version, 2);
+    assert_eq!(started(), (2, None));
 }
 
 #[test]
@@ -331,8 +415,9 @@ fn another_catalogs_lock_never_gives_old_numbers_new_meanings() {
     let (bench, other) = (Bench::new(), Bench::new());
     bench.apply(&text(&[("boots", "")], &[])).expect("good");
     fs::write(other.catalog(), text(&[("socks", "")], &[])).expect("writable");
-    apply(&other.catalog(), &other.published(), ANOTHER_ID).expect("good");
-    let said = apply(&other.catalog(), &bench.published(), ANOTHER_ID).expect_err("refused");
+    let (catalog, many) = (other.catalog(), Removes::Many);
+    apply(&catalog, &other.published(), ANOTHER_ID, many).expect("good");
+    let said = apply(&catalog, &bench.published(), ANOTHER_ID, many).expect_err("refused");
     assert!(
         said.to_string()
             .contains("holds the versions of another catalog: name that one with --catalog"),
@@ -486,7 +571,9 @@ fn a_lock_that_lost_numbers_is_refused() {
 fn the_lock_reads_like_this() {
     let bench = Bench::new();
     fs::write(bench.catalog(), DEMO).expect("writable");
-    let catalog = apply(&bench.catalog(), &bench.published(), ID).expect("good");
+    let catalog = apply(&bench.catalog(), &bench.published(), ID, Removes::Few)
+        .expect("good")
+        .catalog;
     let lock = fs::read_to_string(bench.lock()).expect("written");
     let lock = lock.replace(&format!("{:016x}", catalog.hash), "HASH");
     let (head, body) = lock.split_at(lock.find("format").expect("there"));
@@ -504,7 +591,9 @@ fn the_demo_is_written_once_with_a_private_secret() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let home = folder.path().join("demo");
     let path = write_demo(&home, "00112233445566778899aabbccddeeff").expect("writable");
-    let catalog = apply(&path, &folder.path().join("data"), ID).expect("good");
+    let catalog = apply(&path, &folder.path().join("data"), ID, Removes::Few)
+        .expect("good")
+        .catalog;
     let secrets = &catalog.advertisers.values().next().expect("one").secrets;
     assert_eq!(
         secrets[0].read().expect("there"),

@@ -99,9 +99,10 @@ fn damage_is_found_at_once_or_by_the_check_of_the_whole() {
         fs::write(&new, bytes).expect("writable");
         fs::rename(&new, &path).expect("writable");
         let mut folder = Folder::open(data.path()).expect("a folder");
-        folder
-            .current_unverified()
-            .map(|found| found.expect("named by current"))
+        match folder.start()? {
+            Some(start) => start.refused.map_or(Ok(start.catalog), Err),
+            None => panic!("named by current"),
+        }
     };
     assert_eq!(*opened(&good).expect("good"), sample());
     let mut late = 0;

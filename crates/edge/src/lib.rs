@@ -29,5 +29,6 @@ mod unmatched;
 mod worker;
 
 pub use keys::Keys;
+pub use metrics::{CATALOG_REFUSED, CATALOG_REFUSED_HELP};
 pub use settings::{Settings, WhenFull};
 pub use start::{Edge, Parts, StartError};

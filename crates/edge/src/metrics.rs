@@ -5,6 +5,13 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+/// Whether a newer catalog is refused. Registered twice, by what refuses it: the label `what` is `file` where the catalog's
+/// file is followed and `snapshot` where its versions are.
+pub const CATALOG_REFUSED: &str = "sluice_catalog_refused";
+/// Its help, which must be the same for both.
+pub const CATALOG_REFUSED_HELP: &str =
+    "1 while a newer catalog is refused and the last good version goes on; the log says why.";
+
 use hyper::StatusCode;
 
 use crate::forwarded::UnreadAddresses;
@@ -61,6 +68,7 @@ pub(crate) struct Metrics {
     requests: Vec<IntCounter>,
     decisions: Vec<Option<IntCounter>>,
     pub(crate) catalog_version: IntGauge,
+    pub(crate) catalog_refused: IntGauge,
     pub(crate) catalog_damaged: IntGauge,
     pub(crate) secrets_failing: IntGauge,
     recorded: IntCounter,
@@ -119,6 +127,10 @@ impl Metrics {
             "Whether the catalog version that clicks are decided by is damaged.",
         )?;
         registry.register(Box::new(catalog_damaged.clone()))?;
+        let catalog_refused = IntGauge::with_opts(
+            Opts::new(CATALOG_REFUSED, CATALOG_REFUSED_HELP).const_label("what", "snapshot"),
+        )?;
+        registry.register(Box::new(catalog_refused.clone()))?;
         let secrets_failing = IntGauge::new(
             "sluice_edge_secrets_failing",
             "Advertisers whose secrets cannot all be read; their postbacks are answered with 503.",
@@ -152,6 +164,7 @@ impl Metrics {
             decisions,
             catalog_version,
             catalog_damaged,
+            catalog_refused,
             secrets_failing,
             recorded: answered.with_label_values(&["recorded"]),
             unrecorded: answered.with_label_values(&["unrecorded"]),

@@ -170,6 +170,8 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
+    use catalog::Removes;
+
     use super::*;
 
     /// A catalog of advertisers `shop0`, `shop1`, …, each with the secret file of its name.
@@ -185,7 +187,14 @@ mod tests {
         }
         let file = folder.join("catalog.toml");
         fs::write(&file, text).unwrap();
-        catalog::apply(&file, &folder.join("versions"), "0123456789abcdef").unwrap()
+        catalog::apply(
+            &file,
+            &folder.join("versions"),
+            "00112233445566778899aabbccddeeff",
+            Removes::Many,
+        )
+        .unwrap()
+        .catalog
     }
 
     fn number(catalog: &Catalog, name: &str) -> Advertiser {

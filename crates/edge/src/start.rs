@@ -91,11 +91,14 @@ impl Edge {
         let mut catalogs =
             catalog::Folder::open(&parts.catalog).map_err(|error| because("catalog")(&error))?;
         let current = catalogs
-            .current_unverified()
+            .start()
             .map_err(|error| because("catalog")(&error))?;
-        let current = current.ok_or_else(|| {
+        let catalog::Start {
+            catalog: current,
+            refused,
+        } = current.ok_or_else(|| {
             StartError(format!(
-                "{}: no catalog has been applied yet",
+                "{}: no catalog has been applied yet: run sluice catalog apply, or start the courier where the catalog is published",
                 parts.catalog.display()
             ))
         })?;
@@ -103,6 +106,10 @@ impl Edge {
         let secrets = Arc::new(ArcSwap::from_pointee(Secrets::default()));
         let metrics =
             Metrics::new(parts.metrics.registry()).map_err(|error| because("metrics")(&error))?;
+        if let Some(error) = refused {
+            metrics.catalog_refused.set(1);
+            tracing::error!(version = current.version, %error, "the catalog cannot be used, the last good version is in force");
+        }
         let address = parts
             .listener
             .local_addr()
@@ -178,7 +185,7 @@ impl Edge {
                 let failing = &metrics.secrets_failing;
                 // Only the first look is waited for.
                 secrets::watch(&live, &secrets, failing, &shutdown, || {
-                    _ = looked.try_send(())
+                    _ = looked.try_send(());
                 });
             };
             // Nobody joins it: a file on a mount that hangs would hold up the end.
@@ -344,11 +351,15 @@ fn follow(
                 tracing::info!(version, "catalog in force");
                 metrics.catalog_version.set(version.into());
                 metrics.catalog_damaged.set(0);
+                metrics.catalog_refused.set(0);
                 health.set_ready("catalog", Ok(()));
                 None
             }
             Ok(None) => None,
-            Err(error) => Some(error.to_string()),
+            Err(error) => {
+                metrics.catalog_refused.set(1);
+                Some(error.to_string())
+            }
         };
         if failure != told
             && let Some(error) = &failure

@@ -8,9 +8,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use catalog::Removes;
 use clap::{Args, Subcommand, ValueEnum};
 use service::Refusal;
 
+use crate::follow::Source;
 use crate::live_line;
 use crate::replay;
 use crate::settings::DATA;
@@ -23,6 +25,9 @@ pub(crate) enum Catalog {
     Check {
         /// The catalog's file.
         path: PathBuf,
+        /// The file of its links (CSV), where they stand in one of their own.
+        #[arg(long)]
+        links: Option<PathBuf>,
     },
     /// Check a catalog, number it and make it the version in force of a data folder.
     Apply {
@@ -31,6 +36,9 @@ pub(crate) enum Catalog {
         /// The data folder.
         #[arg(long, default_value = DATA)]
         data: PathBuf,
+        /// Apply it also where it takes away many of the entries there are.
+        #[arg(long)]
+        removes: bool,
     },
     /// Apply a catalog whose links stand in a CSV file of their own: millions, in little memory.
     Build {
@@ -43,6 +51,9 @@ pub(crate) enum Catalog {
         /// The data folder.
         #[arg(long, default_value = DATA)]
         data: PathBuf,
+        /// Apply it also where it takes away many of the links or entries there are.
+        #[arg(long)]
+        removes: bool,
     },
 }
 
@@ -139,45 +150,66 @@ pub(crate) fn refuse(error: impl std::fmt::Display) -> Refusal {
 }
 
 pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
-    let (path, done) = match command {
-        Catalog::Check { path } => (
+    let (source, to) = match command {
+        Catalog::Check { path, links } => (Source::new(path.clone(), links.clone()), None),
+        Catalog::Apply {
             path,
-            catalog::check(path).map(|checked| ("good", checked.catalog.into())),
-        ),
-        Catalog::Apply { path, data } => {
-            service::folder::make(data)?;
-            let id = journal::StreamId::random().to_string();
-            let applied = catalog::apply(path, &data.join("catalog"), &id);
-            (path, applied.map(|catalog| ("in force", catalog)))
-        }
+            data,
+            removes,
+        } => (Source::new(path.clone(), None), Some((data, removes))),
         Catalog::Build {
-            catalog: path,
+            catalog,
             links,
             data,
+            removes,
         } => {
-            service::folder::make(data)?;
-            let id = journal::StreamId::random().to_string();
-            let versions = data.join("catalog");
-            let built = live_line::with_bar(|progress| {
-                catalog::build(path, links, &versions, &id, progress)
-            });
-            (path, built.map(|catalog| ("in force", catalog)))
+            let source = Source::new(catalog.clone(), Some(links.clone()));
+            (source, Some((data, removes)))
         }
     };
-    let (what, catalog) = done.map_err(|problems| mistakes(path, &problems))?;
-    let version = match catalog.version {
-        0 => String::new(),
-        version => format!(" as version {version}"),
+    let path = &source.catalog;
+    let Some((data, removes)) = to else {
+        let checked = live_line::with_bar(|progress| source.check(progress));
+        let checked = checked.map_err(|problems| mistakes(path, &problems))?;
+        for warning in &checked.warnings {
+            eprintln!("warning: {warning}");
+        }
+        return print(&format!(
+            "{}: good: {}",
+            path.display(),
+            entries(&checked.catalog)
+        ));
     };
+    service::folder::make(data)?;
+    let removes = if *removes {
+        Removes::Many
+    } else {
+        Removes::Few
+    };
+    let versions = data.join("catalog");
+    let applied = live_line::with_bar(|progress| source.apply(&versions, removes, progress));
+    let applied = applied.map_err(|problems| mistakes(path, &problems))?;
+    for warning in &applied.warnings {
+        eprintln!("warning: {warning}");
+    }
     print(&format!(
-        "{}: {what}{version}: {} domains, {} advertisers, {} offers, {} affiliates, {} links",
+        "{}: in force as version {}: {}; {}",
         path.display(),
+        applied.catalog.version,
+        entries(&applied.catalog),
+        applied.changes
+    ))
+}
+
+fn entries(catalog: &catalog::Catalog) -> String {
+    format!(
+        "{} domains, {} advertisers, {} offers, {} affiliates, {} links",
         catalog.domains.len(),
         catalog.advertisers.len(),
         catalog.offers.len(),
         catalog.affiliates.len(),
         catalog.links.len()
-    ))
+    )
 }
 
 /// Prints the mistakes of a catalog, a line each, and counts them; a single one says it all.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 
+use catalog::Removes;
 use clap::Args;
 use clicks::Clicks;
 use consumer::{Handler, Stored, Versions};
@@ -14,6 +15,7 @@ use domain::Topic;
 use edge::{Edge, Keys};
 use fraud::Fraud;
 use journal::StreamId;
+use prometheus::{IntGauge, Opts};
 use service::{Clock, DataFolder, Health, Metrics, Refusal, Shutdown, admin, listen};
 use store::Store;
 use stream::{Kafka, Stream};
@@ -139,7 +141,7 @@ impl Common {
 /// A catalog file that is followed.
 struct Followed {
     source: follow::Source,
-    seen: follow::Look,
+    start: follow::Start,
     version: u32,
     is_demo: bool,
 }
@@ -172,7 +174,7 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
         Keys::make(&keys).map_err(refuse)?;
     }
     let versions = data.join("catalog");
-    let followed = if has(Part::Edge) {
+    let mut followed = if has(Part::Edge) {
         Some(apply(settings, data, &versions)?)
     } else {
         None
@@ -290,10 +292,21 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
         demo::print(settings, &format!("{scheme}://{edge}"), reports);
     }
 
+    let followed = followed
+        .take()
+        .map(|followed| (followed.source, followed.start));
     std::thread::scope(|scope| {
-        if let Some(followed) = &followed {
-            scope.spawn(|| followed.source.follow(&versions, followed.seen, &shutdown));
-            scope.spawn(|| live_line::show(&metrics, &shutdown));
+        if let Some((source, start)) = followed {
+            let refused = IntGauge::with_opts(
+                Opts::new(edge::CATALOG_REFUSED, edge::CATALOG_REFUSED_HELP)
+                    .const_label("what", "file"),
+            );
+            let refused = refused.map_err(refuse)?;
+            let registered = metrics.registry().register(Box::new(refused.clone()));
+            registered.map_err(refuse)?;
+            let (versions, metrics, shutdown) = (&versions, &metrics, &shutdown);
+            scope.spawn(move || source.follow(versions, start, &refused, shutdown));
+            scope.spawn(move || live_line::show(metrics, shutdown));
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -355,19 +368,32 @@ fn apply(settings: &Settings, data: &Path, versions: &Path) -> Result<Followed, 
         }
         None => (demo::write(data).map_err(refuse)?, true),
     };
-    let source = follow::Source {
-        catalog: path,
-        links: settings.links.clone(),
+    let source = follow::Source::new(path, settings.links.clone());
+    source.settle();
+    let look = source.look();
+    let applied = live_line::with_bar(|progress| source.apply(versions, Removes::Few, progress));
+    let (version, refused) = match applied {
+        Ok(applied) => (applied.catalog.version, None),
+        Err(problems) => {
+            let Some(version) = last_good(versions) else {
+                return Err(commands::mistakes(&source.catalog, &problems));
+            };
+            follow::log(&problems);
+            (version, Some(problems.to_string()))
+        }
     };
-    let seen = source.look();
-    let applied = live_line::with_bar(|progress| source.apply(versions, progress));
-    let catalog = applied.map_err(|problems| commands::mistakes(&source.catalog, &problems))?;
     Ok(Followed {
         source,
-        seen,
-        version: catalog.version,
+        start: follow::Start { look, refused },
+        version,
         is_demo,
     })
+}
+
+/// The version that a start goes on with when the catalog's file is refused.
+fn last_good(versions: &Path) -> Option<u32> {
+    let mut folder = catalog::Folder::open(versions).ok()?;
+    Some(folder.start().ok()??.catalog.version)
 }
 
 type Thread = JoinHandle<Result<(), String>>;

@@ -200,6 +200,9 @@ pub(crate) fn name_mistake(kind: Kind, name: &str) -> Option<String> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Some(format!("a name has 1 to {NAME_BYTES_MAX} bytes"));
     }
+    if kind == Kind::Domain {
+        return host_mistake(name);
+    }
     let link = kind == Kind::Link;
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
     let allowed = |b: u8| plain(b) || link && (b.is_ascii_uppercase() || b == b'/');
@@ -227,12 +230,22 @@ pub(crate) fn name_mistake(kind: Kind, name: &str) -> Option<String> {
                 .contains(&first)
                 .then(|| format!("\"/{first}\" is reserved"))
         }
-        Kind::Domain => match url::Url::parse(&format!("http://{name}/")) {
-            Ok(url) if url.host_str() == Some(name) => None,
-            _ => Some("not a host name".to_owned()),
-        },
         _ => None,
     }
+}
+
+/// What is wrong with a host: browsers send it in small letters, as ASCII, without a dot at its end.
+fn host_mistake(name: &str) -> Option<String> {
+    let (_, rest) = name.split_once("://").unwrap_or(("", name));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let url = url::Url::parse(&format!("http://{authority}/")).ok();
+    let host = url.as_ref().and_then(|url| url.host_str());
+    let sent = host.unwrap_or_default().trim_end_matches('.');
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    if sent.is_empty() || sent.len() > NAME_BYTES_MAX || !sent.bytes().all(plain) {
+        return Some("not a host name".to_owned());
+    }
+    (sent != name).then(|| format!("browsers send this host as \"{sent}\": write it so"))
 }
 
 /// An IANA time zone's name.

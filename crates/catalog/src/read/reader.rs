@@ -16,6 +16,8 @@ pub(super) struct Reader<'f> {
     /// Offsets of the first byte of each line.
     lines: Vec<usize>,
     problems: Vec<Problem>,
+    /// What is allowed and seldom meant.
+    warnings: Vec<Problem>,
     /// What was skipped as unreadable may be what seems to be missing.
     torn: bool,
 }
@@ -47,6 +49,7 @@ impl<'f> Reader<'f> {
                 .chain(breaks.map(|(at, _)| at + 1))
                 .collect(),
             problems: Vec::new(),
+            warnings: Vec::new(),
             torn: !errors.is_empty(),
         };
         for error in errors {
@@ -62,12 +65,13 @@ impl<'f> Reader<'f> {
         reader
     }
 
-    /// Every mistake in the order of the file, if there is one.
-    pub(super) fn finish(mut self) -> Result<(), Problems> {
+    /// Every mistake in the order of the file, if there is one; if not, the warnings.
+    pub(super) fn finish(mut self) -> Result<Vec<Problem>, Problems> {
         self.problems.sort();
         self.problems.dedup();
         if self.problems.is_empty() {
-            Ok(())
+            self.warnings.sort();
+            Ok(self.warnings)
         } else {
             Err(Problems(self.problems))
         }
@@ -83,14 +87,32 @@ impl<'f> Reader<'f> {
         if self.problems.len() >= PROBLEMS_MAX {
             return;
         }
-        let line = at.map_or(0, |at| self.lines.partition_point(|start| *start <= at));
-        self.problems.push(Problem {
+        let problem = self.told(at, field, message.into(), nearest);
+        self.problems.push(problem);
+    }
+
+    /// Something that is allowed and seldom meant.
+    pub(super) fn warning(&mut self, at: Option<usize>, field: &str, message: String) {
+        if self.warnings.len() < PROBLEMS_MAX {
+            let warning = self.told(at, field, message, None);
+            self.warnings.push(warning);
+        }
+    }
+
+    fn told(
+        &self,
+        at: Option<usize>,
+        field: &str,
+        message: String,
+        nearest: Option<String>,
+    ) -> Problem {
+        Problem {
             file: self.file.to_owned(),
-            line,
+            line: at.map_or(0, |at| self.lines.partition_point(|start| *start <= at)),
             field: field.to_owned(),
-            message: message.into(),
+            message,
             nearest,
-        });
+        }
     }
 
     /// The mistakes of one field.
