@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use catalog::Folder;
+use catalog::{Folder, Removes};
 use clicks::Clicks;
 use consumer::{Handler, Stored, Versions};
 use conversions::Conversions;
@@ -75,8 +75,8 @@ pub(crate) static CATALOG_HASH: LazyLock<u64> = LazyLock::new(|| {
 fn apply_demo(folder: &Path) -> u64 {
     let demo = catalog::write_demo(&folder.join("demo"), "0123456789abcdef").unwrap();
     let id = "00112233445566778899aabbccddeeff";
-    let applied = catalog::apply(&demo, &folder.join("catalog"), id);
-    applied.unwrap().hash
+    let applied = catalog::apply(&demo, &folder.join("catalog"), id, Removes::Few);
+    applied.unwrap().catalog.hash
 }
 
 pub(crate) struct Bench {
