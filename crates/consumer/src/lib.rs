@@ -8,7 +8,7 @@ use domain::Topic;
 use std::sync::Arc;
 use stream::consumer::{Accepted, Fold, Position};
 use stream::receipts::High;
-use stream::{Record, StreamId, TOMBSTONE};
+use stream::{END, Record, StreamId, TOMBSTONE};
 
 /// Why a batch was not folded.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl From<store::Error> for Error {
 
 /// What one consumer does with the records of its topic. The result must be a function of the set of records.
 pub trait Handler {
-    /// The name in offsets and outbox.
+    /// The name in offsets, and with the topic's in the outbox.
     const NAME: &'static str;
 
     /// Folds one record.
@@ -64,13 +64,18 @@ pub trait Handler {
     }
 }
 
+/// What the rows in the outbox are known by of a consumer that reads `topic`.
+pub fn outbox_name(consumer: &str, topic: Topic) -> String {
+    format!("{consumer}/{}", topic.name())
+}
+
 /// Where a handler writes: the batch, and through it the outbox.
 pub struct Output<'a, 'b> {
     /// The open batch.
     pub batch: &'a mut store::Batch<'b>,
     /// The partition being folded; 0 during a tick.
     pub partition: u16,
-    name: &'static str,
+    outbox: &'a str,
     stream: [u8; 16],
 }
 
@@ -90,7 +95,7 @@ impl Output<'_, '_> {
     ) -> Result<(), Error> {
         let bytes = value.encode_to_vec();
         Ok(self.batch.outbox(
-            self.name,
+            self.outbox,
             self.stream,
             topic as u8,
             lane.0,
@@ -108,29 +113,46 @@ pub struct Stored<H> {
     handler: H,
     topic: Topic,
     prefix: String,
+    /// What its rows in the outbox are known by. One handler may read several topics, each of these with a stream of its own.
+    outbox: String,
     stream: [u8; 16],
 }
 
 impl<H: Handler> Stored<H> {
-    /// Reads `topic`; topics it says something on are called `prefix.name`. `candidate` becomes the outbox's stream where
-    /// this store has none yet.
+    /// Reads `topic`; topics it says something on are called `prefix.name`. What it says from now on belongs to `stream`,
+    /// which was never used before; the streams of earlier opens end when all that waits of them is acknowledged.
     ///
     /// # Errors
-    /// The store could not be read.
+    /// The store could not be changed.
     pub fn new(
         store: store::Store,
         handler: H,
         topic: Topic,
         prefix: &str,
-        candidate: StreamId,
+        stream: StreamId,
     ) -> Result<Self, Error> {
-        let stream = store.batch(|batch| batch.outbox_stream(H::NAME, candidate.0))?;
+        let outbox = outbox_name(H::NAME, topic);
+        store.batch(|batch| {
+            let used = batch.outbox_take_counters(&outbox)?;
+            for of_topic in used.chunk_by(|a, b| (a.stream, a.topic) == (b.stream, b.topic)) {
+                let ends: Vec<(u8, u64)> = of_topic
+                    .iter()
+                    .map(|last| (last.lane, last.n + 1))
+                    .collect();
+                for last in of_topic {
+                    let end = Record::end(StreamId(last.stream), last.lane, &ends);
+                    batch.outbox_end(&outbox, *last, END, &end.value)?;
+                }
+            }
+            Ok(())
+        })?;
         Ok(Self {
             store,
             handler,
             topic,
             prefix: prefix.to_owned(),
-            stream,
+            outbox,
+            stream: stream.0,
         })
     }
 
@@ -142,6 +164,7 @@ impl<H: Handler> Stored<H> {
         let Self {
             store,
             handler,
+            outbox,
             stream,
             ..
         } = self;
@@ -150,7 +173,7 @@ impl<H: Handler> Stored<H> {
             let mut out = Output {
                 batch,
                 partition,
-                name: H::NAME,
+                outbox,
                 stream: *stream,
             };
             match f(handler, &mut out) {
@@ -224,7 +247,7 @@ impl<H: Handler> Fold for Stored<H> {
     fn outbox(&mut self, limit: usize) -> Result<Vec<(i64, String, Record)>, Error> {
         let rows = self
             .store
-            .batch(|batch| batch.outbox_waiting(H::NAME, limit))?;
+            .batch(|batch| batch.outbox_waiting(&self.outbox, limit))?;
         let rows = rows.into_iter().map(|row| {
             let stream = StreamId(row.stream);
             let topic = Topic::from_number(row.topic.into())
@@ -235,7 +258,10 @@ impl<H: Handler> Fold for Stored<H> {
                 Record {
                     key: row.key,
                     kind: row.kind,
-                    version: domain::event::SCHEMA_VERSION,
+                    version: match row.kind {
+                        END => 0,
+                        _ => domain::event::SCHEMA_VERSION,
+                    },
                     origin: stream,
                     lane: row.lane,
                     n: row.n,
@@ -251,13 +277,13 @@ impl<H: Handler> Fold for Stored<H> {
     fn sent(&mut self, through: i64) -> Result<(), Error> {
         Ok(self
             .store
-            .batch(|batch| batch.outbox_delete(H::NAME, through))?)
+            .batch(|batch| batch.outbox_delete(&self.outbox, through))?)
     }
 
     fn refused(&mut self, id: i64) -> Result<(), Error> {
         Ok(self
             .store
-            .batch(|batch| batch.outbox_refused(H::NAME, id, TOMBSTONE))?)
+            .batch(|batch| batch.outbox_refused(&self.outbox, id, TOMBSTONE))?)
     }
 
     fn tick(&mut self) -> Result<bool, Error> {

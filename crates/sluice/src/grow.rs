@@ -131,8 +131,10 @@ fn undrained(settings: &Settings, admin: &Admin, store: &Store) -> Result<Vec<St
             reader.topic,
         )?);
     }
-    for consumer in READERS.map(|reader| reader.consumer) {
-        let empty = store.batch(|batch| batch.outbox_is_empty(consumer));
+    for reader in &READERS {
+        let consumer = reader.consumer;
+        let outbox = consumer::outbox_name(consumer, reader.topic);
+        let empty = store.batch(|batch| batch.outbox_is_empty(&outbox));
         if !empty.map_err(refuse)? {
             left.push(format!(
                 "{consumer} has said what is not sent yet: start sluice {consumer} until it is, with couriers stopped"

@@ -23,9 +23,13 @@ pub(crate) enum Kind {
         source: rusqlite::Error,
     },
     Missing(PathBuf),
-    Newer {
+    Format {
         path: PathBuf,
         found: i64,
+    },
+    Copy {
+        path: PathBuf,
+        source: Box<dyn error::Error + Send + Sync>,
     },
     Foreign(PathBuf),
     /// An earlier commit met an I/O error: what the file holds is for a restart to find out.
@@ -72,12 +76,26 @@ impl fmt::Display for Error {
                 write!(f, "store {} cannot be opened: {source}", path.display())
             }
             Kind::Missing(path) => write!(f, "there is no store at {}", path.display()),
-            Kind::Newer { path, found } => write!(
-                f,
-                "store {} is of format {found}, this build reads up to {}: use a newer Sluice",
-                path.display(),
-                crate::FORMAT
-            ),
+            Kind::Format { path, found } => {
+                let what = if *found > i64::from(crate::FORMAT) {
+                    "use a newer Sluice"
+                } else {
+                    "use the Sluice that wrote it, or begin a new data folder"
+                };
+                write!(
+                    f,
+                    "store {} is of format {found}, this build reads {}: {what}",
+                    path.display(),
+                    crate::FORMAT
+                )
+            }
+            Kind::Copy { path, source } => {
+                write!(
+                    f,
+                    "the store cannot be copied to {}: {source}",
+                    path.display()
+                )
+            }
             Kind::Foreign(path) => write!(
                 f,
                 "{} is not a store of Sluice: choose another data folder",
@@ -97,6 +115,7 @@ impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match &self.kind {
             Kind::Open { source, .. } | Kind::Sqlite(source) => Some(source),
+            Kind::Copy { source, .. } => Some(source.as_ref()),
             Kind::Other(source) => source.source(),
             _ => None,
         }

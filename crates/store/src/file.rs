@@ -1,5 +1,6 @@
 //! The file: its format, its schema, and the two ways of opening it.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,8 +10,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::error::Kind;
 use crate::{Batch, Error, Result, dump};
 
-/// The format this build writes, and the newest it reads (`user_version`).
-pub const FORMAT: u32 = 2;
+/// The format this build writes, and the only one it reads (`user_version`).
+pub const FORMAT: u32 = 3;
 
 /// Marks the file as ours (`application_id`): "Slui".
 const APPLICATION: i64 = 0x536c_7569;
@@ -24,7 +25,7 @@ const STATEMENTS_MAX: usize = 128;
 /// Cuts the write-ahead log back after a long reader made it grow.
 const WAL_BYTES_MAX: u32 = 64 << 20;
 
-/// Format 1. Unsigned 64-bit numbers are stored as the signed number of the same bits; times and counts never reach the sign.
+/// Unsigned 64-bit numbers are stored as the signed number of the same bits; times and counts never reach the sign.
 const SCHEMA: &str = "
 CREATE TABLE positions (
     consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
@@ -75,9 +76,6 @@ CREATE TABLE flags (
     click BLOB NOT NULL, reason INTEGER NOT NULL,
     PRIMARY KEY (click, reason)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE outbox_streams (
-    consumer TEXT NOT NULL PRIMARY KEY, stream BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
 CREATE TABLE outbox_counters (
     consumer TEXT NOT NULL, stream BLOB NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL, n INTEGER NOT NULL,
     PRIMARY KEY (consumer, stream, topic, lane)
@@ -88,26 +86,22 @@ CREATE TABLE outbox (
     kind INTEGER NOT NULL, time_ms INTEGER NOT NULL, key BLOB NOT NULL, bytes BLOB NOT NULL
 ) STRICT;
 CREATE INDEX outbox_by_consumer ON outbox (consumer, id);
+-- Streams of which nothing but their end is kept.
+CREATE TABLE ended (
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, stream BLOB NOT NULL,
+    PRIMARY KEY (consumer, topic, partition, stream)
+) STRICT, WITHOUT ROWID;
+-- The count of partitions that rows are for, each change with a version.
+CREATE TABLE partitions (
+    version INTEGER NOT NULL PRIMARY KEY, count INTEGER NOT NULL, in_force INTEGER NOT NULL
+) STRICT;
+-- Events of the outbox that the stream refused for themselves, under the id their row had.
+CREATE TABLE dead_letters (
+    id INTEGER PRIMARY KEY,
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL, stream BLOB NOT NULL, n INTEGER NOT NULL,
+    kind INTEGER NOT NULL, time_ms INTEGER NOT NULL, key BLOB NOT NULL, bytes BLOB NOT NULL
+) STRICT;
 ";
-
-/// What makes format 2 of format 1, in order. A new store is made the same way, so that both are alike.
-const UPGRADE: [&str; 3] = [
-    // Streams of which nothing but their end is kept.
-    "CREATE TABLE ended (
-        consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, stream BLOB NOT NULL,
-        PRIMARY KEY (consumer, topic, partition, stream)
-    ) STRICT, WITHOUT ROWID",
-    // The count of partitions that rows are for, each change with a version.
-    "CREATE TABLE partitions (
-        version INTEGER NOT NULL PRIMARY KEY, count INTEGER NOT NULL, in_force INTEGER NOT NULL
-    ) STRICT",
-    // Events of the outbox that the stream refused for themselves, under the id their row had.
-    "CREATE TABLE dead_letters (
-        id INTEGER PRIMARY KEY,
-        consumer TEXT NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL, stream BLOB NOT NULL, n INTEGER NOT NULL,
-        kind INTEGER NOT NULL, time_ms INTEGER NOT NULL, key BLOB NOT NULL, bytes BLOB NOT NULL
-    ) STRICT",
-];
 
 /// The writing end of a store. Clones share one connection: one batch runs at a time.
 #[derive(Clone, Debug)]
@@ -128,11 +122,11 @@ pub struct View {
 }
 
 impl Store {
-    /// Opens the store, making it where it is missing; one of the format before is upgraded.
+    /// Opens the store, making it where it is missing.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened, is of a newer format or is not a store; it is then left as it was.
+    /// When the file cannot be opened, is of another format or is not a store; it is then left as it was.
     pub fn open(path: &Path) -> Result<Self> {
         let open = |source| {
             Error::new(Kind::Open {
@@ -157,22 +151,16 @@ impl Store {
             .pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)
             .map_err(open)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        if found < FORMAT {
+        if found == 0 {
             let transaction = connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .map_err(open)?;
-            // Another process may have made or upgraded the store since the look.
-            let found = check_format(&transaction, path)?;
-            if found == 0 {
+            // Another process may have made the store since the look.
+            if check_format(&transaction, path)? == 0 {
                 transaction.execute_batch(SCHEMA).map_err(open)?;
                 transaction
                     .pragma_update(None, "application_id", APPLICATION)
                     .map_err(open)?;
-            }
-            if found < FORMAT {
-                for statement in UPGRADE {
-                    transaction.execute_batch(statement).map_err(open)?;
-                }
                 transaction
                     .pragma_update(None, "user_version", FORMAT)
                     .map_err(open)?;
@@ -249,6 +237,34 @@ impl View {
         Ok(Self { connection })
     }
 
+    /// Writes a whole and consistent copy of the store, readable by its owner alone, while others go on writing; what they
+    /// write meanwhile is not in it.
+    ///
+    /// # Errors
+    ///
+    /// When there is a file already, or it cannot be written.
+    pub fn copy_to(&self, path: &Path) -> Result<()> {
+        let copy = |source| {
+            Error::new(Kind::Copy {
+                path: path.to_path_buf(),
+                source,
+            })
+        };
+        // SQLite writes into an empty file, which gets its rights here.
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| copy(Box::new(error)))?;
+        let name = path.to_str().ok_or("a path that is not UTF-8");
+        let name = name.map_err(|what| copy(what.into()))?;
+        self.connection
+            .execute("VACUUM INTO ?1", (name,))
+            .map_err(|error| copy(Box::new(error)))?;
+        file.sync_all().map_err(|error| copy(Box::new(error)))
+    }
+
     /// The same text as [`Store::dump`].
     ///
     /// # Errors
@@ -286,9 +302,9 @@ fn check_format(connection: &Connection, path: &Path) -> Result<u32> {
     }
     u32::try_from(found)
         .ok()
-        .filter(|found| *found <= FORMAT)
+        .filter(|found| *found == FORMAT)
         .ok_or_else(|| {
-            Error::new(Kind::Newer {
+            Error::new(Kind::Format {
                 path: path.to_path_buf(),
                 found,
             })
@@ -297,66 +313,67 @@ fn check_format(connection: &Connection, path: &Path) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
-    fn a_newer_format_is_refused_and_left_alone() {
+    fn another_format_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
         Store::open(&path).unwrap();
-        Connection::open(&path)
-            .unwrap()
-            .pragma_update(None, "user_version", 3)
-            .unwrap();
-        for error in [
-            Store::open(&path).unwrap_err(),
-            View::open(&path).unwrap_err(),
+        for (found, expected) in [
+            (FORMAT + 1, "use a newer Sluice"),
+            (
+                FORMAT - 1,
+                "use the Sluice that wrote it, or begin a new data folder",
+            ),
         ] {
-            let text = error.to_string();
-            assert!(
-                text.ends_with("is of format 3, this build reads up to 2: use a newer Sluice"),
-                "{text}"
-            );
+            Connection::open(&path)
+                .unwrap()
+                .pragma_update(None, "user_version", found)
+                .unwrap();
+            for error in [
+                Store::open(&path).unwrap_err(),
+                View::open(&path).unwrap_err(),
+            ] {
+                let text = error.to_string();
+                let format = format!("is of format {found}, this build reads {FORMAT}: ");
+                assert!(text.contains(&format), "{text}");
+                assert!(text.ends_with(expected), "{text}");
+            }
         }
     }
 
     #[test]
-    fn a_store_of_format_1_is_upgraded_and_keeps_what_it_has() {
+    fn a_copy_is_whole_while_batches_go_on_and_replaces_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.db");
-        let before = Connection::open(&path).unwrap();
-        before
-            .execute_batch(include_str!("../tests/golden/format-1.sql"))
-            .unwrap();
-        drop(before);
-        let told = View::open(&path).unwrap().dump().unwrap();
-        assert!(told.contains("postbacks 1 \"A-1\" 2 "), "{told}");
-
-        for open in ["the first", "another"] {
-            let store = Store::open(&path).unwrap();
-            assert_eq!(store.dump().unwrap(), told, "{open}");
-            store
-                .batch(|batch| {
-                    let position = batch.position("clicks", 0, 1)?;
-                    assert_eq!((position.offset, position.highs.len()), (12, 1), "{open}");
-                    let rows = batch.outbox_waiting("conversions", 10)?;
-                    assert_eq!((rows[0].id, rows[0].n), (2, 2), "{open}");
-                    batch.outbox_refused("fraud", 1, 0)
-                })
-                .unwrap();
-        }
-        // It is what a new store is.
-        let fresh = folder.path().join("fresh.db");
-        Store::open(&fresh).unwrap();
-        let schema = |path: &Path| -> Vec<(String, Option<String>)> {
-            let connection = Connection::open(path).unwrap();
-            let mut select = connection
-                .prepare("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'clicks%' ORDER BY name")
-                .unwrap();
-            let rows = select.query_map((), |row| Ok((row.get(0)?, row.get(1)?)));
-            rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+        let [path, copy] = ["store.db", "copy.db"].map(|name| folder.path().join(name));
+        let store = Store::open(&path).unwrap();
+        let move_to = |from, to| {
+            store.batch(|batch| {
+                batch.move_offset("clicks", 1, 0, from, to)?;
+                batch.outbox("clicks", [1; 16], 3, 1, 4, 7, b"k", b"v")
+            })
         };
-        assert_eq!(schema(&path), schema(&fresh));
+        move_to(0, 5).unwrap();
+        let view = View::open(&path).unwrap();
+        let moment = view.connection.unchecked_transaction().unwrap();
+        let offset = || view.offset("clicks", 1, 0).unwrap();
+        assert_eq!(offset(), Some(5));
+        move_to(5, 9).unwrap();
+        assert_eq!(offset(), Some(5), "a view sees one moment");
+        drop(moment);
+        view.copy_to(&copy).unwrap();
+        let copied = View::open(&copy).unwrap();
+        assert_eq!(copied.offset("clicks", 1, 0).unwrap(), Some(9));
+        assert_eq!(copied.outbox_waiting("clicks", 9).unwrap().len(), 2);
+        let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // It is a store that can be written.
+        Store::open(&copy).unwrap();
+        let refused = view.copy_to(&copy).unwrap_err().to_string();
+        assert!(refused.contains("copy.db"), "{refused}");
     }
 
     #[test]

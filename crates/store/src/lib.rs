@@ -30,7 +30,7 @@ pub use error::Error;
 pub use file::{FORMAT, Store, View};
 pub use mark::{Mark, MarkGroup};
 pub use order::{OrderKey, UNTRUSTED_MAX};
-pub use outbox::OutboxRow;
+pub use outbox::{OutboxCounter, OutboxRow};
 pub use partitions::Partitions;
 pub use position::{High, Position};
 pub use report::{Counts, Dimension, Money, Query, Row};

@@ -29,21 +29,79 @@ pub struct OutboxRow {
     pub bytes: Vec<u8>,
 }
 
+/// The last number of a lane that an outbox has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxCounter {
+    /// The outbox's stream.
+    pub stream: [u8; 16],
+    /// The topic's number.
+    pub topic: u8,
+    /// The lane.
+    pub lane: u8,
+    /// The last number used.
+    pub n: u64,
+}
+
 impl Batch<'_> {
-    /// The stream of a consumer's outbox: what was kept for it, or from now on the (random) candidate.
+    /// Takes the counters of the streams a consumer's outbox had so far, in order of stream, topic and lane: from now on they
+    /// are used up. Whoever opens the outbox begins a stream of its own and ends these ([`Self::outbox_end`]): a store that
+    /// was put back from a copy must not give away a number a second time.
     ///
     /// # Errors
     ///
     /// When the store cannot be written.
-    pub fn outbox_stream(&mut self, consumer: &str, candidate: [u8; 16]) -> Result<[u8; 16]> {
+    pub fn outbox_take_counters(&mut self, consumer: &str) -> Result<Vec<OutboxCounter>> {
+        let mut select = self.connection().prepare_cached(
+            "SELECT stream, topic, lane, n FROM outbox_counters WHERE consumer = ?1 ORDER BY stream, topic, lane",
+        )?;
+        let mut rows = select.query((consumer,))?;
+        let mut counters = Vec::new();
+        while let Some(row) = rows.next()? {
+            counters.push(OutboxCounter {
+                stream: stream_id(row.get(0)?)?,
+                topic: row.get(1)?,
+                lane: row.get(2)?,
+                n: row.get::<_, i64>(3)?.cast_unsigned(),
+            });
+        }
         self.connection()
-            .prepare_cached("INSERT OR IGNORE INTO outbox_streams VALUES (?1, ?2)")?
-            .execute((consumer, &candidate[..]))?;
-        let stream = self
-            .connection()
-            .prepare_cached("SELECT stream FROM outbox_streams WHERE consumer = ?1")?
-            .query_row((consumer,), |row| row.get(0))?;
-        stream_id(stream)
+            .prepare_cached("DELETE FROM outbox_counters WHERE consumer = ?1")?
+            .execute((consumer,))?;
+        Ok(counters)
+    }
+
+    /// Puts the end of a lane of a used-up stream behind everything that waits: it goes out once that is acknowledged. `last`
+    /// says where the lane stood, `kind` and `bytes` are those of an end.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub fn outbox_end(
+        &mut self,
+        consumer: &str,
+        last: OutboxCounter,
+        kind: u16,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let n = (last.n + 1).cast_signed();
+        let of = (last.topic, last.lane, &last.stream[..]);
+        self.insert_outbox_row(consumer, of, n, (kind, 0, b"", bytes))
+    }
+
+    fn insert_outbox_row(
+        &mut self,
+        consumer: &str,
+        (topic, lane, stream): (u8, u8, &[u8]),
+        n: i64,
+        (kind, time_ms, key, bytes): (u16, i64, &[u8], &[u8]),
+    ) -> Result<()> {
+        self.connection()
+            .prepare_cached(
+                "INSERT INTO outbox (consumer, topic, lane, stream, n, kind, time_ms, key, bytes)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute((consumer, topic, lane, stream, n, kind, time_ms, key, bytes))?;
+        Ok(())
     }
 
     /// Puts an event into the outbox under the next number of its lane.
@@ -73,23 +131,8 @@ impl Batch<'_> {
                  ON CONFLICT DO UPDATE SET n = n + 1 RETURNING n",
             )?
             .query_row((consumer, &stream[..], topic, lane), |row| row.get(0))?;
-        self.connection()
-            .prepare_cached(
-                "INSERT INTO outbox (consumer, topic, lane, stream, n, kind, time_ms, key, bytes)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute((
-                consumer,
-                topic,
-                lane,
-                &stream[..],
-                n,
-                kind,
-                time_ms.cast_signed(),
-                key,
-                bytes,
-            ))?;
-        Ok(())
+        let row = (kind, time_ms.cast_signed(), key, bytes);
+        self.insert_outbox_row(consumer, (topic, lane, &stream[..]), n, row)
     }
 
     /// The oldest events that wait, at most `limit`, in the order they must be sent.
@@ -247,52 +290,64 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_no_holes_over_rollbacks_deletes_and_restarts() {
+    fn numbers_have_no_holes_over_rollbacks_and_a_copy_put_back_uses_none_again() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.db");
-        let mut numbers = Vec::new();
-        for round in 0..5_u8 {
-            let store = Store::open(&path).unwrap();
-            let failed = store.batch(|batch| {
-                let stream = batch.outbox_stream("conversions", [round; 16])?;
-                batch.outbox("conversions", stream, 3, 1, 4, 7, b"k", b"lost")?;
-                Err::<(), _>(Error::other("a failing batch"))
-            });
-            assert_eq!(failed.unwrap_err().to_string(), "a failing batch");
+        let (path, copy) = (
+            folder.path().join("store.db"),
+            folder.path().join("copy.db"),
+        );
+        let say = |store: &Store, stream: u8, event: &[u8]| {
             store
-                .batch(|batch| {
-                    let stream = batch.outbox_stream("conversions", [9 + round; 16])?;
-                    batch.outbox("conversions", stream, 3, 1, 4, 7, b"k", b"a")?;
-                    batch.outbox("conversions", stream, 3, 2, 4, 7, b"k", b"b")?;
-                    batch.outbox("conversions", stream, 3, 1, 4, 7, b"k", b"c")
-                })
+                .batch(|batch| batch.outbox("conversions", [stream; 16], 3, 1, 4, 7, b"k", event))
                 .unwrap();
-            let waiting = View::open(&path)
-                .unwrap()
-                .outbox_waiting("conversions", 10)
-                .unwrap();
-            assert_eq!(waiting.len(), 3);
-            assert!(
-                waiting.iter().all(|row| row.stream == [9; 16]),
-                "one stream for the life of the store"
-            );
-            numbers.extend(waiting.iter().map(|row| (row.lane, row.n)));
-            store
-                .batch(|batch| {
-                    assert_eq!(batch.outbox_waiting("fraud", 10)?, []);
-                    batch.outbox_delete("fraud", i64::MAX)?;
-                    batch.outbox_delete("conversions", waiting[2].id)
-                })
-                .unwrap();
-        }
-        let lane = |lane: u8| {
-            numbers
-                .iter()
-                .filter(|(l, _)| *l == lane)
-                .map(|(_, n)| *n)
-                .collect::<Vec<_>>()
         };
-        assert_eq!(lane(1), (1..=10).collect::<Vec<_>>());
-        assert_eq!(lane(2), (1..=5).collect::<Vec<_>>());
+        let store = Store::open(&path).unwrap();
+        say(&store, 1, b"a");
+        let failed = store.batch(|batch| {
+            batch.outbox("conversions", [1; 16], 3, 1, 4, 7, b"k", b"rolled back")?;
+            Err::<(), _>(Error::other("a failing batch"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "a failing batch");
+        say(&store, 1, b"b");
+        View::open(&path).unwrap().copy_to(&copy).unwrap();
+        // What the copy does not know: it must not happen under the same numbers again.
+        say(&store, 1, b"c");
+        drop(store);
+
+        let restored = Store::open(&copy).unwrap();
+        let (used, again) = restored
+            .batch(|batch| {
+                let used = batch.outbox_take_counters("conversions")?;
+                for last in &used {
+                    batch.outbox_end("conversions", *last, u16::MAX, b"ends")?;
+                }
+                Ok((used, batch.outbox_take_counters("conversions")?))
+            })
+            .unwrap();
+        let last = OutboxCounter {
+            stream: [1; 16],
+            topic: 3,
+            lane: 1,
+            n: 2,
+        };
+        assert_eq!((used, again), (vec![last], vec![]));
+        say(&restored, 2, b"c");
+        let rows = View::open(&copy)
+            .unwrap()
+            .outbox_waiting("conversions", 10)
+            .unwrap();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| (row.stream[0], row.n, row.kind, &*row.bytes))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                (1, 1, 4, &b"a"[..]),
+                (1, 2, 4, b"b"),
+                (1, 3, u16::MAX, b"ends"),
+                (2, 1, 4, b"c")
+            ]
+        );
     }
 }

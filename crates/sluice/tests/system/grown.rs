@@ -159,15 +159,14 @@ impl Installation {
                 position.unwrap().offset == admin.end(&name, partition).unwrap()
             })
         };
-        let has_sent = |consumer| {
-            store
-                .batch(|batch| batch.outbox_is_empty(consumer))
-                .unwrap()
+        let has_sent = |(consumer, topic)| {
+            let outbox = consumer::outbox_name(consumer, topic);
+            store.batch(|batch| batch.outbox_is_empty(&outbox)).unwrap()
         };
         // What a consumer reads it may have something to say of, and what it says another may read.
         wait::until("everything is drained", BOUND, || {
             READ.into_iter().all(stands_at_end)
-                && READ.into_iter().all(|(consumer, _)| has_sent(consumer))
+                && READ.into_iter().all(has_sent)
                 && READ.into_iter().all(stands_at_end)
         });
     }
