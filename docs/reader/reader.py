@@ -19,7 +19,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from sluice.v1 import events_pb2 as events
 
 VERSION = 1  # of the schema this reader was generated from
-NUMBER_ONLY = {"Tombstone": "tombstones", "End": "ends"}  # these take a number and carry no event
+NUMBER_ONLY = {"Tombstone": "tombstones", "End": "ends"}  # these take a number, carry no event, and their value is empty
+TYPES = ("Click", "Unmatched", "Postback", "FraudSignal", "Conversion")
 COUNTED = ("taken", "repeats", "early", "ends", "tombstones", "conflicts")
 SILENCE_S = 30  # a broker that says nothing for so long is away
 
@@ -72,57 +73,90 @@ class Totals:
         self.refused = Counter()  # clicks that were never sent on, or were only looked at
         self.clicks = {}  # key: (affiliate, offer) of a click that was sent on
         self.labelled = set()  # keys of clicks that a label was found for, before or after the click itself came
-        self.orders = {}  # (advertiser, order, goal): its latest state
+        self.orders = {}  # (advertiser, order, goal): its latest change, and what it pays for
 
     def click(self, click):
-        if click.offer == 0 and click.link == 0:
-            return  # it names nothing known
-        if getattr(click, "class") == events.CLASS_SPECULATIVE:
-            return  # a prefetch is no click
-        of = (click.affiliate, click.offer)
-        if click.decision != events.DECISION_REDIRECT or getattr(click, "class") == events.CLASS_HEAD:
-            self.refused[of] += 1
-        else:
+        of, is_sent_on = counts_as(click)
+        if is_sent_on:
             self.clicks[key(click.key)] = of
+        elif of:
+            self.refused[of] += 1
 
     def fraud_signal(self, signal):
         self.labelled.add(key(signal.click))
 
     def conversion(self, conversion):
-        of = (conversion.advertiser, conversion.order, conversion.goal)
-        before = self.orders.get(of)
-        if before is None or conversion.revision >= before.revision:
-            self.orders[of] = conversion
+        of, change, lines = state(conversion)
+        if change >= self.orders.get(of, (0,))[0]:
+            self.orders[of] = (change, lines)
 
     def lines(self):
-        """affiliate, offer, clicks, invalid, conversions, currency, payout; one line a currency, counts on the first."""
-        clicks, invalid, conversions = Counter(), Counter(self.refused), Counter()
-        payout = defaultdict(Counter)
+        clicks, invalid = Counter(), Counter(self.refused)
         for click, of in self.clicks.items():
             (invalid if click in self.labelled else clicks)[of] += 1
-        for order in self.orders.values():
-            if order.paid:
-                of = (order.affiliate, order.offer)
-                conversions[of] += 1
-                payout[of][order.payout_currency] += order.payout_micros
-        for of in sorted({*clicks, *invalid, *conversions}):
-            counts = (clicks[of], invalid[of], conversions[of])
-            for currency, micros in sorted(payout[of].items()) or [("", 0)]:
-                yield *of, *counts, currency, Decimal(micros).scaleb(-6)
-                counts = ("", "", "")
+        return table(clicks, invalid, (line for _, lines in self.orders.values() for line in lines))
+
+
+def counts_as(click):
+    """The (affiliate, offer) of a click, none where it is in no report; and whether it was sent on by a visitor."""
+    if click.offer == 0 and click.link == 0:
+        return None, False  # it names nothing known
+    if getattr(click, "class") == events.CLASS_SPECULATIVE:
+        return None, False  # a prefetch is no click
+    is_sent_on = click.decision == events.DECISION_REDIRECT and getattr(click, "class") != events.CLASS_HEAD
+    return (click.affiliate, click.offer), is_sent_on
+
+
+def state(conversion):
+    """What a conversion is the state of, the number of the change, and what pays: (affiliate, offer, currency, micros)."""
+    of = (conversion.advertiser, conversion.order, str(conversion.goal))
+    lines = [(conversion.affiliate, conversion.offer, conversion.payout_currency, conversion.payout_micros)]
+    return of, conversion.revision, lines if conversion.paid else []
+
+
+def table(clicks, invalid, paid):
+    """affiliate, offer, clicks, invalid, conversions, currency, payout; one line a currency, counts on the first."""
+    conversions, payout = Counter(), defaultdict(Counter)
+    for affiliate, offer, currency, micros in paid:
+        conversions[affiliate, offer] += 1
+        payout[affiliate, offer][currency] += micros
+    for of in sorted({*clicks, *invalid, *conversions}):
+        counts = (clicks[of], invalid[of], conversions[of])
+        for currency, micros in sorted(payout[of].items()) or [("", 0)]:
+            yield *of, *counts, currency, Decimal(micros).scaleb(-6)
+            counts = ("", "", "")
+
+
+def write(lines, summary):
+    """The table to standard output, what was met on the way to standard error."""
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow(["affiliate", "offer", "clicks", "invalid", "conversions", "currency", "payout"])
+    for *counts, payout in lines:
+        out.writerow([*counts, f"{payout:.6f}"])
+    out = csv.writer(sys.stderr, lineterminator="\n")
+    out.writerow(["topic", *COUNTED, "holes"])
+    out.writerows(summary)
 
 
 def key(key):
     return key.time_ms, key.stream, key.sequence
 
 
-def messages(consumer, topic):
-    """Every message of a topic up to its end, each partition in order: (where, headers, value)."""
+def partitions(consumer, topic):
+    """How many partitions a topic has."""
     found = consumer.list_topics(topic, SILENCE_S).topics[topic]
     if found.error:
         raise KafkaException(found.error)
-    waiting = set(found.partitions)
-    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in waiting])
+    return len(found.partitions)
+
+
+def messages(consumer, topic, places):
+    """Every message of some partitions up to their ends, each partition in order: (partition, offset, headers, value).
+
+    `places` says where each partition is begun.
+    """
+    waiting = set(places)
+    consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in places.items()])
     while waiting:
         message = consumer.poll(SILENCE_S)
         if message is None:
@@ -134,46 +168,62 @@ def messages(consumer, topic):
             raise KafkaException(error)
         else:
             headers = {name: value.decode() for name, value in message.headers() or []}
-            yield f"{topic}/{message.partition()}@{message.offset()}", headers, message.value()
+            yield message.partition(), message.offset(), headers, message.value()
+
+
+def decode(headers, value, where):
+    """The event of a record that carries one."""
+    name = headers["type"]
+    if name not in TYPES or int(headers["version"]) > VERSION:
+        sys.exit(f"{where}: {name} of version {headers['version']} is not known: generate from a newer schema")
+    event = getattr(events, name)()
+    event.ParseFromString(value)
+    return event
 
 
 def read(consumer, topic, types, receiver):
     """Takes what is new in a topic, from its beginning to its end."""
-    for where, headers, value in messages(consumer, topic):
-        if not receiver.take(headers):
-            continue
-        name = headers["type"]
-        if name not in types or int(headers["version"]) > VERSION:
-            sys.exit(f"{where}: {name} of version {headers['version']} is not known: generate from a newer schema")
-        if types[name]:
-            event = getattr(events, name)()
-            event.ParseFromString(value)
-            types[name](event)
+    places = dict.fromkeys(range(partitions(consumer, topic)), OFFSET_BEGINNING)
+    for partition, offset, headers, value in messages(consumer, topic, places):
+        if receiver.take(headers):
+            take = types.get(headers["type"])
+            event = decode(headers, value, f"{topic}/{partition}@{offset}")
+            if take:
+                take(event)
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def connect(settings):
+    """A consumer that keeps no offsets of its own."""
+    return Consumer({
+        "bootstrap.servers": settings.brokers,
+        "group.id": f"{settings.prefix}-reader",  # asked for, not used: offsets are ours
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",  # what is gone is not skipped over
+        "enable.partition.eof": True,
+        **dict(setting.split("=", 1) for setting in settings.more),
+    })
+
+
+def arguments(about):
+    arguments = argparse.ArgumentParser(description=about.splitlines()[0])
     arguments.add_argument("--brokers", required=True, help="HOST:PORT, comma separated")
     arguments.add_argument("--prefix", default="sluice", help="what topic names begin with")
     arguments.add_argument("-X", dest="more", action="append", default=[], metavar="NAME=VALUE",
                            help="a setting of librdkafka, such as security.protocol=SASL_SSL")
-    arguments = arguments.parse_args()
-    consumer = Consumer({
-        "bootstrap.servers": arguments.brokers,
-        "group.id": f"{arguments.prefix}-reader",  # asked for, not used: offsets are ours
-        "enable.auto.commit": False,
-        "auto.offset.reset": "error",  # what is gone is not skipped over
-        "enable.partition.eof": True,
-        **dict(setting.split("=", 1) for setting in arguments.more),
-    })
+    return arguments
+
+
+def main():
+    settings = arguments(__doc__).parse_args()
+    consumer = connect(settings)
 
     totals = Totals()
     # What to do with each type of each topic. Requests that name nothing known, and what an advertiser said before it
     # was made a conversion of, change no number here; their records are followed all the same.
     topics = {
-        "clicks": {"Click": totals.click, "Unmatched": None},
+        "clicks": {"Click": totals.click},
         "fraud-signals": {"FraudSignal": totals.fraud_signal},
-        "postbacks": {"Postback": None},
+        "postbacks": {},
         "conversions": {"Conversion": totals.conversion},
     }
     whole = True
@@ -184,7 +234,7 @@ def main():
         # Of a topic that has grown, a lane's younger records can come first, from its new partition: once more helps.
         while holes and progress:
             before = dict(receiver.high)
-            read(consumer, f"{arguments.prefix}.{topic}", types, receiver)
+            read(consumer, f"{settings.prefix}.{topic}", types, receiver)
             holes, progress = list(receiver.holes()), receiver.high != before
             receiver.again = True
         for lane, stream, first, last in holes:
@@ -195,13 +245,7 @@ def main():
         summary.append((topic, *counts, len(holes)))
     consumer.close()
 
-    lines = csv.writer(sys.stdout, lineterminator="\n")
-    lines.writerow(["affiliate", "offer", "clicks", "invalid", "conversions", "currency", "payout"])
-    for *counts, payout in totals.lines():
-        lines.writerow([*counts, f"{payout:.6f}"])
-    lines = csv.writer(sys.stderr, lineterminator="\n")
-    lines.writerow(["topic", *COUNTED, "holes"])
-    lines.writerows(summary)
+    write(totals.lines(), summary)
     return 0 if whole else 1
 
 

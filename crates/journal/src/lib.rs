@@ -56,7 +56,7 @@ pub use inspect::{FileInspection, Inspection, RingInspection, inspect};
 pub use lock::FolderLock;
 pub use log::Log;
 pub use reader::{Entry, Position, Reader, Skipped};
-pub use recovery::{Recovered, seal};
+pub use recovery::{Recovered, durable, seal};
 pub use scoreboard::{Ledger, ledger};
 pub use stream_id::{NotAStreamId, StreamId};
 pub use syncer::Syncer;

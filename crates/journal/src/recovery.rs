@@ -57,6 +57,20 @@ pub fn seal(folder: &Path) -> Result<Option<Recovered>, Error> {
     Ok(Some(recover(folder)?.0))
 }
 
+/// How many records ever written to a folder are durable there: those before the last mark, deleted ones included. Reads the
+/// newest file alone, beside a writer.
+///
+/// # Errors
+/// When the folder does not exist, holds a newer format, or what the disk said.
+pub fn durable(folder: &Path) -> Result<u64, Error> {
+    for &index in file::list(folder)?.iter().rev() {
+        if let Some(survey) = Survey::of(&file::path_of(folder, index))? {
+            return Ok(survey.header.ordinal_of(survey.marked_sequence + 1));
+        }
+    }
+    Ok(0)
+}
+
 /// Recovers a folder and gives the header of the file with which `stream` starts. The caller holds the folder's lock.
 pub(crate) fn succeed(folder: &Path, stream: StreamId) -> Result<(Recovered, Header), Error> {
     let (recovered, next) = recover(folder)?;

@@ -1,5 +1,6 @@
 //! `sluice`: every process of the system as a subcommand. Wires, decides nothing.
 
+mod backup;
 mod commands;
 mod consumers;
 mod couriers;
@@ -55,6 +56,10 @@ enum Command {
     /// Look into a worker's journal.
     #[command(subcommand)]
     Journal(commands::Journal),
+    /// Copy what this installation needs to go on elsewhere into a folder, while it runs.
+    Backup(backup::Backup),
+    /// Put a backup back on an empty folder.
+    Restore(backup::Restore),
     /// Print a report: clicks, conversions and money.
     Report(commands::Report),
     /// Print why an order was credited to whom it was.
@@ -74,6 +79,8 @@ fn main() -> ExitCode {
         Command::Topics(command) => answered(topics::run(&command)),
         Command::Catalog(command) => answered(commands::catalog(&command)),
         Command::Journal(command) => answered(commands::journal(&command)),
+        Command::Backup(arguments) => answered(backup::backup(&arguments)),
+        Command::Restore(arguments) => answered(backup::restore(&arguments)),
         Command::Report(arguments) => answered(commands::report(&arguments)),
         Command::ExplainConversion(arguments) => answered(commands::explain_conversion(&arguments)),
         Command::DumpStore(arguments) => answered(commands::dump_store(&arguments)),

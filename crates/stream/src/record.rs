@@ -72,14 +72,9 @@ impl Record {
     pub fn end(origin: StreamId, lane: u8, ends: &[(u8, u64)]) -> Self {
         let own = ends.iter().find(|(of, _)| *of == lane);
         let (_, n) = own.expect("a lane that ends is among those that end");
-        let value = ends.iter().flat_map(|(lane, n)| {
-            let mut bytes = [*lane; END_BYTES];
-            bytes[1..].copy_from_slice(&n.to_be_bytes());
-            bytes
-        });
         Self {
             kind: END,
-            value: value.collect(),
+            value: encode_ends(ends),
             ..Self::tombstone(origin, lane, *n, 0)
         }
     }
@@ -147,6 +142,16 @@ impl Record {
             value: value.to_vec(),
         })
     }
+}
+
+/// The value of an end record.
+pub(crate) fn encode_ends(ends: &[(u8, u64)]) -> Vec<u8> {
+    let lanes = ends.iter().flat_map(|(lane, n)| {
+        let mut bytes = [*lane; END_BYTES];
+        bytes[1..].copy_from_slice(&n.to_be_bytes());
+        bytes
+    });
+    lanes.collect()
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use stream::kafka::{Cleanup, KindNames, Security, Settings, Topic, check_topics, create_topics};
 use stream::{Kafka, Record, SendError, StreamId};
 use testkit::{kafka, wait};
@@ -189,6 +190,55 @@ fn records_keep_their_envelope_and_a_broker_that_is_killed_loses_none() {
         failed = receiver.poll(7, Duration::from_millis(100)).err();
         failed.is_some()
     });
+}
+
+#[test]
+fn a_reader_that_knows_no_headers_met_values_it_could_not_decode() {
+    let folder = tempfile::tempdir().unwrap();
+    let test = "a_reader_that_knows_no_headers_met_values_it_could_not_decode";
+    let Some(cluster) = kafka::any(test, folder.path()) else {
+        return;
+    };
+    let settings = settings(cluster.address());
+    let things = format!("{}.things", cluster.prefix());
+    create_topics(&settings, &[topic(&things, 1)], 1).unwrap();
+    let kafka = Kafka::connect(&settings, &[topic(&things, 1)], KINDS).unwrap();
+    let sent = [
+        record(0, 1),
+        Record::tombstone(StreamId([7; 16]), 0, 2, 20),
+        Record::end(StreamId([7; 16]), 0, &[(0, 3), (4, u64::MAX)]),
+    ];
+    let mut sender = kafka.sender().unwrap();
+    for record in &sent {
+        sender.send(&things, record).unwrap();
+    }
+    wait::until("all is acknowledged", BOUND, || {
+        sender.acknowledged(Duration::from_millis(50)).unwrap() == 3
+    });
+
+    let blind: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.address())
+        .set("group.id", format!("{}-blind", cluster.prefix()))
+        .create()
+        .unwrap();
+    let mut from = TopicPartitionList::new();
+    from.add_partition_offset(&things, 0, Offset::Beginning)
+        .unwrap();
+    blind.assign(&from).unwrap();
+    let mut values = Vec::new();
+    wait::until("all values are read", BOUND, || {
+        if let Some(message) = blind.poll(Duration::from_millis(100)) {
+            values.push(message.unwrap().payload().map(<[u8]>::to_vec));
+        }
+        values.len() == 3
+    });
+    // Empty is a message with nothing in it; null would be a deletion.
+    assert_eq!(
+        values,
+        [&b"0/1"[..], b"", b""].map(|value| Some(value.to_vec()))
+    );
+    let records = read(&kafka, &things, &[], 3).into_iter();
+    assert_eq!(records.map(|read| read.2).collect::<Vec<_>>(), sent);
 }
 
 #[test]

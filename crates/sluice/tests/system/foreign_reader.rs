@@ -1,9 +1,9 @@
-//! A reader in another language, `docs/reader/reader.py`, has nothing but the topics and the schema, and agrees with the
-//! report: also when records come twice, too early, or as tombstones.
+//! Readers in another language, `docs/reader/reader.py` and `incremental.py`, have nothing but the topics and the schema, and
+//! agree with the report: also when records come twice, too early, or as tombstones, and when one is killed on its way.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use domain::event::{Class, Click, Decision, Kind, Postback, Trust};
@@ -55,15 +55,17 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The Python reader with code generated from the schema.
-struct Reader {
+/// The Python readers with code generated from the schema.
+pub(crate) struct Reader {
     python: PathBuf,
     generated: PathBuf,
     brokers: String,
+    /// What the incremental one keeps.
+    state: PathBuf,
 }
 
 impl Reader {
-    fn new(python: PathBuf, generated: &Path, brokers: String) -> Self {
+    pub(crate) fn new(python: PathBuf, generated: &Path, brokers: String) -> Self {
         std::fs::create_dir(generated).unwrap();
         let output = Command::new(&python)
             .args(["-m", "grpc_tools.protoc", "-I"])
@@ -77,16 +79,46 @@ impl Reader {
             python,
             generated: generated.to_owned(),
             brokers,
+            state: generated.join("state.sqlite"),
         }
     }
 
-    fn read(&self) -> Output {
-        Command::new(&self.python)
-            .arg(root().join("docs/reader/reader.py"))
+    fn script(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.python);
+        command
+            .arg(root().join("docs/reader").join(name))
             .args(["--brokers", &self.brokers])
             .env("PYTHONPATH", &self.generated)
-            .output()
-            .unwrap()
+            // Nothing is written beside the scripts.
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    /// Reads everything.
+    pub(crate) fn read(&self) -> Output {
+        self.script("reader.py").output().unwrap()
+    }
+
+    fn incremental(&self) -> Command {
+        let mut command = self.script("incremental.py");
+        command.arg("--state").arg(&self.state);
+        command
+    }
+
+    /// Reads what is new.
+    pub(crate) fn go_on(&self) -> Output {
+        self.incremental().output().unwrap()
+    }
+
+    /// Begins to read what is new and kills the reader once it has begun to keep something.
+    fn go_on_and_kill(&self) {
+        let mut child = self.incremental().stdout(Stdio::null()).spawn().unwrap();
+        let journal = self.state.with_extension("sqlite-journal");
+        wait::holds_within(BOUND, || {
+            journal.exists() || child.try_wait().unwrap().is_some()
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }
 
@@ -350,6 +382,9 @@ fn a_reader_in_another_language_agrees_with_the_report() {
         );
     };
     until_counted(gross, conversions);
+    reader.go_on_and_kill();
+    let part = reader.go_on();
+    assert!(part.status.success(), "{part:?}");
 
     let kafka = connect(&broker);
     let decoded = |record: &Record| {
@@ -413,12 +448,25 @@ fn a_reader_in_another_language_agrees_with_the_report() {
         &data,
         &["report", "--by", "affiliate,offer", "--format", "csv"],
     );
+    reader.go_on_and_kill();
+    let (rest, nothing) = (reader.go_on(), reader.go_on());
+    assert!(rest.status.success(), "{rest:?}");
     let output = reader.read();
     let (table, met) = (
         String::from_utf8(output.stdout).unwrap(),
         String::from_utf8(output.stderr).unwrap(),
     );
     assert!(output.status.success(), "{met}");
+    assert_ne!(part.stdout, rest.stdout);
+    assert_eq!(String::from_utf8(rest.stdout).unwrap(), table);
+    assert_eq!(String::from_utf8(nothing.stdout).unwrap(), table);
+    let counts = String::from_utf8(nothing.stderr).unwrap();
+    let read = columns(&counts, ["taken", "repeats", "early", "ends"]);
+    let none = ["0"; 4].map(str::to_owned);
+    assert!(
+        read.iter().all(|counts| *counts == none),
+        "what was read is read again:\n{counts}"
+    );
     let catalog = catalog::Folder::open(data.join("catalog"))
         .unwrap()
         .current()
@@ -479,15 +527,19 @@ fn a_reader_in_another_language_agrees_with_the_report() {
         ..more_said[0].clone()
     };
     send(&kafka, POSTBACKS, &[hole, conflict]);
-    let output = reader.read();
-    let met = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{met}");
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), table);
     let owed = format!(
         "postbacks: lane {} of {}: 1 to 2 are owed\n",
         base.lane,
         "09".repeat(16)
     );
-    assert!(met.starts_with(&owed), "{met}");
-    assert!(met.contains(",1,1,1\nconversions,"), "{met}");
+    for (output, counted) in [
+        (reader.read(), ",1,1,1\nconversions,"),
+        (reader.go_on(), "postbacks,0,0,1,0,0,1,1\nconversions,"),
+    ] {
+        let met = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{met}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), table);
+        assert!(met.starts_with(&owed), "{met}");
+        assert!(met.contains(counted), "{met}");
+    }
 }

@@ -31,7 +31,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 /// The keys in the click index under each request's own id.
-fn counted(data: &Path) -> BTreeMap<String, Vec<ClickKey>> {
+pub(crate) fn counted(data: &Path) -> BTreeMap<String, Vec<ClickKey>> {
     let mut counted: BTreeMap<String, Vec<ClickKey>> = BTreeMap::new();
     for line in system::command(data, &["dump-store"]).lines() {
         // clicks_20261120 x'<key>' x'<facts>'

@@ -7,6 +7,7 @@
 
 mod first_click;
 
+mod backed_up;
 mod bad_requests;
 mod connections;
 mod refused_starts;

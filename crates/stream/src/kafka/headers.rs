@@ -2,15 +2,20 @@
 //!
 //! | header | is |
 //! |---|---|
-//! | `type` | the message type of the value, e.g. `Click`; `Tombstone` takes the number of a lost record and has no value, `End` is the last of its lane |
+//! | `type` | the message type of the value, e.g. `Click`; `Tombstone` takes the number of a lost record, `End` is the last of its lane |
 //! | `version` | of the value's schema |
 //! | `stream` | 32 hexadecimal digits: where the record was first recorded |
 //! | `lane` | 0 to 255 |
 //! | `n` | 1, 2, 3 … without holes per (stream, topic, lane) |
 //! | `time` | when it happened, Unix milliseconds |
+//! | `ends` | of an `End` alone: where every lane of the stream ends, `LANE:N` and commas |
+//!
+//! A `Tombstone` and an `End` have an empty value, which is not null. To a reader that knows no headers it is the topic's
+//! message with nothing in it, which counts nowhere; a null would delete a key of a compacted topic, and many sinks fail on it.
 
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
+use crate::record::encode_ends;
 use crate::{END, Record, StreamId, TOMBSTONE};
 
 const TYPE: &str = "type";
@@ -21,6 +26,7 @@ const N: &str = "n";
 const TIME: &str = "time";
 const TOMBSTONE_NAME: &str = "Tombstone";
 const END_NAME: &str = "End";
+const ENDS: &str = "ends";
 
 /// What the kinds of records are called.
 #[derive(Clone, Copy)]
@@ -59,14 +65,40 @@ pub(super) fn encode(record: &Record, kinds: &KindNames) -> Option<OwnedHeaders>
         (N, record.n),
         (TIME, record.time_ms),
     ];
-    Some(numbers.into_iter().fold(headers, |headers, (key, number)| {
+    let headers = numbers.into_iter().fold(headers, |headers, (key, number)| {
         let mut digits = [0; 20];
         let value = decimal(number, &mut digits);
         headers.insert(Header {
             key,
             value: Some(value),
         })
+    });
+    if record.kind != END {
+        return Some(headers);
+    }
+    let ends = record.ends();
+    let ends: Vec<String> = ends.iter().map(|(lane, n)| format!("{lane}:{n}")).collect();
+    Some(headers.insert(Header {
+        key: ENDS,
+        value: Some(ends.join(",").as_bytes()),
     }))
+}
+
+/// The value a message carries: none where the headers say all.
+pub(super) fn value(record: &Record) -> &[u8] {
+    match record.kind {
+        TOMBSTONE | END => &[],
+        _ => &record.value,
+    }
+}
+
+/// The lanes of a header `ends`.
+fn parse_ends(text: &str) -> Option<Vec<(u8, u64)>> {
+    let lane = |text: &str| {
+        let (lane, n) = text.split_once(':')?;
+        Some((lane.parse().ok()?, n.parse().ok()?))
+    };
+    text.split(',').map(lane).collect()
 }
 
 /// The digits of a number, at the end of the buffer.
@@ -103,6 +135,9 @@ pub(super) fn decode(message: &BorrowedMessage<'_>, kinds: &KindNames) -> Option
         lane: text(LANE)?.parse().ok()?,
         n: text(N)?.parse().ok()?,
         time_ms: text(TIME)?.parse().ok()?,
-        value: message.payload().unwrap_or_default().to_vec(),
+        value: match kind {
+            END => encode_ends(&parse_ends(text(ENDS)?)?),
+            _ => message.payload().unwrap_or_default().to_vec(),
+        },
     })
 }

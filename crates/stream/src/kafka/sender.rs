@@ -202,7 +202,7 @@ impl Sender for KafkaSender {
         let message = BaseRecord::with_opaque_to(topic, place)
             .partition(i32::from(u16::from(record.lane) % found.partitions))
             .key(&record.key)
-            .payload(&record.value)
+            .payload(headers::value(record))
             .headers(headers);
         // Before the message is handed over: its report may come at once.
         self.context.lock().acknowledged.push_back(false);
