@@ -229,3 +229,22 @@ fn what_was_written_is_read_for_ever() {
     );
     check("EdgeRecord-end", &record(Event::End(StreamEnd {})));
 }
+
+/// Most readers of Kafka decode every value of a topic as one message.
+#[test]
+fn an_unmatched_read_as_a_click_was_a_click_of_another_domain() {
+    let unmatched = unmatched();
+    let click = Click::decode(&*unmatched.encode_to_vec()).unwrap();
+    let expected = Click {
+        key: unmatched.key,
+        shard: unmatched.shard,
+        class: unmatched.class,
+        reason: unmatched.reason,
+        domain: unmatched.domain,
+        catalog_hash: unmatched.catalog_hash,
+        // No link and no offer: it counts nowhere.
+        ..Click::default()
+    };
+    assert_eq!(click, expected);
+    assert_eq!(Click::decode(&[][..]).unwrap(), Click::default());
+}
