@@ -201,7 +201,7 @@ fn redirect(
 
 /// What a click gets that the journal does not take: never a token, never a cookie.
 fn unrecorded(worker: &Worker, speculative: bool, clicked: &Clicked<'_>) -> Reply {
-    match worker.settings.when_full {
+    match worker.settings.load().when_full {
         _ if speculative => answer::not_yet().into(),
         WhenFull::Redirect => Reply::Redirect {
             location: worker.location(clicked.route, clicked.params, None),

@@ -2,8 +2,10 @@
 //!
 //! Hyper's own timer would be set anew for every request. Here a request leaves the number of the second it was answered in,
 //! and once a second every connection is looked at: one that was silent for too long is closed, one that is idle gives back
-//! hyper's buffers (some 18 KiB) and only waits for its socket to be readable. A new one has them from the start: tokio takes a new
-//! socket for readable, and as a rule the request is there.
+//! hyper's buffers (some 18 KiB) and only waits for its socket to be readable. A new connection has them from the start: tokio
+//! reports a new socket as readable, and as a rule the request is there.
+//!
+//! At the bound the connection that is silent longest gives way, so that silent ones keep nobody out.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -11,8 +13,10 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,20 +26,24 @@ use tokio_rustls::server::TlsStream;
 
 use crate::worker::Visitor;
 
-/// A request's head and headers together; browsers stay below 4 KiB, cookies of other hosts do not come here.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// A request's head and headers together. Browsers stay below 4 KiB, but a redirect host on a shop's own site also gets the
+/// cookies of that site.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// At the bound one connection in so many gives way at a time: to find them, all are looked at.
+const EVICTED_SHARE: usize = 64;
 /// Looks after which a silent connection gives back its buffers: at least a second of silence.
 const IDLE_LOOKS: u64 = 2;
 
 /// The connections of one worker.
 pub(crate) struct Connections {
     max: usize,
-    silent_looks_max: u64,
+    silent_looks_max: Cell<u64>,
     looks: Cell<u64>,
     open: Cell<usize>,
     slots: RefCell<Vec<Slot>>,
-    /// Somebody waits for one to end.
+    /// One ended, or one more may give way.
     ended: Notify,
+    is_closing: Cell<bool>,
 }
 
 /// What a connection and those who look at it tell each other.
@@ -75,19 +83,44 @@ impl Connections {
     pub(crate) fn new(max: usize, silent_looks_max: u64) -> Self {
         Self {
             max,
-            silent_looks_max,
+            silent_looks_max: Cell::new(silent_looks_max),
             looks: Cell::new(0),
             open: Cell::new(0),
             slots: RefCell::default(),
             ended: Notify::new(),
+            is_closing: Cell::new(false),
         }
     }
 
-    /// Waits until one more may be opened.
-    pub(crate) async fn room(&self) {
+    pub(crate) fn set_silent_looks_max(&self, looks: u64) {
+        self.silent_looks_max.set(looks);
+    }
+
+    /// Waits until one more may be opened. At the bound those that are silent longest give way; `evicted` is told how many.
+    pub(crate) async fn room(&self, evicted: impl Fn(usize)) {
         while self.open.get() >= self.max {
+            evicted(self.evict());
             self.ended.notified().await;
         }
+    }
+
+    /// Closes those that are silent longest, for a look at least; how many.
+    pub(crate) fn evict(&self) -> usize {
+        let now = self.looks.get();
+        let slots = self.slots.borrow();
+        let open = slots.iter().filter(|slot| slot.is_open());
+        // One whose answer waits for us only where no other is left.
+        let mut silent: Vec<(bool, u64, &Slot)> = open
+            .map(|slot| (slot.0.busy.get(), slot.0.since.get(), slot))
+            .filter(|(_, since, _)| *since < now)
+            .collect();
+        // In the order of their opening where they are alike, because the sort is stable.
+        silent.sort_by_key(|(busy, since, _)| (*busy, *since));
+        let count = silent.len().min((self.max / EVICTED_SHARE).max(1));
+        for (.., slot) in &silent[..count] {
+            slot.wish(Wish::Over);
+        }
+        count
     }
 
     pub(crate) fn open(&self) -> Slot {
@@ -124,23 +157,45 @@ impl Connections {
                 true => 0,
                 false => now - state.since.get(),
             };
-            if silent > self.silent_looks_max {
+            if silent > self.silent_looks_max.get() {
                 slot.wish(Wish::Over);
             } else if silent >= IDLE_LOOKS && state.is_idle() {
                 slot.wish(Wish::Park);
             }
             true
         });
+        // Whoever waits for room may find one that is silent now.
+        self.ended.notify_one();
     }
 
-    /// Asks every connection to end, and waits until they did.
-    pub(crate) async fn drain(&self) {
-        for slot in &*self.slots.borrow() {
-            slot.wish(Wish::Leave);
+    /// Lets every connection end: with its next answer, as an idle one after `kept`, and whatever it does after `rest` more.
+    pub(crate) async fn drain(&self, kept: Duration, rest: Duration) {
+        self.is_closing.set(true);
+        for (bound, then) in [(kept, Wish::Leave), (rest, Wish::Over)] {
+            if tokio::time::timeout(bound, self.until_none()).await.is_ok() {
+                return;
+            }
+            for slot in &*self.slots.borrow() {
+                slot.wish(then);
+            }
         }
+        let open = self.open.get();
+        tracing::warn!(
+            open,
+            "connections were still open at the end of the drain and are cut off"
+        );
+        self.until_none().await;
+    }
+
+    async fn until_none(&self) {
         while self.open.get() > 0 {
             self.ended.notified().await;
         }
+    }
+
+    /// Whether each connection ends with its next answer.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.get()
     }
 }
 
@@ -152,6 +207,10 @@ impl State {
 }
 
 impl Slot {
+    fn is_open(&self) -> bool {
+        Rc::strong_count(&self.0) > 1 && self.0.wish.get() != Wish::Over
+    }
+
     fn wish(&self, wish: Wish) {
         self.0.wish.set(wish);
         if let Some(waker) = &*self.0.waker.borrow() {
@@ -205,6 +264,16 @@ pub(crate) async fn serve(visitor: Visitor, stream: TcpStream) {
         speaking.as_mut().poll(context)
     });
     if let Err(error) = spoken.await {
+        // What is no request hyper answers itself.
+        let refused = error.downcast_ref::<hyper::Error>().and_then(|error| {
+            match error.is_parse_too_large() {
+                true => Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+                false => error.is_parse().then_some(StatusCode::BAD_REQUEST),
+            }
+        });
+        if let Some(status) = refused {
+            worker.metrics.refused(status);
+        }
         // Visitors hang up, scanners send rubbish: not worth more than a debug line.
         tracing::debug!(%error, "connection ended early");
     }
@@ -226,6 +295,7 @@ async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
     if let Some(tls) = &worker.tls
         && let Socket::Plain(stream) = socket
     {
+        let tls = tls.load_full();
         // On the heap: as long as the connection lives it would have room in its task.
         let mut accepting = Box::pin(tls.accept(stream));
         let accepted = poll_fn(|context| match slot.0.wish.get() {
@@ -283,7 +353,7 @@ async fn speak(mut visitor: Visitor, stream: TcpStream) -> Result<(), Failure> {
         let parts = http.into_parts();
         Rewound { socket, .. } = parts.io.into_inner();
         visitor = parts.service;
-        // Nothing of a buffer is still a hold on it.
+        // An empty `Bytes` would still keep the whole allocation alive.
         left = match parts.read_buf.is_empty() {
             true => Bytes::new(),
             false => parts.read_buf,

@@ -1,17 +1,29 @@
 //! A worker's way into its journal: keys that never repeat, numbers without holes, one append a request.
 
 use domain::event::{BorrowedClick, EdgeRecord, StreamEnd, edge_record::Event};
+use domain::time::EPOCH_MS;
 use domain::{ClickKey, Keyring, Lane, Numbering, Shard, Topic};
 use journal::Full;
 use prost::Message;
 use service::Clock;
+use tokio::sync::watch;
+
+use crate::journals::Opened;
 
 /// Most bytes of a record: ten sub ids and a dozen other values of 255 bytes, a user agent, eight tokens, and room.
 pub(crate) const RECORD_BYTES_MAX: usize = 16 * 1024;
 
+/// How far the wall clock may step back within a stream, whose time then stands still for as long. A longer step takes a new
+/// stream: an hour in which all clicks have one millisecond would make every second one a repeat of the one before.
+const CLOCK_BACK_MAX_MS: u64 = 1000;
+
 /// What belongs to one worker's stream.
 pub(crate) struct Recorder {
+    /// The journal's number.
+    journal: usize,
     writer: journal::Writer,
+    /// The last sequence that would survive a power cut.
+    pub(crate) synced: watch::Receiver<u64>,
     numbering: Numbering,
     clock: Clock,
     last_ms: u64,
@@ -28,17 +40,20 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new(
-        writer: journal::Writer,
+        opened: Opened,
         keyring: Keyring,
         seed: u64,
         catalog_lock: u64,
         clock: Clock,
     ) -> Self {
         Self {
-            writer,
+            journal: opened.number,
+            writer: opened.writer,
+            synced: opened.synced,
             numbering: Numbering::default(),
             clock,
-            last_ms: 0,
+            // A token tells no time before it, so that events must not either.
+            last_ms: EPOCH_MS,
             buffer: Vec::new(),
             click: vec![0; RECORD_BYTES_MAX].into(),
             keyring,
@@ -51,6 +66,27 @@ impl Recorder {
     pub(crate) fn now_ms(&mut self) -> u64 {
         self.last_ms = self.last_ms.max(self.clock.now_ms());
         self.last_ms
+    }
+
+    /// How far the stream's time is ahead of the clock: the clock was ahead before, or stands before any click.
+    pub(crate) fn ahead_ms(&self) -> u64 {
+        self.last_ms.saturating_sub(self.clock.now_ms())
+    }
+
+    /// The journal's number, where its stream has to end because the clock was set back.
+    pub(crate) fn outlived(&self) -> Option<usize> {
+        let now_ms = self.clock.now_ms().max(EPOCH_MS);
+        (self.last_ms.saturating_sub(now_ms) > CLOCK_BACK_MAX_MS).then_some(self.journal)
+    }
+
+    /// Ends the stream and goes on in another one.
+    pub(crate) fn go_on_in(&mut self, opened: Opened) {
+        self.end();
+        self.journal = opened.number;
+        self.writer = opened.writer;
+        self.synced = opened.synced;
+        self.numbering = Numbering::default();
+        self.last_ms = EPOCH_MS;
     }
 
     /// Whether the journal takes records; if not, why.

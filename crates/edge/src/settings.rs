@@ -27,8 +27,11 @@ pub struct Settings {
     pub when_full: WhenFull,
     /// Seconds a connection may take to send a request's head, and may stay idle between requests.
     pub head_timeout_s: u64,
-    /// Most connections a worker holds; more wait in the socket's queue.
+    /// Most connections a worker holds; 0 = 10,000, or as many as the limit of open files leaves room for. At the bound the
+    /// one that is silent longest gives way.
     pub connections_max: usize,
+    /// Seconds from the first signal to stop, during which health says "draining", to the end of accepting.
+    pub drain_wait_s: u64,
     /// Certificate and key, where the edge speaks TLS itself; plain HTTP where they are not named.
     pub tls: Option<tls::Files>,
 }
@@ -44,7 +47,8 @@ impl Default for Settings {
             sync_ms: 20,
             when_full: WhenFull::Redirect,
             head_timeout_s: 15,
-            connections_max: 10_000,
+            connections_max: 0,
+            drain_wait_s: 0,
             tls: None,
         }
     }
@@ -68,7 +72,8 @@ impl Settings {
             ("ring_bytes", self.ring_bytes, 1 << 20..=1 << 34),
             ("sync_ms", self.sync_ms, 1..=10_000),
             ("head_timeout_s", self.head_timeout_s, 1..=600),
-            ("connections_max", connections, 1..=1_000_000),
+            ("connections_max", connections, 0..=1_000_000),
+            ("drain_wait_s", self.drain_wait_s, 0..=300),
         ] {
             if !bounds.contains(&value) {
                 return Err(format!(
@@ -90,6 +95,49 @@ impl Settings {
     }
 }
 
+/// Connections of a worker where nobody says otherwise and the limit of open files has room for them.
+const CONNECTIONS_DEFAULT: u64 = 10_000;
+/// Open files beside connections: of a process with all parts, the store, topics, log files and sockets to Kafka.
+const FILES_RESERVED: u64 = 256;
+/// Open files of a worker beside its connections: its journal's and its courier's.
+const FILES_OF_WORKER: u64 = 16;
+/// With fewer connections a worker serves nobody well.
+const CONNECTIONS_LEAST: u64 = 64;
+
+impl Settings {
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            count => count,
+        }
+    }
+
+    /// How many connections a worker may hold where `files_max` files may be open.
+    ///
+    /// # Errors
+    /// They do not fit; the text says what to do.
+    pub fn connections_that_fit(&self, files_max: u64) -> Result<usize, String> {
+        let workers = self.workers() as u64;
+        let reserved = FILES_RESERVED + workers * FILES_OF_WORKER;
+        let fit = files_max.saturating_sub(reserved) / workers;
+        let connections = match self.connections_max as u64 {
+            0 if fit >= CONNECTIONS_LEAST => fit.min(CONNECTIONS_DEFAULT),
+            0 => CONNECTIONS_LEAST,
+            asked => asked,
+        };
+        if connections <= fit {
+            return Ok(usize::try_from(connections).unwrap_or(usize::MAX));
+        }
+        Err(format!(
+            "edge: {workers} workers of {connections} connections, with {reserved} other files, need a limit of {} open files \
+             and this process has {files_max}: raise it (LimitNOFILE= of the unit, ulimit -n), or set edge.connections_max or \
+             edge.workers lower",
+            workers.saturating_mul(connections).saturating_add(reserved)
+        ))
+    }
+}
+
 /// What a click gets when the journal cannot take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -103,6 +151,35 @@ pub enum WhenFull {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_that_do_not_fit_the_limit_of_open_files_are_refused() {
+        for (workers, connections_max, files_max, expected) in [
+            (2, 0, 65_536, Ok(10_000)),
+            (2, 0, 1024, Ok(368)),
+            (8, 10_000, 65_536, Err(80_384)),
+            (8, 0, 65_536, Ok(8144)),
+            (1, 752, 1024, Ok(752)),
+            (1, 753, 1024, Err(1025)),
+            (1, 0, 256, Err(336)),
+            (1, 0, u64::MAX, Ok(10_000)),
+        ] {
+            let settings = Settings {
+                workers,
+                connections_max,
+                ..Settings::default()
+            };
+            let found = settings.connections_that_fit(files_max);
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+                (Err(line), Err(needed)) => {
+                    let needed = format!("need a limit of {needed} open files and this process");
+                    assert!(line.contains(&needed), "{line}");
+                }
+                (found, expected) => panic!("{found:?} {expected:?}"),
+            }
+        }
+    }
 
     #[test]
     fn a_journal_has_room_for_more_than_its_ring() {

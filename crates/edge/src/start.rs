@@ -2,36 +2,32 @@
 
 use std::cell::RefCell;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use domain::Keyring;
-use journal::{Options, StreamId, Syncer};
 use service::{Clock, Health, Shutdown};
 use tokio::runtime::LocalOptions;
-use tokio::sync::watch;
 
 use crate::classify::Classifier;
 use crate::connection::Connections;
 use crate::journals::Journals;
 use crate::live::Live;
+use crate::local_hosts::LocalHosts;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::secrets::{self, Secrets};
 use crate::settings::Settings;
-use crate::tls;
+use crate::tls::{self, Tls};
 use crate::unmatched::Unmatched;
 use crate::worker::Worker;
 
 /// How often a newer catalog is looked for.
 const CATALOG_POLL: Duration = Duration::from_millis(200);
-
-/// How long a courier may take to seal a journal: a ring of the largest size, read and written once.
-const SEALING_MAX: Duration = Duration::from_secs(30);
 
 /// How long a start waits for the advertisers' secrets; afterwards their postbacks are asked to come again.
 const SECRETS_MAX: Duration = Duration::from_secs(2);
@@ -40,8 +36,10 @@ const SECRETS_MAX: Duration = Duration::from_secs(2);
 pub struct Parts {
     /// The bound, non-blocking listener. Workers share it: none of its queue is lost when one ends.
     pub listener: TcpListener,
-    /// Folder of the journals, one folder a worker.
+    /// Folder of the journals, one folder each.
     pub journals: PathBuf,
+    /// Whether another edge goes on in this folder for a while: its journals are left to it.
+    pub is_beside_predecessor: bool,
     /// Folder of the catalog's snapshots.
     pub catalog: PathBuf,
     /// The token keys, as the key file's text.
@@ -50,6 +48,8 @@ pub struct Parts {
     pub seed: u64,
     /// Serve the listener's own address as the first domain, over plain HTTP.
     pub serve_own_address: bool,
+    /// How many files this process may have open.
+    pub files_max: u64,
     /// Time.
     pub clock: Clock,
     /// Where metrics are registered.
@@ -72,7 +72,7 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-fn because(what: &str) -> impl Fn(&dyn std::fmt::Display) -> StartError + '_ {
+fn because<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> StartError + '_ {
     move |error| StartError(format!("{what}: {error}"))
 }
 
@@ -80,19 +80,21 @@ fn because(what: &str) -> impl Fn(&dyn std::fmt::Display) -> StartError + '_ {
 pub struct Edge {
     workers: Vec<JoinHandle<()>>,
     catalog: JoinHandle<()>,
-    syncer: Syncer,
-    folders: Vec<PathBuf>,
+    journals: Arc<Journals>,
+    reloader: Reloader,
 }
 
 impl Edge {
     /// Opens the journals and starts the workers.
+    ///
+    /// # Errors
+    /// What keeps it from starting, and what to do.
     pub fn start(settings: Settings, parts: Parts) -> Result<Self, StartError> {
         settings.check().map_err(StartError)?;
-        let mut catalogs =
-            catalog::Folder::open(&parts.catalog).map_err(|error| because("catalog")(&error))?;
-        let current = catalogs
-            .start()
-            .map_err(|error| because("catalog")(&error))?;
+        let connections_max = settings.connections_that_fit(parts.files_max);
+        let connections_max = connections_max.map_err(StartError)?;
+        let mut catalogs = catalog::Folder::open(&parts.catalog).map_err(because("catalog"))?;
+        let current = catalogs.start().map_err(because("catalog"))?;
         let catalog::Start {
             catalog: current,
             refused,
@@ -104,119 +106,74 @@ impl Edge {
         })?;
         let live = Arc::new(ArcSwap::from_pointee(Live::new(Arc::clone(&current))));
         let secrets = Arc::new(ArcSwap::from_pointee(Secrets::default()));
-        let metrics =
-            Metrics::new(parts.metrics.registry()).map_err(|error| because("metrics")(&error))?;
+        let metrics = Metrics::new(parts.metrics.registry()).map_err(because("metrics"))?;
         if let Some(error) = refused {
             metrics.catalog_refused.set(1);
             tracing::error!(version = current.version, %error, "the catalog cannot be used, the last good version is in force");
         }
-        let address = parts
-            .listener
-            .local_addr()
-            .map_err(|error| because("edge")(&error))?;
-        let local_hosts = if parts.serve_own_address {
-            vec![address.to_string(), format!("localhost:{}", address.port())]
-        } else {
-            Vec::new()
+        let address = parts.listener.local_addr().map_err(because("edge"))?;
+        let local_hosts = match (parts.serve_own_address, &settings.tls) {
+            (false, _) => LocalHosts::default(),
+            (true, None) => LocalHosts::of(address, 80),
+            (true, Some(_)) => LocalHosts::of(address, 443),
         };
-        let count = match settings.workers {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            count => count,
-        };
+        let local_hosts = Arc::new(local_hosts);
+        let count = settings.workers();
+        let all = i64::try_from(connections_max.saturating_mul(count));
+        metrics.connections_max.set(all.unwrap_or(i64::MAX));
 
         let tls = settings.tls.as_ref().map(tls::load).transpose();
-        let tls = tls.map_err(|error| because("edge.tls")(&error))?;
-        let settings = Arc::new(settings);
-        let local_hosts = Arc::new(local_hosts);
-        let (mut flushers, mut synced, mut seeds, mut folders) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for index in 0..count {
-            let folder = parts.journals.join(index.to_string());
-            let stream = StreamId::random();
-            let options = Options {
-                ring_bytes: settings.ring_bytes,
-                folder_bytes_max: settings.journal_bytes_max,
-                ..Options::new(stream)
-            };
-            let (writer, flusher, recovered) =
-                open(&folder, options).map_err(|error| because("journal")(&error))?;
-            tracing::info!(journal = index, %stream, recovered = recovered.records, "journal opened");
-            if recovered.power_cut_records > 0 {
-                tracing::warn!(
-                    journal = index,
-                    records = recovered.power_cut_records,
-                    "a power cut took records that were not synced"
-                );
-            }
-            if recovered.corrupt_bytes > 0 {
-                tracing::error!(
-                    journal = index,
-                    bytes = recovered.corrupt_bytes,
-                    files = recovered.quarantined_files,
-                    "the journal was damaged, what could not be read is in its quarantine files"
-                );
-            }
-            let keyring =
-                Keyring::parse(&parts.keys).map_err(|error| because("token keys")(&error))?;
-            let (sender, receiver) = watch::channel(0);
-            flushers.push(flusher);
-            synced.push(sender);
-            seeds.push((writer, keyring, receiver));
-            folders.push(folder);
-        }
-        let gauges = flushers.iter().map(journal::Flusher::gauges).collect();
-        let journals = Journals::new(gauges).map_err(|error| because("metrics")(&error))?;
-        let registered = parts.metrics.registry().register(Box::new(journals));
-        registered.map_err(|error| because("metrics")(&error))?;
-        let syncer = Syncer::start(
-            flushers,
-            Duration::from_millis(settings.sync_ms),
-            move |index, sequence| {
-                synced[index].send_replace(sequence);
-            },
-        );
-
+        let tls = tls.map_err(because("edge.tls"))?;
+        let tls = tls.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
+        let journals = Journals::new(parts.journals, &settings, parts.is_beside_predecessor);
+        let journals = Arc::new(journals);
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        let collector = journals.collector().map_err(because("metrics"))?;
+        let registered = parts.metrics.registry().register(Box::new(collector));
+        registered.map_err(because("metrics"))?;
         {
             let (live, secrets, metrics) =
                 (Arc::clone(&live), Arc::clone(&secrets), metrics.clone());
-            let (shutdown, name) = (parts.shutdown.clone(), "edge-secrets".to_owned());
+            let shutdown = parts.shutdown.clone();
             let (looked, first_look) = mpsc::sync_channel(1);
             let watch = move || {
                 let failing = &metrics.secrets_failing;
-                // Only the first look is waited for.
                 secrets::watch(&live, &secrets, failing, &shutdown, || {
-                    _ = looked.try_send(());
+                    metrics.secrets_age.done();
+                    // Only the first look is waited for.
+                    let _ = looked.try_send(());
                 });
             };
             // Nobody joins it: a file on a mount that hangs would hold up the end.
-            let thread = std::thread::Builder::new().name(name).spawn(watch);
-            thread.map_err(|error| because("edge")(&error))?;
+            let thread = std::thread::Builder::new().name("edge-secrets".into());
+            thread.spawn(watch).map_err(because("edge"))?;
             let _ = first_look.recv_timeout(SECRETS_MAX);
         }
 
         let mut workers = Vec::new();
-        for (index, (writer, keyring, synced)) in seeds.into_iter().enumerate() {
-            let listener = parts
-                .listener
-                .try_clone()
-                .map_err(|error| because("edge")(&error))?;
+        for index in 0..count {
+            let opened = journals.open(None).map_err(because("journal"))?;
+            let keyring = Keyring::parse(&parts.keys).map_err(because("token keys"))?;
             let (lock, clock) = (current.lock(), parts.clock.clone());
-            let recorder = Recorder::new(writer, keyring, parts.seed, lock, clock);
-            let (settings, live, metrics) =
-                (Arc::clone(&settings), Arc::clone(&live), metrics.clone());
-            let secrets = Arc::clone(&secrets);
-            let (local_hosts, shutdown, health) = (
+            let recorder = Recorder::new(opened, keyring, parts.seed, lock, clock);
+            let listener = parts.listener.try_clone().map_err(because("edge"))?;
+            let (settings, live, metrics, secrets, journals) = (
+                Arc::clone(&settings),
+                Arc::clone(&live),
+                metrics.clone(),
+                Arc::clone(&secrets),
+                Arc::clone(&journals),
+            );
+            let (local_hosts, shutdown, health, tls) = (
                 Arc::clone(&local_hosts),
                 parts.shutdown.clone(),
                 parts.health.clone(),
+                tls.clone(),
             );
-            let name = format!("edge-{index}");
-            let thread = std::thread::Builder::new().name(name.clone());
-            let tls = tls.clone();
             let worker = move || {
-                let connections =
-                    Connections::new(settings.connections_max, settings.head_timeout_s);
+                let silent_s = settings.load().head_timeout_s;
                 let worker = Rc::new(Worker {
+                    index,
                     settings,
                     live,
                     secrets,
@@ -225,9 +182,10 @@ impl Edge {
                     metrics,
                     classifier: RefCell::new(Classifier::new()),
                     local_hosts,
-                    synced,
+                    health,
+                    journals,
                     tls,
-                    connections,
+                    connections: Connections::new(connections_max, silent_s),
                     scratch: RefCell::default(),
                 });
                 let runtime = tokio::runtime::Builder::new_current_thread()
@@ -237,19 +195,11 @@ impl Edge {
                 runtime.block_on(async {
                     let listener = tokio::net::TcpListener::from_std(listener)
                         .expect("the listener does not block");
-                    let beat = |ready| {
-                        health.beat(&name);
-                        health.set_ready(&name, ready);
-                    };
-                    worker.run(listener, shutdown, beat).await;
+                    worker.run(listener, shutdown).await;
                 });
-                health.ended(&name);
             };
-            workers.push(
-                thread
-                    .spawn(worker)
-                    .map_err(|error| because("edge")(&error))?,
-            );
+            let thread = std::thread::Builder::new().name(format!("edge-{index}"));
+            workers.push(thread.spawn(worker).map_err(because("edge"))?);
         }
         parts.health.set_ready("edge", Ok(()));
 
@@ -260,49 +210,106 @@ impl Edge {
             .spawn(move || {
                 verify(&catalogs, &current, &live, &metrics, &health);
                 follow(&mut catalogs, &live, &metrics, &health, &shutdown);
-                health.set_ready("edge", Err("draining".into()));
             });
-        let catalog = catalog.map_err(|error| because("edge")(&error))?;
+        let catalog = catalog.map_err(because("edge"))?;
         Ok(Self {
             workers,
             catalog,
-            syncer,
-            folders,
+            journals,
+            reloader: Reloader { settings, tls },
         })
     }
 
-    /// The workers' journal folders.
-    pub fn journals(&self) -> &[PathBuf] {
-        &self.folders
+    /// Changes settings while the edge runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Waits for the workers to drain and the last records to be synced.
+    ///
+    /// # Errors
+    /// A thread panicked, or the last records could not be synced.
     pub fn join(self) -> Result<(), StartError> {
         for thread in self.workers.into_iter().chain([self.catalog]) {
             thread
                 .join()
                 .map_err(|_| StartError("an edge thread panicked".into()))?;
         }
-        self.syncer
-            .stop()
-            .map_err(|error| because("journal")(&error))
+        match Arc::into_inner(self.journals) {
+            Some(journals) => journals.stop().map_err(because("journal")),
+            // A thread still opens one in the place of another: what is recorded is kept in the ring.
+            None => Ok(()),
+        }
     }
 }
 
-/// Opens a journal. A courier may hold its folder for a moment, to save what a dead worker left in the ring.
-fn open(
-    folder: &Path,
-    options: Options,
-) -> Result<(journal::Writer, journal::Flusher, journal::Recovered), journal::Error> {
-    let until = Instant::now() + SEALING_MAX;
-    loop {
-        match journal::open(folder, options) {
-            Err(error) if error.is_in_use() && Instant::now() < until => {
-                std::thread::park_timeout(Duration::from_millis(50));
+/// Changes what can change of a running edge's settings.
+#[derive(Clone)]
+pub struct Reloader {
+    settings: Arc<ArcSwap<Settings>>,
+    tls: Option<Arc<ArcSwap<Tls>>>,
+}
+
+impl Reloader {
+    /// The settings a running edge changes, by their names in the file. All others take effect at the next start.
+    pub const CHANGEABLE: [&str; 5] = [
+        "edge.trusted_forwarders",
+        "edge.when_full",
+        "edge.head_timeout_s",
+        "edge.tls.certificate",
+        "edge.tls.key",
+    ];
+
+    /// Puts settings in force for all requests from now on, and the certificate and key as they are now for all connections
+    /// from now on.
+    ///
+    /// # Errors
+    /// What is wrong with them; nothing has changed then.
+    pub fn reload(&self, settings: Settings) -> Result<(), String> {
+        settings.check()?;
+        match (&self.tls, &settings.tls) {
+            (Some(tls), Some(files)) => {
+                let newer = tls::load(files).map_err(|error| format!("edge.tls: {error}"))?;
+                tls.store(Arc::new(newer));
             }
-            done => return done,
+            (None, None) => {}
+            _ => tracing::warn!("edge.tls is switched on or off at the next start"),
         }
+        self.settings.store(Arc::new(settings));
+        Ok(())
     }
+}
+
+/// What a process with an edge does at SIGHUP: it loads its settings anew and changes what can change. `reloader` is there once
+/// the edge runs.
+pub fn at_hang_up(
+    file: Option<PathBuf>,
+    load: impl Fn() -> Result<Settings, service::Refusal> + Send + 'static,
+    reloader: Arc<OnceLock<Reloader>>,
+) -> Box<dyn FnMut() + Send> {
+    let read = move || {
+        let file = file.as_ref()?;
+        std::fs::read_to_string(file).ok()
+    };
+    let mut before = read().unwrap_or_default();
+    Box::new(move || {
+        let Some(reloader) = reloader.get() else {
+            return;
+        };
+        let done = load().map_err(|refusal| refusal.to_string());
+        if let Err(error) = done.and_then(|settings| reloader.reload(settings)) {
+            tracing::error!(error, "settings not reloaded, those before go on");
+            return;
+        }
+        tracing::info!("settings and certificates reloaded");
+        let now = read().unwrap_or_default();
+        for setting in service::settings::changes(&before, &now) {
+            if !Reloader::CHANGEABLE.contains(&&*setting) {
+                tracing::warn!(setting, "changed, and takes effect at the next start");
+            }
+        }
+        before = now;
+    })
 }
 
 /// Checks what the start did not wait for, and so reads all of it into memory before visitors need it. Where it is damaged,
@@ -342,8 +349,9 @@ fn follow(
     health: &Health,
     shutdown: &Shutdown,
 ) {
+    let name = "edge-catalog";
     let mut told = None;
-    while !shutdown.wait_timeout(CATALOG_POLL) {
+    loop {
         let failure = match catalogs.changed() {
             Ok(Some(newer)) => {
                 let version = newer.version;
@@ -367,5 +375,11 @@ fn follow(
             tracing::error!(%error, "newer catalog refused, the old one goes on");
         }
         told = failure;
+        metrics.catalog_age.done();
+        health.beat(name);
+        if shutdown.wait_timeout(CATALOG_POLL) {
+            health.ended(name);
+            return;
+        }
     }
 }

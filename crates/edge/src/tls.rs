@@ -1,5 +1,6 @@
 //! TLS on the edge's own listener: one certificate and key from files, HTTP/1.1 only.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 pub(crate) type Tls = tokio_rustls::TlsAcceptor;
 
 /// The `[edge.tls]` table of the settings file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Files {
     /// The certificate and those between it and its root, as PEM.
@@ -28,9 +29,26 @@ pub(crate) fn load(files: &Files) -> Result<Tls, String> {
         format!("{}: {error}: expected PEM", path.display())
     };
     let certificate = &files.certificate;
+    let exposed = std::fs::metadata(&files.key)
+        .map_err(|error| format!("{}: {error}", files.key.display()))?
+        .mode()
+        & 0o007
+        != 0;
+    if exposed {
+        return Err(format!(
+            "{}: everybody on this machine may read or change this key: chmod 640 or 600",
+            files.key.display()
+        ));
+    }
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|error| in_file(certificate, &error))?;
+    if chain.is_empty() {
+        return Err(format!(
+            "{}: no certificate in it: expected PEM, with the certificate first",
+            certificate.display()
+        ));
+    }
     let key =
         PrivateKeyDer::from_pem_file(&files.key).map_err(|error| in_file(&files.key, &error))?;
     let mut config = ServerConfig::builder()

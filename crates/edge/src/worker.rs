@@ -16,12 +16,14 @@ use domain::token::TOKEN_CHARS;
 use domain::{Domain, Shard, Topic};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::Service;
 use hyper::{Method, Request, StatusCode};
 use routing::{Params, Route};
-use service::Shutdown;
+use rustix::io::Errno;
+use service::{Health, Shutdown};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use crate::answer::{self, Answer, Reply};
@@ -29,12 +31,14 @@ use crate::classify::Classifier;
 use crate::click::{self, Asked};
 use crate::connection::{self, Connections, Slot};
 use crate::cookie::{self, History};
+use crate::journals::{Journals, Opened};
 use crate::live::Live;
+use crate::local_hosts::LocalHosts;
 use crate::metrics::{Metrics, PathKind};
 use crate::recorder::Recorder;
 use crate::request::{Fields, Head, Host};
 use crate::secrets::Secrets;
-use crate::settings::Settings;
+use crate::settings::{Settings, WhenFull};
 use crate::tls::Tls;
 use crate::unmatched::Unmatched;
 use crate::{forwarded, postback, request};
@@ -43,8 +47,16 @@ use crate::{forwarded, postback, request};
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a postback waits for the disk before its sender is asked to come again.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long open connections may take to end once the process drains.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long kept connections may still send a request once the process drains: a proxy's do so at once, and each is told
+/// with the answer to close.
+const DRAIN_KEPT: Duration = Duration::from_secs(1);
+/// How long afterwards what is under way may take: a slow client holds nothing up.
+const DRAIN_REST: Duration = Duration::from_secs(1);
+/// How long a failing accept pauses, which is also how often it is logged.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(1);
+/// Where a balancer or a monitor asks for health, whatever the Host.
+pub(crate) const HEALTH_PATH: &str = "/_/health";
 /// How often connections and the counts of unmatched requests are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// What answers are written into at a time, some hundred of them.
@@ -52,7 +64,9 @@ const ANSWER_BYTES: usize = 64 * 1024;
 
 /// What one worker's requests share.
 pub(crate) struct Worker {
-    pub(crate) settings: Arc<Settings>,
+    /// Its number.
+    pub(crate) index: usize,
+    pub(crate) settings: Arc<ArcSwap<Settings>>,
     pub(crate) live: Arc<ArcSwap<Live>>,
     pub(crate) secrets: Arc<ArcSwap<Secrets>>,
     pub(crate) recorder: RefCell<Recorder>,
@@ -60,9 +74,10 @@ pub(crate) struct Worker {
     pub(crate) metrics: Metrics,
     pub(crate) classifier: RefCell<Classifier>,
     /// The listener's own addresses, served as the first domain over plain HTTP.
-    pub(crate) local_hosts: Arc<Vec<String>>,
-    pub(crate) synced: watch::Receiver<u64>,
-    pub(crate) tls: Option<Tls>,
+    pub(crate) local_hosts: Arc<LocalHosts>,
+    pub(crate) health: Health,
+    pub(crate) journals: Arc<Journals>,
+    pub(crate) tls: Option<Arc<ArcSwap<Tls>>>,
     pub(crate) connections: Connections,
     /// Where locations and cookies are written.
     pub(crate) scratch: RefCell<BytesMut>,
@@ -79,43 +94,84 @@ fn written(bytes: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) -> Bytes {
 
 impl Worker {
     /// Accepts until shutdown, then lets open requests end.
-    pub(crate) async fn run(
-        self: Rc<Self>,
-        listener: TcpListener,
-        shutdown: Shutdown,
-        mut beat: impl FnMut(Result<(), String>),
-    ) {
+    pub(crate) async fn run(self: Rc<Self>, listener: TcpListener, shutdown: Shutdown) {
         let accepting = tokio::task::spawn_local(Rc::clone(&self).accept(listener));
         let mut tick = tokio::time::interval(TICK);
         // A worker that stood still has not looked meanwhile: nobody was silent for as long as it missed ticks.
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let drain = shutdown.requested_async();
-        tokio::pin!(drain);
+        let drained = async {
+            shutdown.requested_async().await;
+            accepting.abort();
+            let kept = match shutdown.is_succeeded() {
+                // Each ends by its next answer, or by itself.
+                true => Duration::from_secs(self.settings.load().head_timeout_s) + 2 * TICK,
+                false => DRAIN_KEPT,
+            };
+            self.connections.drain(kept, DRAIN_REST).await;
+        };
+        tokio::pin!(drained);
+        let clock_ahead = self.metrics.clock_ahead(self.index);
+        let name = format!("edge-{}", self.index);
+        let mut other_journal = None;
         loop {
             tokio::select! {
-                () = &mut drain => break,
+                () = &mut drained => break,
                 _ = tick.tick() => {
-                    beat(self.recorder.borrow().ready());
+                    let settings = self.settings.load();
+                    self.health.beat(&name);
+                    self.health.set_ready(&name, self.ready(settings.when_full));
+                    self.connections.set_silent_looks_max(settings.head_timeout_s);
                     self.connections.look();
                     self.record_unmatched(false);
+                    let ahead_ms = self.recorder.borrow().ahead_ms();
+                    clock_ahead.set(ahead_ms as f64 / 1000.0);
+                    if other_journal.is_none() && let Some(journal) = self.recorder.borrow().outlived() {
+                        tracing::error!(journal, ahead_ms, "the clock was set back, going on in another stream");
+                        other_journal = Some(self.open_journal(journal));
+                    }
+                }
+                opened = async { other_journal.as_mut().expect("checked before").await }, if other_journal.is_some() => {
+                    other_journal = None;
+                    match opened {
+                        Ok(Ok(opened)) => self.recorder.borrow_mut().go_on_in(opened),
+                        Ok(Err(error)) => tracing::error!(%error, "no other journal, trying again"),
+                        Err(_) => tracing::error!("no other journal, trying again"),
+                    }
                 }
             }
         }
-        accepting.abort();
-        if tokio::time::timeout(DRAIN_TIMEOUT, self.connections.drain())
-            .await
-            .is_err()
-        {
-            tracing::warn!("connections were still open at the end of the drain");
-        }
         self.record_unmatched(true);
         self.recorder.borrow_mut().end();
+        self.health.ended(&name);
+    }
+
+    /// Whether clicks can be recorded. Where they are redirected all the same, a balancer must not take all edges out at once
+    /// because a stream is away for long.
+    fn ready(&self, when_full: WhenFull) -> Result<(), String> {
+        match when_full {
+            WhenFull::Redirect => Ok(()),
+            WhenFull::Refuse => self.recorder.borrow().ready(),
+        }
+    }
+
+    /// Opens a journal in the place of another one, on a thread of its own: it waits for the disk.
+    fn open_journal(&self, before: usize) -> oneshot::Receiver<Result<Opened, journal::Error>> {
+        let (sender, opened) = oneshot::channel();
+        let journals = Arc::clone(&self.journals);
+        let open = move || _ = sender.send(journals.open(Some(before)));
+        // Without a thread the channel is closed, and the next tick tries again.
+        let _ = std::thread::Builder::new()
+            .name("edge-journal".into())
+            .spawn(open);
+        opened
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let mut told: Option<Instant> = None;
+        let count = |evicted: usize| self.metrics.evicted.inc_by(evicted as u64);
         loop {
-            self.connections.room().await;
-            match listener.accept().await {
+            self.connections.room(count).await;
+            let error = match listener.accept().await {
                 Ok((stream, peer)) => {
                     self.metrics.idle.inc();
                     let visitor = Visitor {
@@ -124,13 +180,22 @@ impl Worker {
                         slot: self.connections.open(),
                     };
                     tokio::task::spawn_local(connection::serve(visitor, stream));
+                    continue;
                 }
-                Err(error) => {
-                    // Out of descriptors or memory: open connections end and give some back.
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+                Err(error) => error,
+            };
+            // One connection's own error (it is gone already) says nothing of the next one.
+            let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+            if !Errno::from_io_error(&error).is_some_and(|errno| lacks.contains(&errno)) {
+                tracing::debug!(%error, "connection ended before it was accepted");
+                continue;
             }
+            if told.is_none_or(|told| told.elapsed() >= ACCEPT_LOG_EVERY) {
+                told = Some(Instant::now());
+                tracing::warn!(%error, "cannot accept");
+            }
+            count(self.connections.evict());
+            tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
 
@@ -222,13 +287,15 @@ impl Service<Request<Incoming>> for Visitor {
             let (parts, body) = request.into_parts();
             let (worker, slot, peer) = (Rc::clone(&self.worker), self.slot.clone(), self.peer);
             return Answering::Later(Box::pin(async move {
-                let (answer, class) = worker.postback(peer, (&parts).into(), body).await;
+                let (mut answer, class) = worker.postback(peer, (&parts).into(), body).await;
+                worker.close_if_draining(&mut answer);
                 worker.answered(begun, kind, &answer, class, &slot);
                 answer
             }));
         }
         let (reply, class) = self.worker.reply(self.peer, (&request).into(), kind);
-        let answer = reply.into_answer(std::mem::take(request.headers_mut()));
+        let mut answer = reply.into_answer(std::mem::take(request.headers_mut()));
+        self.worker.close_if_draining(&mut answer);
         self.worker
             .answered(begun, kind, &answer, class, &self.slot);
         Answering::Now(Some(answer))
@@ -237,9 +304,28 @@ impl Service<Request<Incoming>> for Visitor {
 
 impl Worker {
     fn answered(&self, begun: Instant, kind: PathKind, answer: &Answer, class: Class, slot: &Slot) {
-        self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
-        self.metrics.answered(kind, answer.status(), class);
+        let seconds = begun.elapsed().as_secs_f64();
+        self.metrics.answered(kind, answer.status(), class, seconds);
         slot.answered(&self.connections);
+    }
+
+    /// Tells a kept connection that this was its last answer.
+    fn close_if_draining(&self, answer: &mut Answer) {
+        if self.connections.is_closing() {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+    }
+
+    /// What a balancer is told.
+    fn health(&self) -> Answer {
+        let (status, line) = match self.health.ready() {
+            Ok(()) => (StatusCode::OK, "ok"),
+            Err(_) if self.health.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            // Why it is not is nobody's business on this listener.
+            Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        };
+        answer::text(status, line)
     }
 
     /// What is understood of a request, or the answer to one that is refused for its form.
@@ -272,7 +358,7 @@ impl Worker {
         Ok(Asked {
             head,
             fields,
-            client: forwarded::client(peer, head.headers, &self.settings.trusted_forwarders),
+            client: forwarded::client(peer, head.headers, &self.settings.load().trusted_forwarders),
             domain,
             class,
             user_agent,
@@ -282,11 +368,7 @@ impl Worker {
     fn domain(&self, live: &Live, host: &Host<'_>) -> Option<(Domain, bool)> {
         match live.table.domain(host.name().as_bytes()) {
             Some(domain) => Some((domain, true)),
-            None if self
-                .local_hosts
-                .iter()
-                .any(|local| local == host.with_port()) =>
-            {
+            None if self.local_hosts.contains(host) => {
                 live.table.first_domain().map(|domain| (domain, false))
             }
             None => None,
@@ -295,6 +377,11 @@ impl Worker {
 
     /// Answers everything but a postback.
     fn reply(&self, peer: IpAddr, head: Head<'_>, kind: PathKind) -> (Reply, Class) {
+        if let PathKind::Other = kind
+            && head.uri.path() == HEALTH_PATH
+        {
+            return (self.health().into(), Class::Unspecified);
+        }
         let live = self.live.load();
         let fields = Fields::read(head.headers);
         let asked = match self.hear(&live, peer, head, &fields) {
@@ -365,7 +452,7 @@ impl Worker {
             Ok(recorded) => recorded,
             Err(answer) => return *answer,
         };
-        let mut synced = self.synced.clone();
+        let mut synced = self.recorder.borrow().synced.clone();
         let durable = synced.wait_for(|synced| *synced >= sequence);
         match (tokio::time::timeout(DURABLE_TIMEOUT, durable).await, broken) {
             (Ok(Ok(_)), None) => answer,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// A failure of a journal, its log, its cursor or its lock.
 #[derive(Debug)]
 pub struct Error {
@@ -46,6 +48,22 @@ impl Error {
                 .source
                 .as_ref()
                 .is_some_and(|cause| full.contains(&cause.kind()))
+    }
+
+    /// The machine lacks something for the moment: room, descriptors or memory. Nothing is lost by it: the same call may be
+    /// made again later.
+    pub fn is_passing(&self) -> bool {
+        let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+        let errno = self.source.as_ref().and_then(Errno::from_io_error);
+        self.is_disk_full() || errno.is_some_and(|errno| lacks.contains(&errno))
+    }
+
+    /// The process that holds the folder, where that is what is wrong and it could be read.
+    pub fn holder(&self) -> Option<u32> {
+        match self.kind {
+            Kind::InUse { process } => process,
+            _ => None,
+        }
     }
 
     pub(crate) fn in_use(path: &Path, process: Option<u32>) -> Error {

@@ -95,21 +95,59 @@ pub(crate) fn create(
     header: &Header,
     frames: &[u8],
 ) -> Result<(File, PathBuf), Error> {
-    let path = path_of(folder, header.index);
-    let young = path.with_extension("log.new");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&young)
-        .map_err(Error::io("create", &young))?;
-    write(&file, &young, &header.bytes(), 0)?;
-    write(&file, &young, frames, HEADER_BYTES)?;
-    sync(&file, &young)?;
-    fs::rename(&young, &path).map_err(Error::io("create", &path))?;
-    sync_folder(folder)?;
-    Ok((file, path))
+    let young = Young::create(folder, header.index)?;
+    let path = young.become_log(header, frames)?;
+    Ok((young.file, path))
+}
+
+/// A log file that is open and has nothing in it yet, made ahead of need: with it and the open folder, the next log file needs
+/// no descriptor at a time when there may be none.
+pub(crate) struct Young {
+    folder_path: PathBuf,
+    folder: File,
+    path: PathBuf,
+    index: u64,
+    pub(crate) file: File,
+}
+
+impl Young {
+    pub(crate) fn create(folder: &Path, index: u64) -> Result<Young, Error> {
+        let path = path_of(folder, index).with_extension("log.new");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(Error::io("create", &path))?;
+        Ok(Young {
+            folder_path: folder.to_owned(),
+            folder: File::open(folder).map_err(Error::io("open", folder))?,
+            path,
+            index,
+            file,
+        })
+    }
+
+    /// Gives it its header, whole frames and its final name.
+    pub(crate) fn become_log(&self, header: &Header, frames: &[u8]) -> Result<PathBuf, Error> {
+        let path = path_of(&self.folder_path, header.index);
+        write(&self.file, &self.path, &header.bytes(), 0)?;
+        write(&self.file, &self.path, frames, HEADER_BYTES)?;
+        sync(&self.file, &self.path)?;
+        fs::rename(&self.path, &path).map_err(Error::io("create", &path))?;
+        sync_open_folder(&self.folder, &self.folder_path)?;
+        Ok(path)
+    }
+
+    pub(crate) fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Removes what nobody needed. A file that stays is taken by the next one of its index.
+    pub(crate) fn discard(self) {
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 /// Every byte of a log file and of a new ring goes through here.
@@ -132,7 +170,12 @@ pub(crate) fn sync(file: &File, path: &Path) -> Result<(), Error> {
 
 /// Makes the folder's names durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    let open = File::open(folder).map_err(Error::io("open", folder))?;
+    sync_open_folder(&open, folder)
+}
+
+fn sync_open_folder(open: &File, folder: &Path) -> Result<(), Error> {
+    let synced = open.sync_all();
     #[cfg(test)]
     let synced = synced.and_then(|()| crate::tests::disk::synced(folder));
     synced.map_err(|cause| Error::sync(folder, cause))

@@ -1,5 +1,6 @@
 //! The journal thread's end: from the ring to the log.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -86,7 +87,7 @@ impl Flusher {
     /// not touched.
     ///
     /// # Errors
-    /// `is_disk_full`: nothing is lost, the records stay in the ring; call again later. `is_poisoned`: two files in a row
+    /// `is_passing`: nothing is lost, the records stay in the ring; call again later. `is_poisoned`: two files in a row
     /// failed, the writer refuses from now on, and what is in the ring waits for the next open.
     pub fn flush(&mut self) -> Result<Flushed, Error> {
         let begun = Instant::now();
@@ -175,6 +176,11 @@ impl Flusher {
     /// Bytes of frames in the ring that a power cut would take.
     pub fn unsynced_bytes(&self) -> u64 {
         self.consumer.unflushed_bytes()
+    }
+
+    /// The journal's folder.
+    pub fn folder(&self) -> &Path {
+        self.appender.folder()
     }
 
     /// Whether the writer was dropped: after one more flush nothing will come.

@@ -5,13 +5,14 @@
 //!
 //! A failed sync is never tried again, because the kernel may have dropped the pages and would then report success. The
 //! file is left as it is, with its last mark telling the truth, and the frames go to a new one; when that fails too the
-//! appender is poisoned. A full disk is different: the write was refused before it was accepted, nothing is in doubt, and
-//! the same frames may be written to the same place later.
+//! appender is poisoned. A full disk, and a machine without a descriptor or memory to spare, are different: the write was
+//! refused before it was accepted, nothing is in doubt, and the same frames may be written to the same place later. So that
+//! it does not come to that, the next file is opened when the one before it begins.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::file::{self, HEADER_BYTES, Header};
+use crate::file::{self, HEADER_BYTES, Header, Young};
 use crate::frame::{self, Kind, MARK_BYTES};
 use crate::writer::Options;
 use crate::{Error, FolderLock, Recovered, StreamId, recovery};
@@ -25,6 +26,8 @@ pub(crate) struct Appender {
     log_bytes_max: u64,
     file: File,
     path: PathBuf,
+    /// The file after this one; none where it could not be made yet.
+    next: Option<Young>,
     header: Header,
     end: u64,
     synced_sequence: u64,
@@ -44,11 +47,13 @@ impl Appender {
         log_bytes_max: u64,
     ) -> Result<Appender, Error> {
         let (file, path) = file::create(folder, &header, &[])?;
+        let next = Some(Young::create(folder, header.index + 1)?);
         Ok(Appender {
             folder: folder.to_owned(),
             log_bytes_max,
             file,
             path,
+            next,
             header,
             end: HEADER_BYTES,
             synced_sequence: header.first_sequence - 1,
@@ -88,14 +93,20 @@ impl Appender {
         if self.poisoned {
             return Err(Error::poisoned(&self.path, None));
         }
-        let rotated = if self.end >= self.log_bytes_max {
-            self.next_file()
-        } else {
-            Ok(())
+        let rotated = match self.end >= self.log_bytes_max {
+            true => match self.next_file() {
+                // The file at hand takes more until there is a descriptor for the next one.
+                Err(error) if error.is_passing() && !error.is_disk_full() => Ok(()),
+                done => done,
+            },
+            false => Ok(()),
         };
         let first = match rotated.and_then(|()| self.write(frames, last_sequence)) {
-            Err(error) if !error.is_disk_full() => error,
-            done => return done,
+            Err(error) if !error.is_passing() => error,
+            done => {
+                self.open_ahead();
+                return done;
+            }
         };
         let cause = std::error::Error::source(&first).map(ToString::to_string);
         tracing::warn!(path = %self.path.display(), cause, "log file closed after a failure, going on in a new one");
@@ -151,7 +162,11 @@ impl Appender {
             first_sequence,
             ordinal: self.header.ordinal_of(first_sequence),
         };
-        let (file, path) = file::create(&self.folder, &header, &[]).inspect_err(|_| {
+        let young = match self.next.take() {
+            Some(young) if young.index() == header.index => young,
+            _ => Young::create(&self.folder, header.index)?,
+        };
+        let path = young.become_log(&header, &[]).inspect_err(|_| {
             // It may have its name and a reader may have it open: then the next try takes the next index. Otherwise the
             // same, because readers look for the next index first.
             let path = file::path_of(&self.folder, header.index);
@@ -159,9 +174,25 @@ impl Appender {
                 self.header.index = header.index;
             }
         })?;
-        (self.file, self.path, self.header, self.end) = (file, path, header, HEADER_BYTES);
+        (self.file, self.path, self.header, self.end) = (young.file, path, header, HEADER_BYTES);
         self.bytes_written += HEADER_BYTES;
         Ok(())
+    }
+
+    /// Opens the next file long before it is needed. Without it the next file is made when it is needed, if that is
+    /// possible then.
+    fn open_ahead(&mut self) {
+        if self.next.is_none() {
+            self.next = Young::create(&self.folder, self.header.index + 1).ok();
+        }
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        if let Some(young) = self.next.take() {
+            young.discard();
+        }
     }
 }
 
@@ -232,7 +263,7 @@ impl Log {
     /// Makes all appended records durable and visible to readers; returns the ordinal the next record will get.
     ///
     /// # Errors
-    /// `is_disk_full`: nothing is lost, call again later. `is_poisoned`: what was appended since the last sync is not
+    /// `is_passing`: nothing is lost, call again later. `is_poisoned`: what was appended since the last sync is not
     /// durable and this log takes nothing more.
     pub fn sync(&mut self) -> Result<u64, Error> {
         if !self.buffer.is_empty() {

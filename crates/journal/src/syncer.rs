@@ -1,6 +1,7 @@
 //! One thread that flushes many journals at an interval.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -8,32 +9,50 @@ use crate::{Error, Flusher};
 
 /// A running journal thread.
 pub struct Syncer {
-    stop: Arc<(Mutex<bool>, Condvar)>,
+    orders: Arc<(Mutex<Orders>, Condvar)>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
+/// What the thread is told.
+#[derive(Default)]
+struct Orders {
+    is_stop: bool,
+    /// Journals that were added since it last looked.
+    added: Vec<Turn>,
+}
+
+/// Told of each sync: the last synced sequence.
+type OnSync = Box<dyn Fn(u64) + Send>;
+
 impl Syncer {
-    /// Starts the thread: each `interval` it flushes every journal that has something new and then calls `on_sync` with
-    /// the journal's place in `flushers` and its last synced sequence. A journal whose writer is gone is flushed a last
-    /// time and let go. A failure is logged when it begins and tried again at the next interval; the others go on.
+    /// Starts the thread: each `interval` it flushes every journal that has something new and then calls the journal's
+    /// `on_sync` with its last synced sequence. A journal whose writer is gone is flushed a last time and let go. A failure
+    /// is logged when it begins and tried again at the next interval; the others go on.
     ///
     /// # Panics
     /// When the system gives no thread.
-    pub fn start(
-        flushers: Vec<Flusher>,
-        interval: Duration,
-        on_sync: impl Fn(usize, u64) + Send + 'static,
-    ) -> Syncer {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let told = Arc::clone(&stop);
+    pub fn start(interval: Duration) -> Syncer {
+        let orders = Arc::<(Mutex<Orders>, Condvar)>::default();
+        let told = Arc::clone(&orders);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || run(flushers, interval, &told, on_sync))
+            .spawn(move || run(interval, &told))
             .expect("the system gives a thread at start");
         Syncer {
-            stop,
+            orders,
             thread: Some(thread),
         }
+    }
+
+    /// Adds a journal, from the next flush on.
+    pub fn add(&self, flusher: Flusher, on_sync: impl Fn(u64) + Send + 'static) {
+        let folder = flusher.folder().to_owned();
+        self.orders().added.push(Turn {
+            flusher,
+            folder,
+            on_sync: Box::new(on_sync),
+            failing: false,
+        });
     }
 
     /// Flushes every journal a last time and ends the thread.
@@ -50,8 +69,12 @@ impl Syncer {
     }
 
     fn tell(&self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
+        self.orders().is_stop = true;
+        self.orders.1.notify_all();
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,61 +87,58 @@ impl Drop for Syncer {
 
 struct Turn {
     flusher: Flusher,
+    folder: PathBuf,
+    on_sync: OnSync,
     failing: bool,
 }
 
-fn run(
-    flushers: Vec<Flusher>,
-    interval: Duration,
-    stop: &(Mutex<bool>, Condvar),
-    on_sync: impl Fn(usize, u64),
-) -> Result<(), Error> {
-    let mut turns: Vec<Option<Turn>> = flushers
-        .into_iter()
-        .map(|flusher| {
-            Some(Turn {
-                flusher,
-                failing: false,
-            })
-        })
-        .collect();
-    let mut stopping = false;
+fn run(interval: Duration, orders: &(Mutex<Orders>, Condvar)) -> Result<(), Error> {
+    let mut turns = Vec::new();
     loop {
         let next = Instant::now() + interval;
+        let stopping = {
+            let mut told = orders.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.append(&mut told.added);
+            told.is_stop
+        };
         let mut outcome = Ok(());
-        for (journal, place) in turns.iter_mut().enumerate() {
-            let Some(turn) = place else { continue };
+        turns.retain_mut(|turn| {
             // Asked before the flush: whatever the writer did before it went is then in the ring.
             let gone = turn.flusher.writer_gone();
             match turn.flusher.flush() {
                 Ok(flushed) => {
                     turn.failing = false;
                     if flushed.records > 0 {
-                        on_sync(journal, flushed.synced_sequence);
+                        (turn.on_sync)(flushed.synced_sequence);
                     }
-                    if gone {
-                        *place = None;
+                    return !gone;
+                }
+                Err(error) if stopping => {
+                    if outcome.is_ok() {
+                        outcome = Err(error);
                     }
                 }
-                Err(error) if stopping => outcome = outcome.and(Err(error)),
                 Err(error) => {
                     if !turn.failing {
                         let cause = std::error::Error::source(&error).map(ToString::to_string);
-                        tracing::error!(journal, %error, cause, "journal flush failed");
+                        let folder = turn.folder.display();
+                        tracing::error!(%folder, %error, cause, "journal flush failed");
                     }
                     turn.failing = true;
                 }
             }
-        }
+            true
+        });
         if stopping {
             return outcome;
         }
-        let told = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = orders.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = next.saturating_duration_since(Instant::now());
-        let (told, _) = stop
-            .1
-            .wait_timeout_while(told, wait, |told| !*told)
-            .unwrap_or_else(PoisonError::into_inner);
-        stopping = *told;
+        drop(
+            orders
+                .1
+                .wait_timeout_while(told, wait, |told| !told.is_stop)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 }

@@ -3,8 +3,10 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use rustix::fs::{FlockOperation, flock};
@@ -15,11 +17,14 @@ pub const VERSION: u32 = 1;
 /// Long enough for any version number or process id; a longer file is not ours.
 const MARK_BYTES_MAX: u64 = 32;
 
+/// How often a part is tried that a predecessor holds.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// A data folder some of whose parts this process holds, until the value is dropped.
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
-    _locks: Vec<File>,
+    locks: Vec<File>,
 }
 
 impl DataFolder {
@@ -64,16 +69,66 @@ impl DataFolder {
                 }
                 Err(source) => return Err(unwritable(source.into())),
             }
-            lock.set_len(0)
-                .and_then(|()| lock.rewind())
-                .and_then(|()| writeln!(lock, "{}", std::process::id()))
-                .map_err(unwritable)?;
+            name_holder(&mut lock).map_err(unwritable)?;
             locks.push(lock);
         }
         Ok(DataFolder {
             path: path.to_path_buf(),
-            _locks: locks,
+            locks,
         })
+    }
+
+    /// As [`Self::open`], but waits for the parts as long as `bound`: for a predecessor that drains.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_when_free(
+        path: impl AsRef<Path>,
+        parts: &[&str],
+        bound: Duration,
+    ) -> Result<DataFolder, FolderError> {
+        let until = Instant::now() + bound;
+        loop {
+            match DataFolder::open(path.as_ref(), parts) {
+                Err(FolderError {
+                    kind: Kind::InUse(_),
+                    ..
+                }) if Instant::now() < until => std::thread::park_timeout(LOOK_EVERY),
+                done => return done,
+            }
+        }
+    }
+
+    /// Opens the folder with the lock of its only part, which a predecessor hands over.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written or is of a newer version.
+    pub fn succeed(path: impl AsRef<Path>, lock: OwnedFd) -> Result<DataFolder, FolderError> {
+        let path = path.as_ref();
+        make(path)?;
+        let mut lock = File::from(lock);
+        name_holder(&mut lock).map_err(|source| FolderError {
+            path: path.to_path_buf(),
+            kind: Kind::Unwritable(source),
+        })?;
+        Ok(DataFolder {
+            path: path.to_path_buf(),
+            locks: vec![lock],
+        })
+    }
+
+    /// The lock of the first part, for a successor: it is held until both have let it go.
+    ///
+    /// # Errors
+    ///
+    /// When the process is out of descriptors.
+    pub fn lock(&self) -> io::Result<OwnedFd> {
+        let [lock, ..] = &*self.locks else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        Ok(lock.try_clone()?.into())
     }
 
     /// Where it is.
@@ -119,6 +174,13 @@ fn write_version(folder: &Path) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&temporary, folder.join("VERSION"))?;
     File::open(folder)?.sync_all()
+}
+
+/// Writes the id of this process into the lock it holds.
+fn name_holder(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())
 }
 
 fn short_text(file: &mut File) -> io::Result<String> {
@@ -208,6 +270,18 @@ mod tests {
         let error = error.to_string();
         let expected = format!("is in use by process {}", std::process::id());
         assert!(error.contains(&expected), "{error}");
+    }
+
+    #[test]
+    fn a_lock_that_is_handed_over_is_held_without_a_gap() {
+        let root = tempfile::tempdir().unwrap();
+        let predecessor = DataFolder::open(root.path(), &["edge"]).unwrap();
+        let successor = DataFolder::succeed(root.path(), predecessor.lock().unwrap()).unwrap();
+        drop(predecessor);
+        let bound = Duration::from_millis(30);
+        DataFolder::open_when_free(root.path(), &["edge"], bound).unwrap_err();
+        drop(successor);
+        DataFolder::open_when_free(root.path(), &["edge"], bound).unwrap();
     }
 
     #[test]

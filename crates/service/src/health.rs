@@ -17,6 +17,7 @@ pub struct Health {
 struct Parts {
     ready: BTreeMap<String, Result<(), String>>,
     beats: BTreeMap<String, Instant>,
+    is_draining: bool,
 }
 
 impl Health {
@@ -45,6 +46,16 @@ impl Health {
         self.lock().beats.remove(part);
     }
 
+    /// From now on the process is not ready, because it ends soon.
+    pub fn drain(&self) {
+        self.lock().is_draining = true;
+    }
+
+    /// Whether the process ends soon.
+    pub fn is_draining(&self) -> bool {
+        self.lock().is_draining
+    }
+
     /// Why the process is not ready, one reason a line; `Ok` when it is.
     ///
     /// # Errors
@@ -52,6 +63,9 @@ impl Health {
     /// The reasons.
     pub fn ready(&self) -> Result<(), String> {
         let parts = self.lock();
+        if parts.is_draining {
+            return Err("draining".to_owned());
+        }
         if parts.ready.is_empty() {
             return Err("starting".to_owned());
         }
@@ -103,6 +117,9 @@ mod tests {
         assert_eq!(health.ready(), Err("catalog: not mapped".to_owned()));
         health.set_ready("catalog", Ok(()));
         assert_eq!(health.ready(), Ok(()));
+        health.drain();
+        health.set_ready("journal", Ok(()));
+        assert_eq!(health.ready(), Err("draining".to_owned()));
     }
 
     #[test]

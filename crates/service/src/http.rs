@@ -27,8 +27,8 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Many times the longest sensible request.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Leaves a failing accept (out of file descriptors) time to get better.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Leaves a failing accept (out of file descriptors) time to get better; also how often that is logged at most.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long answers under way may take after a shutdown is requested.
 const DRAIN_MAX: Duration = Duration::from_secs(2);

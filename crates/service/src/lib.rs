@@ -14,6 +14,9 @@ pub mod shutdown;
 pub mod folder;
 pub mod secret;
 
+pub mod descriptors;
+pub mod handover;
+
 pub mod http;
 pub mod listen;
 
@@ -26,4 +29,4 @@ pub use clock::Clock;
 pub use exit::Refusal;
 pub use folder::DataFolder;
 pub use metrics::Metrics;
-pub use shutdown::Shutdown;
+pub use shutdown::{Shutdown, Signals};

@@ -1,6 +1,10 @@
 //! The process's registry of metrics. Each part registers one struct of typed families in it.
 
-use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::logs;
 
 /// The registry, and what every process says about itself. Clones share it.
 #[derive(Debug, Clone)]
@@ -24,6 +28,9 @@ impl Metrics {
         registry
             .register(Box::new(build))
             .expect("a new registry has no names yet");
+        registry
+            .register(Box::new(DroppedLines::new()))
+            .expect("each name is registered once");
         Metrics { registry }
     }
 
@@ -40,6 +47,31 @@ impl Metrics {
                 tracing::error!(%error, "metrics not rendered");
                 String::new()
             })
+    }
+}
+
+/// The log's own counter, asked for when it is scraped: logs begin before there is a registry.
+struct DroppedLines(IntCounter);
+
+impl DroppedLines {
+    fn new() -> DroppedLines {
+        let counter = IntCounter::new(
+            "sluice_log_lines_dropped_total",
+            "Log lines that could not be written: standard error is full, closed or not read.",
+        );
+        DroppedLines(counter.expect("the name is valid"))
+    }
+}
+
+impl Collector for DroppedLines {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.reset();
+        self.0.inc_by(logs::dropped());
+        self.0.collect()
     }
 }
 

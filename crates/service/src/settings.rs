@@ -7,6 +7,7 @@
 //! sluice.toml:12: edge.lissten: unknown setting, did you mean "listen"?
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{error, fmt, fs};
 
@@ -23,12 +24,30 @@ const PROBLEMS_MAX: usize = 50;
 /// How alike (Jaro-Winkler, 0 to 1) two names are when one may be a slip for the other.
 const ALIKE_MIN: f64 = 0.75;
 
+/// The top level of the one settings file that all processes of an installation read. A process that knows only some of it
+/// leaves the rest to those whose it is.
+pub const SECTIONS: [&str; 9] = [
+    "data", "catalog", "links", "edge", "admin", "reports", "stream", "kafka", "courier",
+];
+
 /// The settings in a file; without a file, the defaults.
 ///
 /// # Errors
 ///
 /// Every mistake in the file.
 pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, Problems> {
+    load_own(path, &SECTIONS)
+}
+
+/// As [`load`], for a process that knows only these of the [`SECTIONS`].
+///
+/// # Errors
+///
+/// Every mistake in them, and every name that no process knows.
+pub fn load_own<T: DeserializeOwned + Default>(
+    path: Option<&Path>,
+    own: &[&str],
+) -> Result<T, Problems> {
     let Some(path) = path else {
         return Ok(T::default());
     };
@@ -50,7 +69,34 @@ pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, Pro
     }
     let text =
         fs::read_to_string(path).map_err(|source| about(format!("cannot be read: {source}")))?;
-    parse(&text, path)
+    parse_own(&text, path, own)
+}
+
+/// The names of everything that differs between two settings files, as `edge.listen`. What cannot be read differs in nothing.
+pub fn changes(before: &str, after: &str) -> Vec<String> {
+    let [before, after] = [before, after].map(|text| {
+        let mut values = BTreeMap::new();
+        if let Ok(table) = text.parse::<toml::Table>() {
+            flatten(&table, "", &mut values);
+        }
+        values
+    });
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names
+        .into_iter()
+        .filter(|name| before.get(*name) != after.get(*name))
+        .cloned()
+        .collect()
+}
+
+fn flatten(table: &toml::Table, prefix: &str, values: &mut BTreeMap<String, toml::Value>) {
+    for (name, value) in table {
+        let name = format!("{prefix}{name}");
+        match value {
+            toml::Value::Table(inner) => flatten(inner, &format!("{name}."), values),
+            value => _ = values.insert(name, value.clone()),
+        }
+    }
 }
 
 /// The settings in a text; `file` is only named in the problems.
@@ -59,6 +105,19 @@ pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, Pro
 ///
 /// Every mistake in the text.
 pub fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, Problems> {
+    parse_own(text, file, &SECTIONS)
+}
+
+/// As [`parse`], for a process that knows only these of the [`SECTIONS`].
+///
+/// # Errors
+///
+/// Every mistake in them, and every name that no process knows.
+pub fn parse_own<T: DeserializeOwned>(
+    text: &str,
+    file: &Path,
+    own: &[&str],
+) -> Result<T, Problems> {
     let problem = |span_start: usize, field: String, message: String| Problem {
         file: file.to_path_buf(),
         line: Some(line_of(text, span_start)),
@@ -75,6 +134,10 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, Problems
         }
     };
 
+    let foreign = SECTIONS.iter().filter(|section| !own.contains(section));
+    for section in foreign {
+        table.get_mut().remove(*section);
+    }
     // A deserializer stops at the first mistake: take that entry out and look again.
     let mut problems = Vec::new();
     while problems.len() < PROBLEMS_MAX {
@@ -246,6 +309,28 @@ mod tests {
              s.toml:4: edge.listen: invalid type: integer `3`, expected a string\n\
              s.toml:5: egde: unknown setting, did you mean \"edge\"?",
         );
+    }
+
+    #[test]
+    fn a_process_leaves_to_others_what_is_theirs() {
+        let text = "data = 'd'\nlinks = 3\n[courier]\nzzz = 1\n[edge]\nlisten = 'l'\n";
+        let file = Path::new("s.toml");
+        let sample = parse_own::<Sample>(text, file, &["data", "edge"]).unwrap();
+        assert_eq!((&*sample.data, &*sample.edge.listen), ("d", "l"));
+        let text = format!("linkz = 3\n{text}");
+        let problems = parse_own::<Sample>(&text, file, &["data", "edge"]).unwrap_err();
+        assert_eq!(
+            problems.to_string(),
+            "s.toml:1: linkz: unknown setting, known here: data, edge"
+        );
+    }
+
+    #[test]
+    fn changed_settings_are_named() {
+        let before = "data = 'd'\n[edge]\nlisten = 'l'\nworkers = 2\n";
+        let after = "[edge]\nlisten = 'm'\nworkers = 2\ntls = { key = 'k' }\n";
+        let named = changes(before, after);
+        assert_eq!(named, ["data", "edge.listen", "edge.tls.key"]);
     }
 
     #[test]

@@ -1,10 +1,14 @@
-//! One request to stop, seen by threads and by tasks alike. It is asked for once and never taken back.
+//! One request to stop, seen by threads and by tasks alike: it is asked for once and never taken back. And the signals that
+//! a process hears.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+use crate::health::Health;
 
 /// What a shell reports for a process ended by Ctrl-C; used when a second signal cuts a drain short.
 const INTERRUPTED: i32 = 130;
@@ -20,6 +24,7 @@ struct Inner {
     requested: Mutex<bool>,
     changed: Condvar,
     tasks: watch::Sender<bool>,
+    is_succeeded: AtomicBool,
 }
 
 impl Default for Inner {
@@ -28,6 +33,7 @@ impl Default for Inner {
             requested: Mutex::new(false),
             changed: Condvar::new(),
             tasks: watch::Sender::new(false),
+            is_succeeded: AtomicBool::new(false),
         }
     }
 }
@@ -47,6 +53,17 @@ impl Shutdown {
             .unwrap_or_else(PoisonError::into_inner) = true;
         self.inner.changed.notify_all();
         self.inner.tasks.send_replace(true);
+    }
+
+    /// As [`Self::request`], because a successor does the work already: what is open may take its time.
+    pub fn succeed(&self) {
+        self.inner.is_succeeded.store(true, Ordering::Release);
+        self.request();
+    }
+
+    /// Whether a successor does the work already.
+    pub fn is_succeeded(&self) -> bool {
+        self.inner.is_succeeded.load(Ordering::Acquire)
     }
 
     /// Whether stopping was requested. Cheap enough for every turn of a loop.
@@ -90,41 +107,89 @@ impl Shutdown {
     }
 }
 
-/// Hears SIGINT and SIGTERM on a thread of its own for as long as the process lives. The first one requests the shutdown;
-/// one more ends the process at once, for the person who will not wait for the drain.
-///
-/// # Errors
-///
-/// When the signal handlers cannot be installed.
-pub fn on_signals(shutdown: Shutdown) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
-    };
-    let hear = async move {
-        tokio::select! {
-            _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining, a second signal ends at once"),
-            _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining, a second signal ends at once"),
-            () = shutdown.requested_async() => {}
-        }
-        shutdown.request();
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::warn!("second signal, ending without the drain");
-        std::process::exit(INTERRUPTED);
-    };
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || runtime.block_on(hear))?;
-    Ok(())
+/// What a process does when it hears a signal.
+pub struct Signals {
+    /// Requested by the first SIGINT or SIGTERM. One more ends the process at once, for the person who will not wait.
+    pub shutdown: Shutdown,
+    /// Says "draining" from that signal on.
+    pub health: Health,
+    /// How long it says so before the shutdown is requested, so that a balancer sends nobody any more.
+    pub drain_wait: Duration,
+    /// Called at each SIGHUP.
+    pub reload: Box<dyn FnMut() + Send>,
+}
+
+impl Signals {
+    /// Hears signals on a thread of its own for as long as the process lives.
+    ///
+    /// # Errors
+    ///
+    /// When the signal handlers cannot be installed.
+    pub fn hear(self) -> std::io::Result<()> {
+        let Signals {
+            shutdown,
+            health,
+            drain_wait,
+            mut reload,
+        } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (mut interrupt, mut terminate, mut hang_up) = {
+            let _inside = runtime.enter();
+            (
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::hangup())?,
+            )
+        };
+        let hear = async move {
+            let name = loop {
+                tokio::select! {
+                    _ = interrupt.recv() => break Some("SIGINT"),
+                    _ = terminate.recv() => break Some("SIGTERM"),
+                    _ = hang_up.recv() => {
+                        tracing::info!(signal = "SIGHUP", "reloading");
+                        reload();
+                    }
+                    () = shutdown.requested_async() => break None,
+                }
+            };
+            health.drain();
+            let wait = match name {
+                Some(signal) => {
+                    tracing::info!(signal, "draining, a second signal ends at once");
+                    drain_wait
+                }
+                None => Duration::ZERO,
+            };
+            let waited = async {
+                tokio::time::sleep(wait).await;
+                shutdown.request();
+                std::future::pending::<()>().await;
+            };
+            let second = async {
+                loop {
+                    tokio::select! {
+                        _ = interrupt.recv() => break,
+                        _ = terminate.recv() => break,
+                        _ = hang_up.recv() => {}
+                    }
+                }
+            };
+            tokio::select! {
+                () = waited => {}
+                () = second => {}
+            }
+            tracing::warn!("second signal, ending without the drain");
+            crate::logs::flush();
+            std::process::exit(INTERRUPTED);
+        };
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || runtime.block_on(hear))?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -134,7 +134,8 @@ pub(crate) struct DumpStore {
 
 /// One line on standard error.
 pub(crate) fn complain(refusal: &Refusal) {
-    eprintln!("sluice: {refusal}");
+    // Whoever closed standard error has the exit code.
+    let _ = writeln!(io::stderr(), "sluice: {refusal}");
 }
 
 /// Prints an answer. Whoever closes the pipe has read enough.

@@ -1,6 +1,4 @@
 //! A first catalog to play with, and what to try on it.
-#![allow(clippy::print_stdout, reason = "what a command prints is its answer")]
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -19,14 +17,14 @@ pub(crate) fn exists(data: &Path) -> bool {
 }
 
 /// Lines that are ready to paste.
-pub(crate) fn print(settings: &Settings, edge: &str, reports: SocketAddr) {
+pub(crate) fn lines(settings: &Settings, edge: &str, reports: SocketAddr) -> String {
     let secret = settings.data.join("demo/northpeak.secret");
     let data = if settings.data == Path::new(DATA) {
         String::new()
     } else {
         format!(" --data {}", settings.data.display())
     };
-    println!(
+    format!(
         "Try, in another terminal:\n\
          \n  # a click: a redirect, a token, a cookie\n  curl -i '{edge}/fall-boots'\n\
          \n  # the advertiser reports the sale the token led to\n\
@@ -35,7 +33,7 @@ pub(crate) fn print(settings: &Settings, edge: &str, reports: SocketAddr) {
          \n  # who earned what\n\
          \x20 curl 'http://{reports}/api/v1/report?by=affiliate,offer&format=table'\n\
          \x20 cargo run --release -- report --by affiliate,offer{data}\n\
-         \x20 cargo run --release -- explain-conversion 1001{data}\n",
+         \x20 cargo run --release -- explain-conversion 1001{data}\n\n",
         secret.display()
-    );
+    )
 }

@@ -85,10 +85,13 @@ fn main() -> ExitCode {
         Command::ExplainConversion(arguments) => answered(commands::explain_conversion(&arguments)),
         Command::DumpStore(arguments) => answered(commands::dump_store(&arguments)),
     };
-    done.unwrap_or_else(|refusal| {
+    let code = done.unwrap_or_else(|refusal| {
+        service::logs::flush();
         commands::complain(&refusal);
         ExitCode::from(refusal.code())
-    })
+    });
+    service::logs::flush();
+    code
 }
 
 fn answered(done: Result<(), Refusal>) -> Result<ExitCode, Refusal> {

@@ -155,6 +155,17 @@ mod tests {
     }
 
     #[test]
+    fn the_list_of_sections_is_that_of_this_file() {
+        let problems =
+            service::settings::parse::<Settings>("zzz = 1", Path::new("s.toml")).unwrap_err();
+        let known = service::settings::SECTIONS.join(", ");
+        assert_eq!(
+            problems.to_string(),
+            format!("s.toml:1: zzz: unknown setting, known here: {known}")
+        );
+    }
+
+    #[test]
     fn what_is_commented_out_in_it_is_understood_too() {
         let text = include_str!("../../../deploy/sluice.toml");
         let text: String = text

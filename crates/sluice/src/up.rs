@@ -1,10 +1,10 @@
 //! The processes: `sluice up` is every part in one, the others are one part each beside others on Kafka.
-#![allow(clippy::print_stdout, reason = "what a command prints is its answer")]
-
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use catalog::Removes;
 use clap::Args;
@@ -16,13 +16,22 @@ use edge::{Edge, Keys};
 use fraud::Fraud;
 use journal::StreamId;
 use prometheus::{IntGauge, Opts};
-use service::{Clock, DataFolder, Health, Metrics, Refusal, Shutdown, admin, listen};
+use service::{
+    Clock, DataFolder, Health, Metrics, Refusal, Shutdown, Signals, admin, descriptors, handover,
+    listen, logs,
+};
 use store::Store;
 use stream::{Kafka, Stream};
 
 use crate::commands::{self, refuse};
 use crate::settings::Settings;
 use crate::{consumers, couriers, demo, follow, kafka_metrics, live_line, topics, wall_clock};
+
+/// What a running `sluice up` is asked for by its successor.
+const HANDOVER: &str = "up";
+
+/// How long a successor waits until its predecessor has drained: a drain is bounded to less.
+const PREDECESSOR_MAX: Duration = Duration::from_secs(60);
 
 /// A part of the system, in the order of the way an event takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +67,7 @@ impl Part {
 }
 
 /// Flags of every process; each wins over the settings file.
-#[derive(Args)]
+#[derive(Clone, Args)]
 pub(crate) struct Common {
     /// A settings file (TOML).
     #[arg(long)]
@@ -78,7 +87,7 @@ pub(crate) struct Common {
 }
 
 /// `sluice up`
-#[derive(Args)]
+#[derive(Clone, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
@@ -91,16 +100,35 @@ pub(crate) struct Arguments {
     /// Where visitors arrive.
     #[arg(long)]
     edge: Option<SocketAddr>,
+    /// Take the place of the `sluice up` that runs on this data folder: it hands over its sockets, drains and ends, and
+    /// visitors wait meanwhile; nobody is refused. Not for a service manager that starts it again when it ends.
+    #[arg(long)]
+    take_over: bool,
+}
+
+impl Arguments {
+    fn load(&self) -> Result<Settings, Refusal> {
+        let mut settings = self.common.load()?;
+        settings.catalog = self.catalog.clone().or(settings.catalog);
+        settings.links = self.links.clone().or(settings.links);
+        settings.edge.listen = self.edge.unwrap_or(settings.edge.listen);
+        Ok(settings)
+    }
 }
 
 /// Every part in one process.
 pub(crate) fn up(arguments: &Arguments) -> Result<ExitCode, Refusal> {
-    let mut settings = arguments.common.load()?;
-    settings.catalog = arguments.catalog.clone().or(settings.catalog);
-    settings.links = arguments.links.clone().or(settings.links);
-    settings.edge.listen = arguments.edge.unwrap_or(settings.edge.listen);
+    let settings = arguments.load()?;
     let admin = arguments.common.admin.unwrap_or(settings.admin.listen);
-    run(&settings, &Part::ALL, admin)
+    let again = Again {
+        take_over: arguments.take_over,
+        file: arguments.common.settings.clone(),
+        load: {
+            let arguments = arguments.clone();
+            Box::new(move || arguments.load().map(|settings| settings.edge))
+        },
+    };
+    run(&settings, &Part::ALL, admin, Some(again))
 }
 
 /// One part beside others.
@@ -123,7 +151,7 @@ pub(crate) fn one(part: Part, common: &Common) -> Result<ExitCode, Refusal> {
     if !settings.kafka.brokers.is_empty() {
         wall_clock::end_when_set_back(Clock::system()).map_err(refuse)?;
     }
-    run(&settings, &[part], common.admin.unwrap_or(admin))
+    run(&settings, &[part], common.admin.unwrap_or(admin), None)
 }
 
 impl Common {
@@ -138,6 +166,14 @@ impl Common {
     }
 }
 
+/// What `sluice up` needs to take over, and to read its settings again.
+struct Again {
+    take_over: bool,
+    /// The settings file.
+    file: Option<PathBuf>,
+    load: Box<dyn Fn() -> Result<edge::Settings, Refusal> + Send>,
+}
+
 /// A catalog file that is followed.
 struct Followed {
     source: follow::Source,
@@ -146,21 +182,44 @@ struct Followed {
     is_demo: bool,
 }
 
-fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCode, Refusal> {
-    service::logs::init();
+fn run(
+    settings: &Settings,
+    parts: &[Part],
+    admin: SocketAddr,
+    again: Option<Again>,
+) -> Result<ExitCode, Refusal> {
+    logs::init();
+    let files_max = descriptors::raise();
     let has = |part: Part| parts.contains(&part);
-    let bind = |address, what| -> Result<(TcpListener, SocketAddr), Refusal> {
-        let listener = listen::bind(address, what)?;
-        let address = listener.local_addr().map_err(refuse)?;
-        Ok((listener, address))
-    };
     listen::loopback_only(admin, "admin")?;
     if has(Part::Reports) {
         listen::loopback_only(settings.reports.listen, "reports")?;
     }
     let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
-    let folder = DataFolder::open(&settings.data, &names)?;
+    // What would only be found out later must not cost the one that runs.
+    settings.edge.check().map_err(refuse)?;
+    let mut handed = Vec::new();
+    if again.as_ref().is_some_and(|again| again.take_over)
+        && let Some(mut predecessor) = handover::ask(&settings.data, HANDOVER).map_err(refuse)?
+    {
+        let names = ["edge", "admin", "reports"];
+        handed.extend(names.map(|name| (name, predecessor.take(name))));
+        predecessor.release().map_err(refuse)?;
+    }
+    let wait_max = match handed.is_empty() {
+        true => Duration::ZERO,
+        false => PREDECESSOR_MAX,
+    };
+    let folder = DataFolder::open_when_free(&settings.data, &names, wait_max)?;
     let data = folder.path();
+    let mut bind = |address, what: &'static str| -> Result<(TcpListener, SocketAddr), Refusal> {
+        let socket = handed.iter_mut().find(|(name, _)| *name == what);
+        let socket = socket.and_then(|(_, socket)| socket.take());
+        // The visitors' socket is the one that a service manager keeps open.
+        let listener = listen::inherit_or_bind(address, what, socket, what == "edge")?;
+        let address = listener.local_addr().map_err(refuse)?;
+        Ok((listener, address))
+    };
     let edge_listener = has(Part::Edge)
         .then(|| bind(settings.edge.listen, "edge"))
         .transpose()?;
@@ -186,7 +245,25 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
         Metrics::new(),
         Health::new(),
     );
-    service::shutdown::on_signals(shutdown.clone()).map_err(refuse)?;
+    // Admin is there to the end: who drains is still watched.
+    let over = Shutdown::new();
+    let reloader = Arc::new(OnceLock::new());
+    let reload = match again {
+        Some(again) => edge::at_hang_up(again.file, again.load, Arc::clone(&reloader)),
+        None => Box::new(|| tracing::info!("this process reads its settings at its start only")),
+    };
+    let drain_wait_s = match has(Part::Edge) {
+        true => settings.edge.drain_wait_s,
+        false => 0,
+    };
+    Signals {
+        shutdown: shutdown.clone(),
+        health: health.clone(),
+        drain_wait: Duration::from_secs(drain_wait_s),
+        reload,
+    }
+    .hear()
+    .map_err(refuse)?;
     let mut line = Line::default();
 
     // From the end of the line to its beginning, so that nothing waits for who reads it.
@@ -228,16 +305,43 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
         let parts = edge::Parts {
             listener: listener.try_clone().map_err(refuse)?,
             journals: data.join("journal"),
+            is_beside_predecessor: false,
             catalog: versions.clone(),
             seed: keys.seed(),
             keys: keys.tokens,
             serve_own_address: true,
+            files_max,
             clock: clock.clone(),
             metrics: metrics.clone(),
             health: health.clone(),
             shutdown: shutdown.clone(),
         };
-        line.edge = Some(Edge::start(settings.edge.clone(), parts).map_err(refuse)?);
+        let edge = Edge::start(settings.edge.clone(), parts).map_err(refuse)?;
+        let _ = reloader.set(edge.reloader());
+        line.edge = Some(edge);
+    }
+    if has(Part::Edge) {
+        let listeners = [
+            ("edge", edge_listener.as_ref()),
+            ("admin", Some(&admin_listener)),
+            ("reports", reports_listener.as_ref()),
+        ];
+        let handed: std::io::Result<Vec<_>> = listeners
+            .into_iter()
+            .filter_map(|(name, listener)| Some((name, &listener?.0)))
+            .map(|(name, listener)| Ok((name, listener.try_clone()?.into())))
+            .collect();
+        let succeeded = {
+            let (health, shutdown) = (health.clone(), shutdown.clone());
+            move || {
+                health.drain();
+                shutdown.request();
+            }
+        };
+        let offered = handed.and_then(|handed| handover::offer(data, HANDOVER, handed, succeeded));
+        if let Err(error) = offered {
+            tracing::warn!(%error, "no successor can take over from this process");
+        }
     }
     // The workers hold it now: who drains lets it go with them.
     let edge_address = edge_listener.map(|(_, address)| address);
@@ -262,18 +366,18 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
     }
 
     let version = env!("CARGO_PKG_VERSION");
-    match &followed {
-        Some(followed) => println!(
-            "sluice {version} is up: catalog version {}, data in {}",
+    let mut said = match &followed {
+        Some(followed) => format!(
+            "sluice {version} is up: catalog version {}, data in {}\n",
             followed.version,
             data.display()
         ),
-        None => println!(
-            "sluice {} {version} is up, data in {}",
+        None => format!(
+            "sluice {} {version} is up, data in {}\n",
             names[0],
             data.display()
         ),
-    }
+    };
     let reports_address = reports_listener.as_ref().map(|(_, address)| *address);
     let scheme = settings.edge.scheme();
     for (what, scheme, address) in [
@@ -282,62 +386,77 @@ fn run(settings: &Settings, parts: &[Part], admin: SocketAddr) -> Result<ExitCod
         ("admin", "http", Some(admin_listener.1)),
     ] {
         if let Some(address) = address {
-            println!("  {what:8} {scheme}://{address}");
+            said += &format!("  {what:8} {scheme}://{address}\n");
         }
     }
-    println!();
+    said.push('\n');
     if let (Some(followed), Some(edge), Some(reports)) = (&followed, edge_address, reports_address)
         && followed.is_demo
     {
-        demo::print(settings, &format!("{scheme}://{edge}"), reports);
+        said += &demo::lines(settings, &format!("{scheme}://{edge}"), reports);
     }
+    logs::say(said);
 
     let followed = followed
         .take()
         .map(|followed| (followed.source, followed.start));
-    std::thread::scope(|scope| {
+    let refused = IntGauge::with_opts(
+        Opts::new(edge::CATALOG_REFUSED, edge::CATALOG_REFUSED_HELP).const_label("what", "file"),
+    );
+    let refused = refused.map_err(refuse)?;
+    if followed.is_some() {
+        let registered = metrics.registry().register(Box::new(refused.clone()));
+        registered.map_err(refuse)?;
+    }
+    let failures = std::thread::scope(|scope| {
         if let Some((source, start)) = followed {
-            let refused = IntGauge::with_opts(
-                Opts::new(edge::CATALOG_REFUSED, edge::CATALOG_REFUSED_HELP)
-                    .const_label("what", "file"),
-            );
-            let refused = refused.map_err(refuse)?;
-            let registered = metrics.registry().register(Box::new(refused.clone()));
-            registered.map_err(refuse)?;
-            let (versions, metrics, shutdown) = (&versions, &metrics, &shutdown);
-            scope.spawn(move || source.follow(versions, start, &refused, shutdown));
+            let (versions, metrics, refused, shutdown) = (&versions, &metrics, &refused, &shutdown);
+            scope.spawn(move || source.follow(versions, start, refused, shutdown));
             scope.spawn(move || live_line::show(metrics, shutdown));
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(refuse)?;
-        runtime.block_on(async {
-            let from_std = |listener| tokio::net::TcpListener::from_std(listener).map_err(refuse);
-            let admin_listener = from_std(admin_listener.0)?;
-            let reports = async {
-                let Some((listener, _)) = reports_listener else {
-                    return Ok(());
+        let ending = scope.spawn(|| {
+            while !shutdown.wait_timeout(Duration::MAX) {}
+            let failures = line.end();
+            over.request();
+            failures
+        });
+        let serve = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(refuse)?;
+            runtime.block_on(async {
+                let from_std =
+                    |listener| tokio::net::TcpListener::from_std(listener).map_err(refuse);
+                let admin_listener = from_std(admin_listener.0)?;
+                let reports = async {
+                    let Some((listener, _)) = reports_listener else {
+                        return Ok(());
+                    };
+                    let data = data.to_owned();
+                    let source = move || commands::open(&data);
+                    reports::serve(from_std(listener)?, source, shutdown.clone()).await;
+                    Ok::<_, Refusal>(())
                 };
-                let data = data.to_owned();
-                let source = move || commands::open(&data);
-                reports::serve(from_std(listener)?, source, shutdown.clone()).await;
-                Ok::<_, Refusal>(())
-            };
-            let (_, reports) = tokio::join!(
-                admin::serve(
-                    admin_listener,
-                    metrics.clone(),
-                    health.clone(),
-                    shutdown.clone()
-                ),
-                reports,
-            );
-            reports
-        })
+                let (_, reports) = tokio::join!(
+                    admin::serve(
+                        admin_listener,
+                        metrics.clone(),
+                        health.clone(),
+                        over.clone()
+                    ),
+                    reports,
+                );
+                reports
+            })
+        };
+        let served = serve();
+        if served.is_err() {
+            shutdown.request();
+        }
+        let failures = ending.join();
+        served.map(|()| failures.unwrap_or_else(|_| vec!["the end panicked".to_owned()]))
     })?;
-
-    let failures = line.end();
     if failures.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }

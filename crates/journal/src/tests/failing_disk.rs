@@ -234,13 +234,13 @@ fn a_closed_journal_does_not_stop_the_others_of_its_thread() {
     flusher_one.fail_syncs(2);
     one.append(b"one").unwrap();
     let (send, synced) = mpsc::channel();
-    let syncer = Syncer::start(
-        vec![flusher_one, flusher_two],
-        Duration::from_millis(1),
-        move |journal, sequence| {
+    let syncer = Syncer::start(Duration::from_millis(1));
+    for (journal, flusher) in [flusher_one, flusher_two].into_iter().enumerate() {
+        let send = send.clone();
+        syncer.add(flusher, move |sequence| {
             let _ = send.send((journal, sequence));
-        },
-    );
+        });
+    }
     for sequence in 1..4 {
         two.append(b"two").unwrap();
         assert_eq!(
