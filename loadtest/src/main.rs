@@ -18,6 +18,7 @@ mod links;
 mod power_cut;
 mod replay;
 mod replay_check;
+mod restart;
 
 mod case;
 mod clicks_file;
@@ -74,6 +75,8 @@ enum Command {
     Case(compare::CaseArguments),
     /// Let new versions of a catalog with many links come into force under load
     Swap(compare::swap::Arguments),
+    /// Restart the edge or the whole system under load, and look at every request
+    Restart(restart::Arguments),
     /// Cut the power of the disk under a whole system, again and again (root, Linux)
     PowerCut(power_cut::Arguments),
 }
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Outage(arguments) => audit::outage::run(&arguments),
         Command::Courier(arguments) => courier::run(&arguments),
+        Command::Restart(arguments) => restart::run(&arguments),
         Command::PowerCut(arguments) => power_cut::run(&arguments),
     };
     match done {

@@ -415,8 +415,8 @@ fn not_taken(settings: &Settings) -> Vec<String> {
     if let Ok(Some(catalog)) = catalog.and_then(|folder| folder.current()) {
         let secrets = catalog
             .advertisers
-            .iter()
-            .flat_map(|(_, advertiser)| &advertiser.secrets)
+            .values()
+            .flat_map(|advertiser| &advertiser.secrets)
             .filter(|secret| {
                 !matches!(secret, catalog::SecretRef::File(path) if path.starts_with(&settings.data))
             });

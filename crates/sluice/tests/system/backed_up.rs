@@ -132,10 +132,11 @@ fn a_backup_of_a_running_system_counts_on_elsewhere_and_counts_everything_once()
     let (enough, stop) = (200, AtomicBool::new(false));
     let (before, after) = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut numbers = 1..;
-            while !stop.load(Ordering::Acquire)
-                && installation.click(&system, numbers.next().expect("no end"))
-            {}
+            for number in 1.. {
+                if stop.load(Ordering::Acquire) || !installation.click(&system, number) {
+                    return;
+                }
+            }
         });
         let until = |count: usize| {
             wait::until("clicks are answered", BOUND, || {

@@ -25,6 +25,8 @@ mod size_bound;
 mod three_brokers;
 
 mod ledger;
+mod process;
+mod units;
 
 use std::path::Path;
 
