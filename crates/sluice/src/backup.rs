@@ -47,7 +47,7 @@ const RESTORING: &str = "a restore that did not end: empty this folder and resto
 /// Parts of the data folder in the order they are copied; whatever else is there follows.
 const ORDER: [&str; 5] = ["journal", "dead-letters", "stream", "keys", "catalog"];
 /// What is made anew by whoever needs it.
-const LEFT_OUT: [&str; 2] = ["cursors", "locks"];
+const LEFT_OUT: [&str; 3] = ["cursors", "handover", "locks"];
 /// A worker's records are on the disk after `edge.sync_ms`; a disk that takes longer than this is stalled.
 const DURABLE_MAX: Duration = Duration::from_secs(10);
 const DURABLE_LOOK: Duration = Duration::from_millis(5);
@@ -425,6 +425,12 @@ fn not_taken(settings: &Settings) -> Vec<String> {
             secrets
                 .into_iter()
                 .map(|secret| format!("{secret}: a secret of the catalog")),
+        );
+    }
+    if settings.catalog.is_none() && !settings.data.join("demo").exists() {
+        not_taken.push(
+            "catalog and lock files: name them with --settings or --catalog, if they lie on this machine"
+                .to_owned(),
         );
     }
     if let Some(tls) = &settings.edge.tls {

@@ -208,6 +208,16 @@ fn a_restore_writes_over_nothing_and_believes_no_damaged_file() {
     assert!(installation.click(&system, SALE_EVERY));
     system.stop();
     done(&installation.backup("backup"));
+    let data = installation.text("data");
+    let forgotten = installation.text("without-catalog");
+    let told = Command::new(bin("sluice"))
+        .args(["backup", &forgotten, "--data", &data])
+        .output()
+        .unwrap();
+    assert!(
+        done(&told).contains("catalog and lock files: name them"),
+        "{told:?}"
+    );
 
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let mut folders = vec![installation.path("backup")];
