@@ -337,3 +337,29 @@ fn frames_beyond(remains: &Remains, marked: Option<u64>) -> Frames<'_> {
     }
     frames
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Log, Options};
+
+    #[test]
+    fn what_is_durable_is_counted_beside_the_writer_and_over_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(durable(folder.path()).unwrap(), 0);
+        let mut expected = 0;
+        for open in 1..=3_u8 {
+            let (mut log, _) =
+                Log::open(folder.path(), Options::new(StreamId([open; 16]))).unwrap();
+            assert_eq!(durable(folder.path()).unwrap(), expected, "{open}");
+            for _ in 0..5 {
+                log.append(b"a record").unwrap();
+            }
+            log.sync().unwrap();
+            expected += 5;
+            assert_eq!(durable(folder.path()).unwrap(), expected, "{open}");
+            log.append(b"not synced").unwrap();
+            assert_eq!(durable(folder.path()).unwrap(), expected, "{open}");
+        }
+    }
+}
