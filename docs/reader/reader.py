@@ -109,9 +109,10 @@ def counts_as(click):
 
 def state(conversion):
     """What a conversion is the state of, the number of the change, and what pays: (affiliate, offer, currency, micros)."""
-    of = (conversion.advertiser, conversion.order, str(conversion.goal))
-    lines = [(conversion.affiliate, conversion.offer, conversion.payout_currency, conversion.payout_micros)]
-    return of, conversion.revision, lines if conversion.paid else []
+    order = conversion.order or f"token:{conversion.token.hex()}"  # an order without an id is known by its token
+    of = (conversion.advertiser, order, conversion.goal)
+    lines = [(line.affiliate, line.offer, line.payout_currency, line.payout_micros) for line in conversion.after]
+    return of, conversion.change, lines  # none where the order does not count
 
 
 def table(clicks, invalid, paid):

@@ -31,14 +31,14 @@ pub(crate) fn parse(dump: &str) -> Result<BTreeMap<String, Vec<ClickKey>>, Box<d
 /// The orders that are paid for.
 pub(crate) fn paid(dump: &str) -> Result<BTreeSet<String>, Box<dyn Error>> {
     let mut paid = BTreeSet::new();
-    for line in dump.lines().filter(|line| line.starts_with("orders ")) {
-        // orders 1 "<order>" 2 x'<event>' …
+    for line in dump.lines().filter(|line| line.starts_with("conversions ")) {
+        // conversions 1 "<order>" "<goal>" … x'<event>'
         let event = line
-            .split('\'')
+            .rsplit('\'')
             .nth(1)
             .ok_or("an order without its event")?;
         let conversion = Conversion::decode(&*bytes(event))?;
-        if conversion.paid {
+        if !conversion.after.is_empty() {
             paid.insert(conversion.order);
         }
     }

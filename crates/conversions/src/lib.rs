@@ -1,58 +1,138 @@
-//! The consumer that turns postbacks into conversions: one order once, by (advertiser, order, goal).
+//! The consumer that turns postbacks into conversions: one order once, by (advertiser, order id, goal's name).
 //!
-//! Everything an advertiser said of an order is kept; its conversion is worked out anew from all of it whenever something
-//! arrives, so arrival order does not matter. A postback whose click is not in the index yet is credited by its token and
-//! completed when the click is there.
+//! What an advertiser says of an order is folded into a summary of bounded size ([`life`]); what the order is worth is
+//! worked out from this summary alone, so arrival order does not matter. A postback whose click is not in the index yet is
+//! credited by its token and completed when the click is there. A postback that is not believed changes nothing but the
+//! log.
 
-mod settle;
+mod life;
+mod order;
+#[cfg(test)]
+mod tests;
+mod verdict;
 
-use catalog::Catalog;
 use consumer::{Error, Handler, Output, Versions, decode};
-use domain::event::{Click, Conversion, Kind, Postback, Trust};
-use domain::{ClickKey, Lane, Shard, Token, Topic, time::bucket};
+use domain::event::{Click, Conversion, Kind, Line, Postback, Reason, Trust};
+use domain::{ClickKey, Lane, Token, Topic, time::bucket};
+use life::{Standing, Word};
+use order::Order;
 use prost::Message;
 use store::{Change, Cube, OrderKey, RollupKey, Source};
 use stream::Record;
 
-pub use settle::settle;
-
 /// The code of this consumer in the source of rollup rows.
 const SOURCE: u8 = 3;
 /// How many waiting orders one tick completes, so that a transaction stays short.
-const WAITING_MAX: usize = 1000;
+const WOKEN_MAX: usize = 1000;
 
 /// Folds `postbacks`.
 pub struct Conversions {
     versions: Versions,
-    partitions: u16,
+}
+
+/// An order as it is worked on.
+struct Open {
+    key: OrderKey,
+    order: Order,
+    /// Where its rollup rows and its events are.
+    partition: u16,
+    lane: Lane,
+}
+
+/// The word that an event is about.
+struct Cause {
+    at: ClickKey,
+    /// Why nothing changed, where nothing does.
+    outcome: Reason,
 }
 
 impl Conversions {
-    /// Rules are those of the catalog version a postback names; `partitions` is how many the topic has.
-    pub fn new(versions: Versions, partitions: u16) -> Self {
-        Self {
-            versions,
-            partitions,
-        }
+    /// Rules are those of the catalog version that was in force when an order's first word came.
+    pub fn new(versions: Versions) -> Self {
+        Self { versions }
     }
 
-    fn resettle(
+    fn open(out: &Output<'_, '_>, key: OrderKey, lane: Lane) -> Result<Open, Error> {
+        let (order, partition, lane) = match out.batch.order(&key)? {
+            Some((bytes, partition, lane)) => {
+                let order = Order::from_bytes(&bytes).map_err(Error::Event)?;
+                (order, partition, Lane(lane))
+            }
+            None => (Order::default(), out.partition, lane),
+        };
+        Ok(Open {
+            key,
+            order,
+            partition,
+            lane,
+        })
+    }
+
+    /// Folds a word that is believed.
+    fn hear(
         &mut self,
         out: &mut Output<'_, '_>,
-        order: &OrderKey,
-        partition: u16,
+        key: OrderKey,
+        lane: Lane,
+        postback: &Postback,
+        at: ClickKey,
     ) -> Result<(), Error> {
-        let kept = out.batch.postbacks(order)?;
-        let mut postbacks = Vec::with_capacity(kept.len());
-        for (at, bytes) in &kept {
-            let postback = Postback::decode(&**bytes)
-                .map_err(|error| Error::Event(format!("a kept postback: {error}")))?;
-            postbacks.push((*at, postback));
+        let mut open = Self::open(out, key, lane)?;
+        let word = Word::of(postback, at);
+        open.order.hear(postback, &word);
+        out.batch.put_order(
+            &open.key,
+            &open.order.to_bytes(),
+            open.partition,
+            open.lane.0,
+        )?;
+        let outcome = open.order.outcome(postback, &word);
+        let cause = Cause { at, outcome };
+        let concerned = open.order.concerned(postback);
+        let mut events = Vec::new();
+        for (goal, standing) in open.order.standings() {
+            let is_about = concerned.contains(&goal);
+            let cause = is_about.then_some(&cause);
+            events.extend(self.settle(out, &open, &goal, &standing, cause)?);
         }
-        let Some(basis) = settle::basis(&postbacks) else {
-            return Ok(());
-        };
-        let token = Token::from_bytes(&basis.1.token);
+        if events.is_empty() {
+            // No sale has given the order a goal yet.
+            events.push(Conversion {
+                repeat: true,
+                outcome: outcome.into(),
+                ..Conversion::default()
+            });
+        }
+        let mut log = Vec::new();
+        for event in &mut events {
+            event.candidates.clear();
+            log.extend(event.encode_length_delimited_to_vec());
+        }
+        Ok(out.batch.set_outcome(at, &log)?)
+    }
+
+    /// Completes an order whose click has come.
+    fn complete(&mut self, out: &mut Output<'_, '_>, key: OrderKey) -> Result<(), Error> {
+        let open = Self::open(out, key, Lane(0))?;
+        for (goal, standing) in open.order.standings() {
+            self.settle(out, &open, &goal, &standing, None)?;
+        }
+        Ok(())
+    }
+
+    /// Works one goal of an order out, and says what it has become where that is new or `cause` asks for an event.
+    fn settle(
+        &mut self,
+        out: &mut Output<'_, '_>,
+        open: &Open,
+        goal: &str,
+        standing: &Standing,
+        cause: Option<&Cause>,
+    ) -> Result<Option<Conversion>, Error> {
+        let token = standing
+            .credit
+            .as_ref()
+            .and_then(|credit| Token::from_bytes(&credit.token));
         let facts = match token {
             Some(token) => out.batch.clicks(&[token.click])?.pop().flatten(),
             None => None,
@@ -61,45 +141,67 @@ impl Conversions {
             .map(|bytes| Click::decode(&*bytes))
             .transpose()
             .map_err(|error| Error::Event(format!("a kept click: {error}")))?;
-        let catalog: std::sync::Arc<Catalog> = self
+        let catalog = self
             .versions
-            .get(basis.1.catalog_version, basis.1.catalog_hash)?;
-        let conversion = settle(&catalog, order, &postbacks, facts.as_ref());
+            .get(standing.catalog.number, standing.catalog.hash)?;
+        let mut conversion = verdict::conversion(&catalog, standing, goal, facts.as_ref());
+        conversion.advertiser = open.key.advertiser;
+        (conversion.order, conversion.token) = domain::order::parts(&open.key.order);
+        // Each word and the click's arrival make it greater, whatever came first.
+        conversion.change = 2 * open.order.words + u64::from(!conversion.facts_pending);
 
         let before = out
             .batch
-            .order(order)?
+            .conversion(&open.key, goal)?
             .map(|bytes| Conversion::decode(&*bytes))
-            .transpose();
-        let before = before.map_err(|error| Error::Event(format!("a kept conversion: {error}")))?;
-        if before.as_ref() == Some(&conversion) {
-            return Ok(());
+            .transpose()
+            .map_err(|error| Error::Event(format!("a kept conversion: {error}")))?;
+        let is_same = before.as_ref().is_some_and(|before| {
+            let conversion = Conversion {
+                change: before.change,
+                changed_ms: before.changed_ms,
+                ..conversion.clone()
+            };
+            *before == conversion
+        });
+        let before_lines = before.as_ref().map_or(&[][..], |before| &before.after);
+        if before_lines != conversion.after {
+            for line in before_lines {
+                count(out, line, open.partition, -1)?;
+            }
+            for line in &conversion.after {
+                count(out, line, open.partition, 1)?;
+            }
         }
-        if let Some(before) = &before {
-            count(out, before, partition, -1)?;
-        }
-        count(out, &conversion, partition, 1)?;
-        let waits_for = token
-            .filter(|_| conversion.facts_pending)
-            .map(|token| token.click);
-        out.batch.put_order(
-            order,
+        out.batch.put_conversion(
+            &open.key,
+            &conversion,
+            facts.as_ref(),
             &conversion.encode_to_vec(),
-            conversion.facts_pending,
-            waits_for,
-            partition,
         )?;
-        let key =
-            (u64::from(conversion.affiliate) << 32 | u64::from(conversion.offer)).to_be_bytes();
-        let lane = lane(&key);
+        if is_same && cause.is_none() {
+            return Ok(None);
+        }
+        conversion.before = before_lines.to_vec();
+        let was = before.as_ref().map_or(0, |before| before.status);
+        conversion.was = was;
+        conversion.repeat = is_same;
+        if let Some(cause) = cause {
+            conversion.postback = Some(cause.at.into());
+            if is_same {
+                conversion.outcome = cause.outcome.into();
+            }
+        }
+        let key = domain::order::event_key(open.key.advertiser, goal, &open.key.order);
         out.say(
             Topic::Conversions,
-            lane,
+            open.lane,
             Kind::Conversion,
-            conversion.time_ms,
+            conversion.changed_ms,
             &key,
             &conversion,
-        )
+        )?;
+        Ok(Some(conversion))
     }
 }
 
@@ -120,87 +222,38 @@ impl Handler for Conversions {
                 record.origin, record.lane, record.n
             )));
         };
-        let order = OrderKey {
+        let key = OrderKey {
             advertiser: postback.advertiser,
-            order: order(&postback),
-            goal: postback.goal,
+            order: domain::order::key(&postback.order, &postback.token, &postback.token_text),
         };
-        let trusted = postback.trust() == Trust::Server;
-        let new = out
-            .batch
-            .put_postback(&order, at, trusted, content(&postback), &record.value)?;
-        if !new {
+        let trusted = matches!(postback.trust(), Trust::Server | Trust::Operator);
+        out.batch
+            .put_postback(&key, at, trusted, out.partition, &record.value)?;
+        if !trusted || postback.reason() != Reason::None {
             return Ok(());
         }
-        self.resettle(out, &order, out.partition)
+        self.hear(out, key, Lane(record.lane), &postback, at)
     }
 
     fn tick(&mut self, out: &mut Output<'_, '_>) -> Result<bool, Error> {
-        let mut completed = false;
-        for partition in 0..self.partitions {
-            for order in out.batch.orders_waiting(partition, WAITING_MAX)? {
-                self.resettle(out, &order, partition)?;
-                completed = true;
-            }
+        let woken = out.batch.take_woken(WOKEN_MAX)?;
+        let completed = !woken.is_empty();
+        for key in woken {
+            self.complete(out, key)?;
         }
         Ok(completed)
     }
 }
 
-/// What a postback says, whenever and from wherever it was said.
-fn content(postback: &Postback) -> [u8; 16] {
-    let said = Postback {
-        key: None,
-        shard: 0,
-        catalog_version: 0,
-        catalog_hash: 0,
-        network: String::new(),
-        ..postback.clone()
-    };
-    xxhash_rust::xxh3::xxh3_128(&said.encode_to_vec()).to_be_bytes()
-}
-
-/// The order's id; where the shop gave none, the token stands in for it. An order that reads like a stand-in is told apart.
-fn order(postback: &Postback) -> String {
-    if ["token:", "order:"]
-        .iter()
-        .any(|prefix| postback.order.starts_with(prefix))
-    {
-        return format!("order:{}", postback.order);
-    }
-    if !postback.order.is_empty() {
-        return postback.order.clone();
-    }
-    let hex: String = postback
-        .token
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("token:{hex}{}", postback.token_text)
-}
-
-/// Conversions are keyed by (affiliate, offer), under no secret: the numbers are the installation's own.
-fn lane(key: &[u8]) -> Lane {
-    Shard::of(0, key).lane()
-}
-
-/// Adds a conversion to its bucket, or takes it back. By the time of the conversion.
-fn count(
-    out: &mut Output<'_, '_>,
-    conversion: &Conversion,
-    partition: u16,
-    sign: i64,
-) -> Result<(), Error> {
-    if !conversion.paid {
-        return Ok(());
-    }
+/// Adds a line to its bucket, or takes it back.
+fn count(out: &mut Output<'_, '_>, line: &Line, partition: u16, sign: i64) -> Result<(), Error> {
     let mut add = |currency: &str, change: Change| -> Result<(), Error> {
         let row = RollupKey {
             cube: Cube::Traffic,
-            bucket_ms: bucket(conversion.time_ms),
-            offer: conversion.offer,
-            affiliate: conversion.affiliate,
-            link: conversion.link,
+            bucket_ms: bucket(line.time_ms),
+            offer: line.offer,
+            affiliate: line.affiliate,
+            link: line.link,
             reason: 0,
             currency: currency.to_owned(),
             source: Source {
@@ -217,26 +270,26 @@ fn count(
             ..Change::default()
         },
     )?;
-    if conversion.amount_micros != 0 {
+    if line.amount_micros != 0 {
         add(
-            &conversion.currency,
+            &line.currency,
             Change {
-                amount: sign * conversion.amount_micros,
+                amount: sign * line.amount_micros,
                 ..Change::default()
             },
         )?;
     }
     add(
-        &conversion.revenue_currency,
+        &line.revenue_currency,
         Change {
-            revenue: sign * conversion.revenue_micros,
+            revenue: sign * line.revenue_micros,
             ..Change::default()
         },
     )?;
     add(
-        &conversion.payout_currency,
+        &line.payout_currency,
         Change {
-            payout: sign * conversion.payout_micros,
+            payout: sign * line.payout_micros,
             ..Change::default()
         },
     )

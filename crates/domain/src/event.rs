@@ -87,6 +87,20 @@ impl From<&ClickKey> for crate::ClickKey {
     }
 }
 
+impl Conversion {
+    /// What the order has become, without what is of this one event only.
+    pub fn into_state(self) -> Self {
+        Self {
+            before: Vec::new(),
+            postback: None,
+            was: 0,
+            repeat: false,
+            outcome: 0,
+            ..self
+        }
+    }
+}
+
 impl Reason {
     /// The stable name for reports and metric labels: `unknown_link`.
     pub fn name(self) -> String {

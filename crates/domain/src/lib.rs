@@ -6,6 +6,7 @@ pub mod event;
 pub mod fuzz;
 pub mod money;
 pub mod number;
+pub mod order;
 pub mod placeholder;
 pub mod shard;
 mod siv;

@@ -2,6 +2,9 @@
 
 use rust_decimal::{Decimal, RoundingStrategy, prelude::ToPrimitive};
 
+/// Millionths of a unit.
+const MILLION: i64 = 1_000_000;
+
 /// Millionths of a currency's unit. A CPC of 0.0035 is ordinary, so minor units would not do.
 #[derive(
     Clone,
@@ -58,11 +61,41 @@ impl std::fmt::Display for Micros {
 )]
 pub struct Currency([u8; 3]);
 
+/// Currencies of which a thousand buy little: orders of many millions are ordinary in them.
+const SMALL_UNITS: [&str; 13] = [
+    "COP", "GNF", "IDR", "IQD", "IRR", "KHR", "LAK", "LBP", "MMK", "PYG", "UGX", "UZS", "VND",
+];
+
 impl Currency {
-    /// `None` for what is no ISO 4217 code (upper case).
+    /// `None` for what is no ISO 4217 code (upper case), and for one that nobody can be paid in ([`Self::is_unpayable`]).
     pub fn parse(code: &str) -> Option<Self> {
-        iso_currency::Currency::from_code(code)?;
+        let known = iso_currency::Currency::from_code(code)?;
+        if known.is_special() || known.is_fund() {
+            return None;
+        }
         code.as_bytes().try_into().ok().map(Self)
+    }
+
+    /// Whether a code is ISO 4217's and yet no money: a test (`XTS`), none (`XXX`), metals (`XAU`), units of account and funds.
+    pub fn is_unpayable(code: &str) -> bool {
+        iso_currency::Currency::from_code(code)
+            .is_some_and(|known| known.is_special() || known.is_fund())
+    }
+
+    /// Whether an amount has no more decimals than the currency: 0.5 JPY and 0.005 USD cannot be charged.
+    pub fn can_charge(&self, amount: Micros) -> bool {
+        let known = iso_currency::Currency::from_code(self.code());
+        let parts = known.and_then(iso_currency::Currency::subunit_fraction);
+        let parts = i64::from(parts.unwrap_or(1)).max(1);
+        amount.0 % (MILLION / parts) == 0
+    }
+
+    /// The most that one order can be worth without being a mistake.
+    pub fn order_max(&self) -> Micros {
+        if SMALL_UNITS.contains(&self.code()) {
+            return Micros::MAX;
+        }
+        Micros(10_000_000 * MILLION)
     }
 
     /// The three letters.
@@ -159,6 +192,50 @@ mod tests {
         assert_eq!(Micros(3_500).to_string(), "0.0035");
         assert_eq!(Micros(12_500_000).to_string(), "12.50");
         assert_eq!(Micros(-1_000_000).to_string(), "-1.00");
+    }
+
+    #[test]
+    fn what_cannot_be_paid_is_no_currency() {
+        for (code, is_money, is_unpayable) in [
+            ("USD", true, false),
+            ("JPY", true, false),
+            ("XOF", true, false),
+            ("XAF", true, false),
+            ("XCD", true, false),
+            ("XPF", true, false),
+            ("XXX", false, true),
+            ("XTS", false, true),
+            ("XAU", false, true),
+            ("XDR", false, true),
+            ("CHE", false, true),
+            ("ZZZ", false, false),
+            ("usd", false, false),
+        ] {
+            assert_eq!(Currency::parse(code).is_some(), is_money, "{code}");
+            assert_eq!(Currency::is_unpayable(code), is_unpayable, "{code}");
+        }
+    }
+
+    #[test]
+    fn amounts_finer_than_the_currency_or_beyond_an_order() {
+        for (code, amount, can_charge, is_absurd) in [
+            ("USD", "80.00", true, false),
+            ("USD", "80.005", false, false),
+            ("USD", "80.0100", true, false),
+            ("JPY", "80", true, false),
+            ("JPY", "80.00", true, false),
+            ("JPY", "80.5", false, false),
+            ("KWD", "1.234", true, false),
+            ("KWD", "1.2345", false, false),
+            ("USD", "10000000", true, false),
+            ("USD", "999999999", true, true),
+            ("VND", "999999999", true, false),
+        ] {
+            let currency = Currency::parse(code).expect(code);
+            let amount = Micros::parse(amount).expect(amount);
+            assert_eq!(currency.can_charge(amount), can_charge, "{code} {amount}");
+            assert_eq!(amount > currency.order_max(), is_absurd, "{code} {amount}");
+        }
     }
 
     #[test]

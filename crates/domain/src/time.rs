@@ -24,6 +24,15 @@ impl ClickKey {
         bytes
     }
 
+    /// Reads what [`Self`] prints.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = plain
+            .then(|| u128::from_str_radix(text, 16).ok())
+            .flatten()?;
+        Some(Self::from_bytes(number.to_be_bytes()))
+    }
+
     /// The inverse of [`Self::to_bytes`].
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let word = |at: usize| {
@@ -34,6 +43,13 @@ impl ClickKey {
             stream: word(8),
             sequence: word(12),
         }
+    }
+}
+
+impl std::fmt::Display for ClickKey {
+    /// 32 hexadecimal digits: how a click, and a postback by its `id`, is named outside.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.to_bytes()))
     }
 }
 

@@ -63,8 +63,8 @@ fn is_reserved(path: &str) -> bool {
 }
 
 /// Statuses with a label of their own; any other one is `other`.
-const STATUSES: [u16; 15] = [
-    302, 200, 202, 400, 403, 404, 405, 408, 413, 414, 421, 422, 431, 500, 503,
+const STATUSES: [u16; 16] = [
+    302, 200, 202, 400, 403, 404, 405, 408, 413, 414, 415, 421, 422, 431, 500, 503,
 ];
 /// Numbers of the schema's enums lie below this: a table has a place for each.
 const CODES: usize = 128;

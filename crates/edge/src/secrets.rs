@@ -93,6 +93,16 @@ impl Secrets {
     }
 }
 
+impl Secrets {
+    /// Whether it is the secret of any advertiser.
+    pub(crate) fn is_known(&self, secret: &[u8]) -> bool {
+        secret.len() <= SECRET_BYTES_MAX && {
+            let digest: [u8; 32] = Sha256::digest(secret).into();
+            self.owners.contains_key(&digest)
+        }
+    }
+}
+
 /// What tells a changed file without reading it: device, inode, size, times of the content and of the inode. Tools that
 /// write images fix the times of contents, and two secrets of one kind have one length.
 type Stamp = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;

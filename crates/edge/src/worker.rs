@@ -35,13 +35,14 @@ use crate::journals::{Journals, Opened};
 use crate::live::Live;
 use crate::local_hosts::LocalHosts;
 use crate::metrics::{Metrics, PathKind};
+use crate::postback::{self, BodyKind};
 use crate::recorder::Recorder;
 use crate::request::{Fields, Head, Host};
 use crate::secrets::Secrets;
 use crate::settings::{Settings, WhenFull};
 use crate::tls::Tls;
 use crate::unmatched::Unmatched;
-use crate::{forwarded, postback, request};
+use crate::{forwarded, request};
 
 /// How long a postback's body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -448,7 +449,18 @@ impl Worker {
         } else {
             (Some(Bytes::new()), None)
         };
-        let (sequence, answer) = match postback::record(self, live, asked, body.as_deref()) {
+        let kind = BodyKind::of(asked.head.headers);
+        let broken = match kind {
+            None if broken.is_none() && *asked.head.method == Method::POST => Some((
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "a body of this type is not read: send a form (application/x-www-form-urlencoded) or JSON",
+            )),
+            _ => broken,
+        };
+        // What a GET's head says of a body that it does not have means nothing.
+        let kind = kind.or((*asked.head.method == Method::GET).then_some(BodyKind::Form));
+        let body = kind.zip(body.as_deref());
+        let (sequence, answer) = match postback::record(self, live, asked, body) {
             Ok(recorded) => recorded,
             Err(answer) => return *answer,
         };

@@ -1,4 +1,5 @@
-//! The HTTP API: `GET /api/v1/report?by=&from=&to=&format=`. It asks nobody who they are, so the caller binds it to loopback.
+//! The HTTP API: `GET /api/v1/report?by=&from=&to=&format=`, `GET /api/v1/orders/ADVERTISER/ORDER` and
+//! `GET /api/v1/orders/ID`. It asks nobody who they are, so the caller binds it to loopback.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,12 +17,13 @@ use store::View;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::{Error, Format, ReportQuery, run};
+use crate::{Error, Format, OrderQuery, ReportQuery, run};
 
 /// Queries read much of the store: more at once would only slow each other, and the consumers beside them.
 const QUERIES_MAX: usize = 4;
 
 const PATH: &str = "/api/v1/report";
+const ORDERS: &str = "/api/v1/orders/";
 
 struct Api<S> {
     source: S,
@@ -52,11 +54,12 @@ where
     if let Err((status, message)) = check_host(request.headers()) {
         return refusal(status, None, message);
     }
-    if request.uri().path() != PATH {
+    let orders = request.uri().path().strip_prefix(ORDERS);
+    if request.uri().path() != PATH && orders.is_none() {
         return refusal(
             StatusCode::NOT_FOUND,
             None,
-            &format!("not found: try {PATH}"),
+            &format!("not found: try {PATH} or {ORDERS}ADVERTISER/ORDER"),
         );
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -65,6 +68,13 @@ where
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
+    }
+    if let Some(path) = orders {
+        let Some(query) = order_query(path) else {
+            let message = format!("write {ORDERS}ADVERTISER/ORDER in UTF-8, or {ORDERS}ID");
+            return refusal(StatusCode::BAD_REQUEST, None, &message);
+        };
+        return blocking(api, move |api| order(&api.source, &query)).await;
     }
     let parameters = match Parameters::parse(request.uri().query().unwrap_or_default()) {
         Ok(parameters) => parameters,
@@ -76,18 +86,72 @@ where
             );
         }
     };
+    blocking(api, move |api| report(&api.source, &parameters)).await
+}
+
+/// Runs a query beside the requests, when its turn has come.
+async fn blocking<S>(
+    api: Arc<Api<S>>,
+    query: impl FnOnce(&Api<S>) -> Answer + Send + 'static,
+) -> Answer
+where
+    S: Send + Sync + 'static,
+{
     let permit = Arc::clone(&api.queries)
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
     let working = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        report(&api.source, &parameters)
+        query(&api)
     });
     working.await.unwrap_or_else(|error| {
         tracing::error!(%error, "report query panicked");
         refusal(StatusCode::INTERNAL_SERVER_ERROR, None, "the report failed")
     })
+}
+
+/// Reads what comes after [`ORDERS`]. An order's id may hold slashes.
+fn order_query(path: &str) -> Option<OrderQuery> {
+    let text = |part: &str| {
+        let bytes = percent_encoding::percent_decode_str(part);
+        bytes.decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    };
+    Some(match path.split_once('/') {
+        Some((advertiser, order)) => OrderQuery::Order {
+            advertiser: text(advertiser)?,
+            order: text(order)?,
+        },
+        None => OrderQuery::Postback(text(path)?),
+    })
+}
+
+fn order<S>(source: &S, query: &OrderQuery) -> Answer
+where
+    S: Fn() -> Result<(View, Arc<Catalog>), String>,
+{
+    let (view, catalog) = match source() {
+        Ok(source) => source,
+        Err(message) => return refusal(StatusCode::SERVICE_UNAVAILABLE, None, &message),
+    };
+    match crate::order(&view, &catalog, query) {
+        Ok(Some(found)) => {
+            let text = format!("{:#}\n", found.json(&catalog));
+            respond(StatusCode::OK, "application/json", text)
+        }
+        Ok(None) => refusal(StatusCode::NOT_FOUND, None, "nobody reported such an order"),
+        Err(error) => failure(&error),
+    }
+}
+
+fn failure(error: &Error) -> Answer {
+    match error.parameter_name() {
+        Some(name) => refusal(StatusCode::BAD_REQUEST, Some(name), &error.to_string()),
+        None => {
+            tracing::error!(%error, "report failed");
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, None, &error.to_string())
+        }
+    }
 }
 
 fn report<S>(source: &S, parameters: &Parameters) -> Answer
@@ -117,13 +181,7 @@ where
             };
             respond(StatusCode::OK, kind, report.render(format))
         }
-        Err(error) => match error.parameter_name() {
-            Some(name) => refusal(StatusCode::BAD_REQUEST, Some(name), &error.to_string()),
-            None => {
-                tracing::error!(%error, "report failed");
-                refusal(StatusCode::INTERNAL_SERVER_ERROR, None, &error.to_string())
-            }
-        },
+        Err(error) => failure(&error),
     }
 }
 

@@ -1,19 +1,19 @@
-//! Reports over the store, read only: tables, CSV and JSON, the HTTP API, and why a conversion is what it is.
+//! Reports over the store, read only: tables, CSV and JSON, the HTTP API, and what became of an order.
 //!
 //! Events and rollups carry numbers; here they meet the catalog's names.
 
 mod error;
-mod explain;
 mod format;
 mod http;
 mod names;
+mod order;
 mod query;
 mod report;
 
 pub use error::Error;
-pub use explain::explain;
 pub use format::{FORMATS, Format};
 pub use http::serve;
+pub use order::{OrderQuery, OrderReport, goals, order, order_key};
 pub use query::{By, ReportQuery};
 pub use report::{Group, Report, run};
 

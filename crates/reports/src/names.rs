@@ -2,7 +2,7 @@
 
 use catalog::{Catalog, UNKNOWN};
 use domain::event::Reason;
-use domain::{Advertiser, Affiliate, Goal, Link, Offer};
+use domain::{Advertiser, Affiliate, Link, Offer};
 
 /// What number 0 reads as.
 pub(crate) const NONE: &str = "(none)";
@@ -18,13 +18,6 @@ pub(crate) fn affiliate(catalog: &Catalog, number: u32) -> String {
     named(
         u64::from(number),
         Affiliate::new(number).map(|n| catalog.affiliate_name(n)),
-    )
-}
-
-pub(crate) fn goal(catalog: &Catalog, number: u32) -> String {
-    named(
-        u64::from(number),
-        Goal::new(number).map(|n| catalog.goal_name(n)),
     )
 }
 

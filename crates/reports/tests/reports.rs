@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use catalog::{Catalog, GoalName, LinkName, Links, Names, Network, OfferName};
-use domain::event::{Candidate, ClickKey, Conversion, Reason, Status};
-use domain::{Advertiser, Affiliate, Currency, Goal, Link, Offer};
+use domain::event::{self, Candidate, Conversion, Line, Postback, Reason, Rule, Status, Trust};
+use domain::{Advertiser, Affiliate, ClickKey, Currency, Goal, Link, Offer};
 use prost::Message;
-use reports::{ReportQuery, explain, run};
+use reports::{OrderQuery, ReportQuery, order, run};
 use service::Shutdown;
 use store::{Change, Cube, OrderKey, RollupKey, Source, Store, View};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,8 +69,8 @@ fn names() -> Catalog {
     }
 }
 
-fn click(sequence: u32) -> ClickKey {
-    ClickKey {
+fn click(sequence: u32) -> event::ClickKey {
+    event::ClickKey {
         time_ms: NOON_MS,
         stream: 0xab,
         sequence,
@@ -94,16 +94,26 @@ fn filled(folder: &Path) -> PathBuf {
             partition: 0,
         },
     };
+    let line = Line {
+        affiliate: 1,
+        offer: 1,
+        link: 5,
+        share_millionths: 1_000_000,
+        payout_currency: "USD".into(),
+        payout_micros: 6_400_000,
+        ..Line::default()
+    };
     let conversion = Conversion {
         advertiser: 1,
         order: "A-1".into(),
-        goal: 1,
-        revision: 2,
+        goal: "sale".into(),
+        change: 3,
         offer: 1,
         affiliate: 1,
         link: 5,
         click: Some(click(2)),
         time_ms: NOON_MS + 1_500,
+        changed_ms: NOON_MS + 2_500,
         status: Status::Approved.into(),
         currency: "USD".into(),
         amount_micros: 80_000_000,
@@ -111,35 +121,51 @@ fn filled(folder: &Path) -> PathBuf {
         revenue_micros: 9_600_000,
         payout_currency: "USD".into(),
         payout_micros: 6_400_000,
+        catalog_version: 4,
+        after: vec![line],
         candidates: vec![
-            Candidate {
-                click: Some(click(1)),
-                offer: 1,
-                affiliate: 9,
-                rule: "an earlier click than the last".into(),
-                ..Candidate::default()
-            },
             Candidate {
                 click: Some(click(2)),
                 offer: 1,
                 affiliate: 1,
                 link: 5,
                 credited: true,
-                rule: "the last click in the window".into(),
+                rule: Rule::Credited.into(),
+                label: Reason::RepeatClick.into(),
+            },
+            Candidate {
+                click: Some(click(1)),
+                offer: 1,
+                affiliate: 9,
+                rule: Rule::EarlierClick.into(),
+                ..Candidate::default()
             },
         ],
-        explanation: "said \x1b[31mtwice".into(),
-        paid: true,
         ..Conversion::default()
     };
-    let unpaid = Conversion {
-        advertiser: 1,
+    let postback = Postback {
+        trust: Trust::Server.into(),
+        status: Status::Approved.into(),
         order: "A-1".into(),
-        goal: 7,
-        revision: 1,
-        status: Status::Pending.into(),
+        goal_text: "sa\x1b[31mle".into(),
+        has_amount: true,
+        amount_micros: 80_000_000,
+        currency: "USD".into(),
+        seq: Some(7),
+        ..Postback::default()
+    };
+    let stranger = Postback {
+        status: Status::Reversed.into(),
         reason: Reason::Unauthenticated.into(),
-        ..Conversion::default()
+        ..postback.clone()
+    };
+    let stranger = Postback {
+        trust: Trust::None.into(),
+        ..stranger
+    };
+    let event = Conversion {
+        candidates: Vec::new(),
+        ..conversion.clone()
     };
     store
         .batch(|batch| {
@@ -177,14 +203,15 @@ fn filled(folder: &Path) -> PathBuf {
                     ..Change::default()
                 },
             )?;
-            for conversion in [&conversion, &unpaid] {
-                let key = OrderKey {
-                    advertiser: 1,
-                    order: "A-1".into(),
-                    goal: conversion.goal,
-                };
-                batch.put_order(&key, &conversion.encode_to_vec(), false, None, 0)?;
-            }
+            let key = OrderKey {
+                advertiser: 1,
+                order: "A-1".into(),
+            };
+            batch.put_conversion(&key, &conversion, None, &conversion.encode_to_vec())?;
+            let (said, again) = (ClickKey::from(&click(21)), ClickKey::from(&click(22)));
+            batch.put_postback(&key, said, true, 0, &postback.encode_to_vec())?;
+            batch.set_outcome(said, &event.encode_length_delimited_to_vec())?;
+            batch.put_postback(&key, again, false, 0, &stranger.encode_to_vec())?;
             Ok(())
         })
         .expect("a batch");
@@ -227,44 +254,58 @@ total                          13      12      10          2        1           
 }
 
 #[test]
-fn a_conversion_explains_itself() {
+fn an_order_tells_what_became_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let view = View::open(&filled(folder.path())).unwrap();
-    assert_eq!(explain(&view, &names(), "A-2").unwrap(), None);
+    let ask = |query: &OrderQuery| order(&view, &names(), query);
+    let of = |advertiser: &str, order: &str| OrderQuery::Order {
+        advertiser: advertiser.into(),
+        order: order.into(),
+    };
+    assert!(ask(&of("northpeak", "A-2")).unwrap().is_none());
+    let unknown = ask(&of("nobody", "A-1")).unwrap_err();
+    assert_eq!(
+        unknown.to_string(),
+        "advertiser: \"nobody\" is not in the catalog"
+    );
     let expected = "\
-order A-1 of northpeak, goal sale, revision 2
-  status     approved
-  time       2026-11-20T12:00:01.500Z
-  offer      boots
-  affiliate  trailblog
-  link       summer/boots
-  click      2026-11-20T12:00:00.000Z (000000ab-2)
-  facts      complete
-  amount     80.00 USD
-  revenue    9.60 USD
-  payout     6.40 USD
-  paid       yes: it counts in reports
-  because    said \\u{1b}[31mtwice
-  candidates
-    - 2026-11-20T12:00:00.000Z (000000ab-1)
-      boots by #9: an earlier click than the last
-    + 2026-11-20T12:00:00.000Z (000000ab-2)
-      boots by trailblog through summer/boots: the last click in the window
-
-order A-1 of northpeak, goal #7, revision 1
-  status     pending (unauthenticated)
-  time       1970-01-01T00:00:00.000Z
-  offer      (none)
-  affiliate  (none)
-  click      none
-  facts      none: no click is credited
-  amount     none
-  revenue    none
-  payout     none
-  paid       no: it does not count in reports
-  candidates none
+order A-1 of northpeak
+  goal sale, change 3
+    status     approved
+    time       2026-11-20T12:00:01.500Z
+    changed    2026-11-20T12:00:02.500Z
+    offer      boots
+    affiliate  trailblog
+    link       summer/boots
+    click      2026-11-20T12:00:00.000Z (000001aa0a0a0a00000000ab00000002)
+    facts      complete
+    amount     80.00 USD
+    revenue    9.60 USD
+    payout     6.40 USD
+    rates      of catalog version 4, in force when the first word of the order came
+    paid       yes: it counts in reports
+    candidates
+      + 2026-11-20T12:00:00.000Z (000001aa0a0a0a00000000ab00000002)
+        boots by trailblog through summer/boots: kept: the click of the order's token, within the offer's window (labelled repeat click)
+      - 2026-11-20T12:00:00.000Z (000001aa0a0a0a00000000ab00000001)
+        boots by #9: removed: an earlier click, the offer credits the one of the token
+  history
+    2026-11-20T12:00:00.000Z 000001aa0a0a0a00000000ab00000015 advertiser: approved 80.00 USD goal=sa\\u{1b}[31mle seq=7
+      sale: new -> approved, payout 6.40 USD
+    2026-11-20T12:00:00.000Z 000001aa0a0a0a00000000ab00000016 somebody without the secret: reversed 80.00 USD goal=sa\\u{1b}[31mle seq=7
+      not believed: unauthenticated
 ";
-    assert_eq!(explain(&view, &names(), "A-1").unwrap().unwrap(), expected);
+    let time = format!("{NOON_MS:016x}");
+    let expected = expected.replace("000001aa0a0a0a00", &time);
+    let id = format!("{time}000000ab00000016");
+    for query in [
+        of("northpeak", "A-1"),
+        of("northpeak", " A-1 "),
+        OrderQuery::Postback(id),
+    ] {
+        let found = ask(&query).unwrap().unwrap();
+        assert_eq!(found.text(&names()), expected);
+    }
 }
 
 /// Sends one request and returns the status line, the headers and the body.
@@ -321,6 +362,24 @@ async fn the_api_answers_and_refuses() {
             "trailblog  boots     11",
         ),
         (get(""), 200, "application/json", r#""gross": 13"#),
+        (
+            format!("GET /api/v1/orders/northpeak/A%2D1 HTTP/1.1\r\n{host}"),
+            200,
+            "application/json",
+            r#""was": null"#,
+        ),
+        (
+            format!("GET /api/v1/orders/northpeak/A-2 HTTP/1.1\r\n{host}"),
+            404,
+            "application/json",
+            "nobody reported such an order",
+        ),
+        (
+            format!("GET /api/v1/orders/A-1 HTTP/1.1\r\n{host}"),
+            400,
+            "application/json",
+            r#""parameter":"id""#,
+        ),
         (
             get("?by=country"),
             400,

@@ -114,16 +114,6 @@ enum Format {
     Csv,
 }
 
-/// `sluice explain-conversion`
-#[derive(Args)]
-pub(crate) struct ExplainConversion {
-    /// The order's id, as the advertiser sent it.
-    order: String,
-    /// The data folder.
-    #[arg(long, default_value = DATA)]
-    data: PathBuf,
-}
-
 /// `sluice dump-store`
 #[derive(Args)]
 pub(crate) struct DumpStore {
@@ -335,17 +325,6 @@ fn ledger_line(ledger: &journal::Ledger) -> String {
         unrecorded.join(" + "),
         ledger.power_cut
     )
-}
-
-pub(crate) fn explain_conversion(arguments: &ExplainConversion) -> Result<(), Refusal> {
-    let (view, catalog) = open(&arguments.data).map_err(refuse)?;
-    let Some(text) = reports::explain(&view, &catalog, &arguments.order).map_err(refuse)? else {
-        return Err(refuse(format!(
-            "order {}: nobody reported it",
-            arguments.order
-        )));
-    };
-    print(&text)
 }
 
 pub(crate) fn dump_store(arguments: &DumpStore) -> Result<(), Refusal> {

@@ -33,7 +33,7 @@ pub(crate) fn lines(settings: &Settings, edge: &str, reports: SocketAddr) -> Str
          \n  # who earned what\n\
          \x20 curl 'http://{reports}/api/v1/report?by=affiliate,offer&format=table'\n\
          \x20 cargo run --release -- report --by affiliate,offer{data}\n\
-         \x20 cargo run --release -- explain-conversion 1001{data}\n\n",
+         \x20 cargo run --release -- order show northpeak 1001{data}\n\n",
         secret.display()
     )
 }

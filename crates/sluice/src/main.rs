@@ -9,6 +9,7 @@ mod follow;
 mod grow;
 mod kafka_metrics;
 mod live_line;
+mod order;
 mod replay;
 mod settings;
 mod topics;
@@ -62,8 +63,9 @@ enum Command {
     Restore(backup::Restore),
     /// Print a report: clicks, conversions and money.
     Report(commands::Report),
-    /// Print why an order was credited to whom it was.
-    ExplainConversion(commands::ExplainConversion),
+    /// What became of an order, and a correction of it by hand.
+    #[command(subcommand)]
+    Order(order::Command),
     /// Print the store's content in a canonical form, for comparing two stores.
     DumpStore(commands::DumpStore),
 }
@@ -82,7 +84,7 @@ fn main() -> ExitCode {
         Command::Backup(arguments) => answered(backup::backup(&arguments)),
         Command::Restore(arguments) => answered(backup::restore(&arguments)),
         Command::Report(arguments) => answered(commands::report(&arguments)),
-        Command::ExplainConversion(arguments) => answered(commands::explain_conversion(&arguments)),
+        Command::Order(command) => answered(order::run(&command)),
         Command::DumpStore(arguments) => answered(commands::dump_store(&arguments)),
     };
     let code = done.unwrap_or_else(|refusal| {

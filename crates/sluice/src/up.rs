@@ -297,7 +297,7 @@ fn run(
             .keep_partitions(settings.stream.partitions)
             .map_err(refuse)?;
         for part in folds.into_iter().filter(|part| has(*part)) {
-            line.start_fold(part, &around, &store, &versions, settings)?;
+            line.start_fold(part, &around, &store, &versions)?;
         }
     }
     if let Some((listener, _)) = &edge_listener {
@@ -534,7 +534,6 @@ impl Line {
         around: &consumers::Around,
         store: &Store,
         versions: &Path,
-        settings: &Settings,
     ) -> Result<(), Refusal> {
         let catalogs = || {
             catalog::Folder::open(versions)
@@ -562,7 +561,7 @@ impl Line {
                 )?,
             ],
             Part::Conversions => {
-                let handler = Conversions::new(catalogs()?, settings.stream.partitions);
+                let handler = Conversions::new(catalogs()?);
                 vec![fold(
                     around,
                     store,

@@ -11,7 +11,8 @@ use crate::{Batch, Result};
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl Batch<'_> {
-    /// Keeps the facts of a click; false when they were kept before, and then nothing changes.
+    /// Keeps the facts of a click, and wakes the orders that wait for it; false when they were kept before, and then nothing
+    /// changes.
     ///
     /// # Errors
     ///
@@ -31,6 +32,9 @@ impl Batch<'_> {
             .connection()
             .prepare_cached(&sql)?
             .execute((&key.to_bytes()[..], facts))?;
+        if changed > 0 {
+            self.wake(key)?;
+        }
         Ok(changed > 0)
     }
 

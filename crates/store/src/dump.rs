@@ -8,33 +8,46 @@ use rusqlite::types::ValueRef;
 
 use crate::{Result, click};
 
-/// The tables that say what happened, with their key columns. The tables of the click index come after them.
-const TABLES: [(&str, &str); 6] = [
+/// The tables that say what happened: what is shown of each, and its key columns. The tables of the click index come after
+/// them. What became of a postback when it came is left out: it depends on what had come before it.
+const TABLES: [(&str, &str, &str); 7] = [
     (
         "rollups",
+        "*",
         "cube, bucket_ms, offer, affiliate, link, reason, currency, consumer, partition",
     ),
-    ("marks", "day, visitor, offer, affiliate, click"),
-    ("postbacks", "advertiser, order_id, goal, at"),
-    ("orders", "advertiser, order_id, goal"),
-    ("fraud_clicks", "visitor, offer, affiliate, click"),
-    ("flags", "click, reason"),
+    ("marks", "*", "day, visitor, offer, affiliate, click"),
+    (
+        "postbacks",
+        "at, advertiser, order_key, trusted, bytes",
+        "at",
+    ),
+    ("orders", "*", "advertiser, order_key"),
+    ("conversions", "*", "advertiser, order_key, goal"),
+    ("fraud_clicks", "*", "visitor, offer, affiliate, click"),
+    ("flags", "*", "click, reason"),
 ];
 
 pub(crate) fn dump(connection: &Connection) -> Result<String> {
     let mut text = String::new();
-    for (name, key) in TABLES {
-        table(connection, name, key, &mut text)?;
+    for (name, columns, key) in TABLES {
+        table(connection, name, columns, key, &mut text)?;
     }
     let days: BTreeSet<String> = click::tables(connection)?.into_iter().collect();
     for name in days {
-        table(connection, &name, "key", &mut text)?;
+        table(connection, &name, "*", "key", &mut text)?;
     }
     Ok(text)
 }
 
-fn table(connection: &Connection, name: &str, key: &str, text: &mut String) -> Result<()> {
-    let mut select = connection.prepare(&format!("SELECT * FROM {name} ORDER BY {key}"))?;
+fn table(
+    connection: &Connection,
+    name: &str,
+    columns: &str,
+    key: &str,
+    text: &mut String,
+) -> Result<()> {
+    let mut select = connection.prepare(&format!("SELECT {columns} FROM {name} ORDER BY {key}"))?;
     let columns = select.column_count();
     let mut rows = select.query(())?;
     while let Some(row) = rows.next()? {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::error::Kind;
-use crate::{Batch, Error, Result, dump};
+use crate::{Batch, Error, Result, dump, order};
 
 /// The format this build writes, and the only one it reads (`user_version`).
 pub const FORMAT: u32 = 3;
@@ -25,7 +25,7 @@ const STATEMENTS_MAX: usize = 128;
 /// Cuts the write-ahead log back after a long reader made it grow.
 const WAL_BYTES_MAX: u32 = 64 << 20;
 
-/// Unsigned 64-bit numbers are stored as the signed number of the same bits; times and counts never reach the sign.
+/// The tables that do not stand beside their noun. Unsigned 64-bit numbers are stored as the signed number of the same bits; times and counts never reach the sign.
 const SCHEMA: &str = "
 CREATE TABLE positions (
     consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
@@ -54,19 +54,6 @@ CREATE TABLE marks (
 ) STRICT, WITHOUT ROWID;
 -- A group of a thousand labelled clicks must not be walked to find its first valid one.
 CREATE INDEX marks_valid ON marks (day, visitor, offer, affiliate, click) WHERE seen = 1 AND reasons = 0;
-CREATE TABLE postbacks (
-    advertiser INTEGER NOT NULL, order_id TEXT NOT NULL, goal INTEGER NOT NULL, at BLOB NOT NULL,
-    trusted INTEGER NOT NULL, content BLOB NOT NULL, bytes BLOB NOT NULL,
-    PRIMARY KEY (advertiser, order_id, goal, at)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX postbacks_by_content ON postbacks (advertiser, order_id, goal, content, at);
-CREATE TABLE orders (
-    advertiser INTEGER NOT NULL, order_id TEXT NOT NULL, goal INTEGER NOT NULL, bytes BLOB NOT NULL,
-    waits_for BLOB, partition INTEGER NOT NULL,
-    PRIMARY KEY (advertiser, order_id, goal)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX orders_waiting ON orders (partition, waits_for) WHERE waits_for IS NOT NULL;
-CREATE INDEX orders_by_order ON orders (order_id);
 CREATE TABLE fraud_clicks (
     visitor INTEGER NOT NULL, offer INTEGER NOT NULL, affiliate INTEGER NOT NULL, click BLOB NOT NULL,
     bytes BLOB NOT NULL,
@@ -157,7 +144,9 @@ impl Store {
                 .map_err(open)?;
             // Another process may have made the store since the look.
             if check_format(&transaction, path)? == 0 {
-                transaction.execute_batch(SCHEMA).map_err(open)?;
+                for schema in [SCHEMA, order::SCHEMA] {
+                    transaction.execute_batch(schema).map_err(open)?;
+                }
                 transaction
                     .pragma_update(None, "application_id", APPLICATION)
                     .map_err(open)?;

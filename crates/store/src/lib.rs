@@ -29,7 +29,7 @@ pub use batch::Batch;
 pub use error::Error;
 pub use file::{FORMAT, Store, View};
 pub use mark::{Mark, MarkGroup};
-pub use order::{OrderKey, UNTRUSTED_MAX};
+pub use order::{LoggedPostback, OrderKey, TRUSTED_MAX, UNTRUSTED_MAX};
 pub use outbox::{OutboxCounter, OutboxRow};
 pub use partitions::Partitions;
 pub use position::{High, Position};

@@ -1,30 +1,86 @@
-//! Postbacks, and what each (advertiser, order, goal) has become.
+//! Orders: the log of what was said of them, the summary each is worked out from, and what each of its goals has become.
 
 use domain::ClickKey;
-use rusqlite::{Connection, OptionalExtension};
+use domain::event::{Click, Conversion};
+use rusqlite::{OptionalExtension, Row, named_params};
 
 use crate::batch::click_key;
-use crate::{Batch, Result, View, click};
+use crate::{Batch, Result, View};
 
-/// Postbacks nobody vouched for that one order keeps: enough to explain what came, too few for a stranger to fill the disk.
-pub const UNTRUSTED_MAX: u32 = 16;
+/// How many postbacks of one order, sent with the advertiser's secret, the log keeps: the latest. They explain the order;
+/// what they said is in its summary.
+pub const TRUSTED_MAX: u32 = 100;
 
-/// What is paid for at most once.
+/// How many postbacks that nobody vouched for the log keeps of one partition: the latest. Enough to see what comes, too few
+/// for a stranger to fill the disk.
+pub const UNTRUSTED_MAX: u32 = 1000;
+
+/// What is worked out from one partition's postbacks alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OrderKey {
     /// The advertiser's number.
     pub advertiser: u32,
-    /// The order, as the advertiser spells it.
+    /// The order's id as the advertiser spells it, or what stands in for it.
     pub order: String,
-    /// The goal's number.
-    pub goal: u32,
 }
 
+/// A postback in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedPostback {
+    /// Which order it is about.
+    pub order: OrderKey,
+    /// The key of its own record.
+    pub at: ClickKey,
+    /// The event.
+    pub bytes: Vec<u8>,
+    /// What became of it, as the consumer wrote it; empty for one that is not believed.
+    pub outcome: Vec<u8>,
+}
+
+/// Text of the click's facts is copied into its conversion, so that a list can filter by it after the click is gone.
+pub(crate) const SCHEMA: &str = "
+CREATE TABLE postbacks (
+    at BLOB NOT NULL PRIMARY KEY, advertiser INTEGER NOT NULL, order_key TEXT NOT NULL, trusted INTEGER NOT NULL,
+    partition INTEGER NOT NULL, bytes BLOB NOT NULL, outcome BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX postbacks_by_order ON postbacks (advertiser, order_key, trusted, at);
+CREATE INDEX postbacks_untrusted ON postbacks (partition, at) WHERE trusted = 0;
+CREATE TABLE orders (
+    advertiser INTEGER NOT NULL, order_key TEXT NOT NULL, partition INTEGER NOT NULL, lane INTEGER NOT NULL,
+    summary BLOB NOT NULL,
+    PRIMARY KEY (advertiser, order_key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE conversions (
+    advertiser INTEGER NOT NULL, order_key TEXT NOT NULL, goal TEXT NOT NULL,
+    -- Empty where the token stands in for it.
+    order_id TEXT NOT NULL, change INTEGER NOT NULL,
+    status INTEGER NOT NULL, reason INTEGER NOT NULL, matched INTEGER NOT NULL,
+    offer INTEGER NOT NULL, affiliate INTEGER NOT NULL, link INTEGER NOT NULL,
+    click BLOB, click_ms INTEGER, time_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
+    currency TEXT NOT NULL, amount_micros INTEGER NOT NULL,
+    revenue_currency TEXT NOT NULL, revenue_micros INTEGER NOT NULL,
+    payout_currency TEXT NOT NULL, payout_micros INTEGER NOT NULL,
+    facts_pending INTEGER NOT NULL,
+    sub1 TEXT NOT NULL, sub2 TEXT NOT NULL, sub3 TEXT NOT NULL, sub4 TEXT NOT NULL, sub5 TEXT NOT NULL,
+    sub6 TEXT NOT NULL, sub7 TEXT NOT NULL, sub8 TEXT NOT NULL, sub9 TEXT NOT NULL, sub10 TEXT NOT NULL,
+    ext TEXT NOT NULL, source TEXT NOT NULL, creative TEXT NOT NULL, page TEXT NOT NULL, coupon TEXT NOT NULL,
+    -- The event, without what is of one change only.
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (advertiser, order_key, goal)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX conversions_by_time ON conversions (time_ms);
+CREATE INDEX conversions_by_order ON conversions (order_key);
+CREATE INDEX conversions_waiting ON conversions (click) WHERE facts_pending = 1;
+-- Orders whose awaited click has come.
+CREATE TABLE woken (
+    advertiser INTEGER NOT NULL, order_key TEXT NOT NULL,
+    PRIMARY KEY (advertiser, order_key)
+) STRICT, WITHOUT ROWID;
+";
+
 impl Batch<'_> {
-    /// Keeps a postback of an order under the key of its own record. `content` tells what it says: of trusted ones that say the
-    /// same, the earliest stays: what is said again is a repeat, and a late retry must not undo what came between. Of the
-    /// untrusted ones the [`UNTRUSTED_MAX`] earliest stay. Both in whatever order they come. False when
-    /// nothing is new: it was kept before, or is one too many.
+    /// Keeps a postback in the log; false when it was there before. Of an order's trusted ones the [`TRUSTED_MAX`] latest
+    /// stay, of a partition's others the [`UNTRUSTED_MAX`] latest, in whatever order they come.
     ///
     /// # Errors
     ///
@@ -34,99 +90,73 @@ impl Batch<'_> {
         key: &OrderKey,
         at: ClickKey,
         trusted: bool,
-        content: [u8; 16],
+        partition: u16,
         bytes: &[u8],
     ) -> Result<bool> {
         let at = &at.to_bytes()[..];
         let inserted = self
             .connection()
-            .prepare_cached("INSERT OR IGNORE INTO postbacks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute((
-                key.advertiser,
-                &key.order,
-                key.goal,
-                at,
-                trusted,
-                &content[..],
-                bytes,
-            ))?;
+            .prepare_cached("INSERT OR IGNORE INTO postbacks VALUES (?1, ?2, ?3, ?4, ?5, ?6, x'')")?
+            .execute((at, key.advertiser, &key.order, trusted, partition, bytes))?;
         if inserted == 0 {
             return Ok(false);
         }
-        if trusted {
-            let repeat: Option<Vec<u8>> = self
-                .connection()
+        let beyond: Option<Vec<u8>> = if trusted {
+            self.connection()
                 .prepare_cached(
-                    "SELECT at FROM postbacks
-                     WHERE advertiser = ?1 AND order_id = ?2 AND goal = ?3 AND content = ?4 AND trusted = 1
-                     ORDER BY at LIMIT 1 OFFSET 1",
+                    "SELECT at FROM postbacks WHERE advertiser = ?1 AND order_key = ?2 AND trusted = 1
+                     ORDER BY at DESC LIMIT 1 OFFSET ?3",
                 )?
-                .query_row((key.advertiser, &key.order, key.goal, &content[..]), |row| row.get(0))
-                .optional()?;
-            let Some(repeat) = repeat else {
-                return Ok(true);
-            };
-            self.delete_postback(key, &repeat)?;
-            return Ok(repeat != at);
-        }
-        let beyond: Option<Vec<u8>> = self
-            .connection()
-            .prepare_cached(
-                "SELECT at FROM postbacks WHERE advertiser = ?1 AND order_id = ?2 AND goal = ?3 AND trusted = 0
-                 ORDER BY at LIMIT 1 OFFSET ?4",
-            )?
-            .query_row((key.advertiser, &key.order, key.goal, UNTRUSTED_MAX), |row| row.get(0))
-            .optional()?;
-        let Some(beyond) = beyond else {
-            return Ok(true);
+                .query_row((key.advertiser, &key.order, TRUSTED_MAX), |row| row.get(0))
+                .optional()?
+        } else {
+            self.connection()
+                .prepare_cached(
+                    "SELECT at FROM postbacks WHERE trusted = 0 AND partition = ?1
+                     ORDER BY at DESC LIMIT 1 OFFSET ?2",
+                )?
+                .query_row((partition, UNTRUSTED_MAX), |row| row.get(0))
+                .optional()?
         };
-        self.delete_postback(key, &beyond)?;
-        Ok(beyond != at)
+        if let Some(beyond) = beyond {
+            self.connection()
+                .prepare_cached("DELETE FROM postbacks WHERE at = ?1")?
+                .execute((beyond,))?;
+        }
+        Ok(true)
     }
 
-    fn delete_postback(&mut self, key: &OrderKey, at: &[u8]) -> Result<()> {
+    /// Writes down what became of a postback in the log.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub fn set_outcome(&mut self, at: ClickKey, outcome: &[u8]) -> Result<()> {
         self.connection()
-            .prepare_cached(
-                "DELETE FROM postbacks WHERE advertiser = ?1 AND order_id = ?2 AND goal = ?3 AND at = ?4",
-            )?
-            .execute((key.advertiser, &key.order, key.goal, at))?;
+            .prepare_cached("UPDATE postbacks SET outcome = ?2 WHERE at = ?1")?
+            .execute((&at.to_bytes()[..], outcome))?;
         Ok(())
     }
 
-    /// The postbacks of an order by the keys of their records, earliest first.
+    /// The summary of an order, the partition and the lane its postbacks come from.
     ///
     /// # Errors
     ///
     /// When the store cannot be read.
-    pub fn postbacks(&self, key: &OrderKey) -> Result<Vec<(ClickKey, Vec<u8>)>> {
-        let mut select = self.connection().prepare_cached(
-            "SELECT at, bytes FROM postbacks WHERE advertiser = ?1 AND order_id = ?2 AND goal = ?3 ORDER BY at",
-        )?;
-        let mut rows = select.query((key.advertiser, &key.order, key.goal))?;
-        let mut postbacks = Vec::new();
-        while let Some(row) = rows.next()? {
-            postbacks.push((click_key(row.get(0)?)?, row.get(1)?));
-        }
-        Ok(postbacks)
-    }
-
-    /// What an order has become.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub fn order(&self, key: &OrderKey) -> Result<Option<Vec<u8>>> {
+    pub fn order(&self, key: &OrderKey) -> Result<Option<(Vec<u8>, u16, u8)>> {
         Ok(self
             .connection()
             .prepare_cached(
-                "SELECT bytes FROM orders WHERE advertiser = ?1 AND order_id = ?2 AND goal = ?3",
+                "SELECT summary, partition, lane FROM orders WHERE advertiser = ?1 AND order_key = ?2",
             )?
-            .query_row((key.advertiser, &key.order, key.goal), |row| row.get(0))
+            .query_row((key.advertiser, &key.order), |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
             .optional()?)
     }
 
-    /// Keeps what an order has become, in place of what it was. With `facts_pending` it waits until `waits_for` is in the
-    /// click index; `partition` is the one its postbacks come from.
+    /// Keeps the summary of an order. Partition and lane stay those it was first kept with, because what it counted in
+    /// rollups is there.
     ///
     /// # Errors
     ///
@@ -134,83 +164,202 @@ impl Batch<'_> {
     pub fn put_order(
         &mut self,
         key: &OrderKey,
-        bytes: &[u8],
-        facts_pending: bool,
-        waits_for: Option<ClickKey>,
+        summary: &[u8],
         partition: u16,
+        lane: u8,
     ) -> Result<()> {
-        let waits_for = waits_for
-            .filter(|_| facts_pending)
-            .map(|click| click.to_bytes().to_vec());
         self.connection()
-            .prepare_cached("INSERT OR REPLACE INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute((
-                key.advertiser,
-                &key.order,
-                key.goal,
-                bytes,
-                waits_for,
-                partition,
-            ))?;
+            .prepare_cached(
+                "INSERT INTO orders VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET summary = excluded.summary",
+            )?
+            .execute((key.advertiser, &key.order, partition, lane, summary))?;
         Ok(())
     }
 
-    /// Orders of a partition whose awaited click has come, at most `limit`.
+    /// What a goal of an order has become, as [`Self::put_conversion`] kept it.
     ///
     /// # Errors
     ///
     /// When the store cannot be read.
-    pub fn orders_waiting(&self, partition: u16, limit: usize) -> Result<Vec<OrderKey>> {
-        let tables = click::tables(self.connection())?;
-        let mut select = self.connection().prepare_cached(
-            "SELECT advertiser, order_id, goal, waits_for FROM orders
-             WHERE partition = ?1 AND waits_for IS NOT NULL ORDER BY waits_for, advertiser, order_id, goal",
-        )?;
-        let mut rows = select.query((partition,))?;
-        let mut ready = Vec::new();
-        while ready.len() < limit
-            && let Some(row) = rows.next()?
-        {
-            let awaited: Vec<u8> = row.get(3)?;
-            let table = click::table(click_key(awaited.clone())?.time_ms);
-            if tables.contains(&table) && has(self.connection(), &table, &awaited)? {
-                ready.push(OrderKey {
-                    advertiser: row.get(0)?,
-                    order: row.get(1)?,
-                    goal: row.get(2)?,
-                });
-            }
+    pub fn conversion(&self, key: &OrderKey, goal: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self
+            .connection()
+            .prepare_cached(
+                "SELECT bytes FROM conversions WHERE advertiser = ?1 AND order_key = ?2 AND goal = ?3",
+            )?
+            .query_row((key.advertiser, &key.order, goal), |row| row.get(0))
+            .optional()?)
+    }
+
+    /// Keeps what a goal of an order has become, in place of what it was. With `facts_pending` the order is woken when its
+    /// click comes. `bytes` is what [`Self::conversion`] gives back; `facts` is the click, once known.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub fn put_conversion(
+        &mut self,
+        key: &OrderKey,
+        conversion: &Conversion,
+        facts: Option<&Click>,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let unknown = Click::default();
+        let facts = facts.unwrap_or(&unknown);
+        let click = conversion.click.as_ref().map(ClickKey::from);
+        self.connection()
+            .prepare_cached(
+                "INSERT OR REPLACE INTO conversions VALUES (
+                     :advertiser, :order_key, :goal, :order_id, :change, :status, :reason, :matched,
+                     :offer, :affiliate, :link, :click, :click_ms, :time_ms, :changed_ms,
+                     :currency, :amount_micros, :revenue_currency, :revenue_micros,
+                     :payout_currency, :payout_micros, :facts_pending,
+                     :sub1, :sub2, :sub3, :sub4, :sub5, :sub6, :sub7, :sub8, :sub9, :sub10,
+                     :ext, :source, :creative, :page, :coupon, :bytes)",
+            )?
+            .execute(named_params! {
+                ":advertiser": key.advertiser,
+                ":order_key": key.order,
+                ":goal": conversion.goal,
+                ":order_id": conversion.order,
+                ":change": conversion.change.cast_signed(),
+                ":status": conversion.status,
+                ":reason": conversion.reason,
+                ":matched": conversion.r#match,
+                ":offer": conversion.offer,
+                ":affiliate": conversion.affiliate,
+                ":link": conversion.link.cast_signed(),
+                ":click": click.map(|click| click.to_bytes().to_vec()),
+                ":click_ms": click.map(|click| click.time_ms.cast_signed()),
+                ":time_ms": conversion.time_ms.cast_signed(),
+                ":changed_ms": conversion.changed_ms.cast_signed(),
+                ":currency": conversion.currency,
+                ":amount_micros": conversion.amount_micros,
+                ":revenue_currency": conversion.revenue_currency,
+                ":revenue_micros": conversion.revenue_micros,
+                ":payout_currency": conversion.payout_currency,
+                ":payout_micros": conversion.payout_micros,
+                ":facts_pending": conversion.facts_pending,
+                ":sub1": facts.sub1,
+                ":sub2": facts.sub2,
+                ":sub3": facts.sub3,
+                ":sub4": facts.sub4,
+                ":sub5": facts.sub5,
+                ":sub6": facts.sub6,
+                ":sub7": facts.sub7,
+                ":sub8": facts.sub8,
+                ":sub9": facts.sub9,
+                ":sub10": facts.sub10,
+                ":ext": facts.ext,
+                ":source": facts.source,
+                ":creative": facts.creative,
+                ":page": facts.page,
+                ":coupon": facts.coupon,
+                ":bytes": bytes,
+            })?;
+        Ok(())
+    }
+
+    /// Wakes the orders that wait for a click.
+    pub(crate) fn wake(&mut self, click: ClickKey) -> Result<()> {
+        self.connection()
+            .prepare_cached(
+                "INSERT OR IGNORE INTO woken SELECT advertiser, order_key FROM conversions
+                 WHERE click = ?1 AND facts_pending = 1",
+            )?
+            .execute((&click.to_bytes()[..],))?;
+        Ok(())
+    }
+
+    /// Orders whose awaited click has come, at most `limit`; the next call gives others.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be changed.
+    pub fn take_woken(&mut self, limit: usize) -> Result<Vec<OrderKey>> {
+        let mut select = self
+            .connection()
+            .prepare_cached("SELECT advertiser, order_key FROM woken LIMIT ?1")?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let woken = select
+            .query_map((limit,), order_key)?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        for key in &woken {
+            self.connection()
+                .prepare_cached("DELETE FROM woken WHERE advertiser = ?1 AND order_key = ?2")?
+                .execute((key.advertiser, &key.order))?;
         }
-        Ok(ready)
+        Ok(woken)
     }
 }
 
 impl View {
-    /// What every (advertiser, goal) knows of an order, by their numbers.
+    /// What every goal of every order of this key has become: the advertiser, and what [`Batch::put_conversion`] kept.
     ///
     /// # Errors
     ///
     /// When the store cannot be read.
-    pub fn orders_by_order(&self, order: &str) -> Result<Vec<(OrderKey, Vec<u8>)>> {
+    pub fn conversions_of(&self, order: &str) -> Result<Vec<(OrderKey, Vec<u8>)>> {
         let mut select = self.connection.prepare_cached(
-            "SELECT advertiser, goal, bytes FROM orders WHERE order_id = ?1 ORDER BY advertiser, goal",
+            "SELECT advertiser, order_key, bytes FROM conversions WHERE order_key = ?1 ORDER BY advertiser, goal",
         )?;
-        let found = select.query_map((order,), |row| {
-            let key = OrderKey {
-                advertiser: row.get(0)?,
-                order: order.to_owned(),
-                goal: row.get(1)?,
-            };
-            Ok((key, row.get(2)?))
-        })?;
+        let found = select.query_map((order,), |row| Ok((order_key(row)?, row.get(2)?)))?;
         Ok(found.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The log of an order, trusted postbacks or the others, earliest first, at most `limit`, the latest.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn postbacks(
+        &self,
+        key: &OrderKey,
+        trusted: bool,
+        limit: u32,
+    ) -> Result<Vec<LoggedPostback>> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT advertiser, order_key, at, bytes, outcome FROM postbacks
+             WHERE advertiser = ?1 AND order_key = ?2 AND trusted = ?3 ORDER BY at DESC LIMIT ?4",
+        )?;
+        let mut rows = select.query((key.advertiser, &key.order, trusted, limit))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(logged(row)?);
+        }
+        found.reverse();
+        Ok(found)
+    }
+
+    /// One postback of the log by the key of its record.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn postback(&self, at: ClickKey) -> Result<Option<LoggedPostback>> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT advertiser, order_key, at, bytes, outcome FROM postbacks WHERE at = ?1",
+        )?;
+        let mut rows = select.query((&at.to_bytes()[..],))?;
+        rows.next()?.map(logged).transpose()
     }
 }
 
-fn has(connection: &Connection, table: &str, key: &[u8]) -> Result<bool> {
-    Ok(connection
-        .prepare_cached(&format!("SELECT 1 FROM {table} WHERE key = ?1"))?
-        .exists((key,))?)
+fn order_key(row: &Row<'_>) -> rusqlite::Result<OrderKey> {
+    Ok(OrderKey {
+        advertiser: row.get(0)?,
+        order: row.get(1)?,
+    })
+}
+
+fn logged(row: &Row<'_>) -> Result<LoggedPostback> {
+    Ok(LoggedPostback {
+        order: order_key(row)?,
+        at: click_key(row.get(2)?)?,
+        bytes: row.get(3)?,
+        outcome: row.get(4)?,
+    })
 }
 
 #[cfg(test)]
@@ -232,96 +381,63 @@ mod tests {
         OrderKey {
             advertiser: 1,
             order: "A-1".into(),
-            goal: 2,
         }
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig::with_cases(8))]
         #[test]
-        fn the_earliest_untrusted_stay_in_any_order(
-            order in Just((0..40_u32).collect::<Vec<_>>()).prop_shuffle(),
-            again in prop::collection::vec(0..40_u32, 0..20),
+        fn the_latest_stay_in_any_order(
+            order in Just((0..1_300_u32).collect::<Vec<_>>()).prop_shuffle(),
+            again in prop::collection::vec(0..1_300_u32, 0..20),
         ) {
             let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(&folder.path().join("store.db")).unwrap();
-            let kept = store.batch(|batch| {
+            let path = folder.path().join("store.db");
+            let store = Store::open(&path).unwrap();
+            store.batch(|batch| {
                 for n in order.into_iter().chain(again) {
-                    batch.put_postback(&key(), at(n), n % 10 == 9, [n as u8; 16], &[])?;
+                    batch.put_postback(&key(), at(n), n % 10 == 9, 0, &[])?;
                 }
-                batch.postbacks(&key())
+                Ok(())
             }).unwrap();
-            let kept: Vec<u32> = kept.into_iter().map(|(at, _)| at.sequence).collect();
-            // 9, 19, 29 and 39 are trusted; 0 to 16 without 9 are the 16 earliest others.
-            let expected: Vec<u32> =
-                (0..40).filter(|n| n % 10 == 9 || *n < 17).collect();
-            prop_assert_eq!(kept, expected);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn of_what_is_said_again_the_first_stays(
-            order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle(),
-        ) {
-            let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(&folder.path().join("store.db")).unwrap();
-            let kept = store.batch(|batch| {
-                for n in order {
-                    batch.put_postback(&key(), at(n), true, [(n % 3) as u8; 16], &[])?;
-                }
-                batch.postbacks(&key())
-            }).unwrap();
-            let kept: Vec<u32> = kept.into_iter().map(|(at, _)| at.sequence).collect();
-            prop_assert_eq!(kept, [0, 1, 2]);
+            let view = View::open(&path).unwrap();
+            let kept = |trusted| -> Vec<u32> {
+                let log = view.postbacks(&key(), trusted, u32::MAX).unwrap();
+                log.into_iter().map(|postback| postback.at.sequence).collect()
+            };
+            let trusted: Vec<u32> = (300..1_300).filter(|n| n % 10 == 9).collect();
+            prop_assert_eq!(kept(true), trusted);
+            let others: Vec<u32> = (0..1_300).filter(|n| n % 10 != 9).collect();
+            prop_assert_eq!(kept(false), &others[others.len() - 1_000..]);
         }
     }
 
     #[test]
-    fn an_untrusted_one_too_many_is_nothing_new() {
+    fn an_order_is_woken_by_its_click_alone() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store.db")).unwrap();
+        let waiting = |click| Conversion {
+            click: Some(at(click).into()),
+            facts_pending: true,
+            ..Conversion::default()
+        };
+        let other = OrderKey {
+            order: "B".into(),
+            ..key()
+        };
         store
             .batch(|batch| {
-                let mut put =
-                    |n, trusted| batch.put_postback(&key(), at(n), trusted, [1; 16], b"x");
-                for n in 1..=UNTRUSTED_MAX {
-                    assert!(put(n, false)?);
-                }
-                assert!(!put(99, false)?);
-                assert!(put(99, true)?);
-                assert!(!put(99, true)?);
-                assert!(put(0, false)?);
-                Ok(())
-            })
-            .unwrap();
-    }
-
-    #[test]
-    fn an_order_waits_until_its_click_is_known() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.db");
-        let store = Store::open(&path).unwrap();
-        let other = OrderKey { goal: 3, ..key() };
-        store
-            .batch(|batch| {
-                batch.put_order(&key(), b"pending", true, Some(at(5)), 4)?;
-                batch.put_order(&other, b"other", true, Some(at(6)), 4)?;
-                assert_eq!(batch.orders_waiting(4, 10)?, []);
+                batch.put_conversion(&key(), &waiting(5), None, b"pending")?;
+                batch.put_conversion(&other, &waiting(6), None, b"other")?;
+                batch.put_click(at(7), b"facts")?;
+                assert_eq!(batch.take_woken(10)?, []);
                 batch.put_click(at(5), b"facts")?;
-                assert_eq!(batch.orders_waiting(3, 10)?, []);
-                assert_eq!(batch.orders_waiting(4, 10)?, [key()]);
-                batch.put_order(&key(), b"done", false, Some(at(5)), 4)?;
-                assert_eq!(batch.orders_waiting(4, 10)?, []);
-                assert_eq!(batch.order(&key())?, Some(b"done".to_vec()));
+                batch.put_click(at(5), b"facts again")?;
+                assert_eq!(batch.take_woken(10)?, [key()]);
+                assert_eq!(batch.take_woken(10)?, []);
+                assert_eq!(batch.conversion(&key(), "")?, Some(b"pending".to_vec()));
                 Ok(())
             })
             .unwrap();
-        let found = View::open(&path).unwrap().orders_by_order("A-1").unwrap();
-        assert_eq!(
-            found,
-            [(key(), b"done".to_vec()), (other, b"other".to_vec())]
-        );
     }
 }

@@ -17,7 +17,7 @@ enum Action {
     Add(RollupKey, Change),
     Click(ClickKey),
     Mark(u64, ClickKey),
-    Postback(u32, ClickKey, bool),
+    Postback(ClickKey, bool),
     FraudClick(u64, ClickKey),
     Flag(ClickKey, u32),
 }
@@ -63,13 +63,12 @@ fn apply(store: &Store, actions: &[Action], batch_max: usize) {
                             };
                             batch.put_mark(&group, &mark)?;
                         }
-                        Action::Postback(goal, at, trusted) => {
+                        Action::Postback(at, trusted) => {
                             let key = OrderKey {
                                 advertiser: 1,
                                 order: "A 1\n".into(),
-                                goal: *goal,
                             };
-                            batch.put_postback(&key, *at, *trusted, [3; 16], b"said")?;
+                            batch.put_postback(&key, *at, *trusted, 3, b"said")?;
                         }
                         Action::FraudClick(visitor, click) => {
                             batch.put_fraud_click(*visitor, 1, 2, *click, b"link")?;
@@ -107,11 +106,7 @@ fn actions() -> impl Strategy<Value = Action> {
         click_keys().prop_map(Action::Click),
         (0..3_u64, click_keys()).prop_map(|(visitor, click)| Action::Mark(visitor, click)),
         // Trust is a property of the record, so it follows from the key.
-        (0..2_u32, click_keys()).prop_map(|(goal, at)| Action::Postback(
-            goal,
-            at,
-            at.sequence.is_multiple_of(2)
-        )),
+        click_keys().prop_map(|at| Action::Postback(at, at.sequence.is_multiple_of(2))),
         (0..3_u64, click_keys()).prop_map(|(visitor, click)| Action::FraudClick(visitor, click)),
         (click_keys(), 7..9_u32).prop_map(|(click, reason)| Action::Flag(click, reason)),
     ]

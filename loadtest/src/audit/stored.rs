@@ -12,7 +12,7 @@ use super::cluster::Cluster;
 use crate::index::bytes;
 
 /// What is paid for once: advertiser, order, goal.
-pub(super) type OrderKey = (u32, String, u32);
+pub(super) type OrderKey = (u32, String, String);
 
 /// A click of the index.
 pub(super) struct StoredClick {
@@ -40,14 +40,14 @@ impl Stored {
         let data = data.to_str().ok_or("the folder's name is not text")?;
         let mut stored = Self::default();
         for line in cluster.sluice(&["dump-store", "--data", data])?.lines() {
-            // clicks_20261120 x'<key>' x'<event>', orders 1 "<order>" 2 x'<event>' …, flags x'<click>' 8
+            // clicks_20261120 x'<key>' x'<event>', conversions 1 "<order>" "<goal>" … x'<event>', flags x'<click>' 8
             let table = line.split(' ').next().unwrap_or_default();
             let parts: Vec<&str> = line.split('\'').collect();
             match (table, &parts[..]) {
                 ("flags", [_, click, reason]) => {
                     stored.flags.insert((key(click)?, reason.trim().parse()?));
                 }
-                ("orders", [_, event, ..]) => {
+                ("conversions", [.., event, _]) => {
                     let event = bytes(event);
                     let order = order_key(&Conversion::decode(&*event)?);
                     stored.orders.insert(order, event);
@@ -75,7 +75,7 @@ pub(super) fn order_key(conversion: &Conversion) -> OrderKey {
     (
         conversion.advertiser,
         conversion.order.clone(),
-        conversion.goal,
+        conversion.goal.clone(),
     )
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use domain::event::edge_record::Event;
 use domain::event::{
     Candidate, Class, Click, ClickKey, Consent, ConsentSource, Conversion, Decision, EdgeRecord,
-    FraudSignal, Label, Postback, Reason, Status, StreamEnd, Trust, Unmatched,
+    FraudSignal, Label, Line, Match, Postback, Reason, Rule, Status, StreamEnd, Trust, Unmatched,
 };
 use prost::Message;
 
@@ -153,6 +153,28 @@ fn postback() -> Postback {
         status: Status::Reversed.into(),
         network: "2001:db8:1::/48".into(),
         catalog_hash: 0x0102_0304_0506_0708,
+        goal_name: "sale".into(),
+        seq: Some(-4),
+        said_us: Some(1_795_000_000_000_000),
+        adjusted_by: "jo".into(),
+        note: "as agreed".into(),
+        credit_affiliate: 6,
+    }
+}
+
+fn line(affiliate: u32) -> Line {
+    Line {
+        affiliate,
+        offer: 5,
+        link: 8,
+        share_millionths: 1_000_000,
+        time_ms: 1_795_000_100_000,
+        currency: "USD".into(),
+        amount_micros: 80_000_000,
+        revenue_currency: "EUR".into(),
+        revenue_micros: 9_600_000,
+        payout_currency: "GBP".into(),
+        payout_micros: -6_400_000,
     }
 }
 
@@ -160,16 +182,21 @@ fn conversion() -> Conversion {
     Conversion {
         advertiser: 7,
         order: "A-1".into(),
-        goal: 9,
-        revision: 5,
+        token: vec![3; 20],
+        goal: "sale".into(),
+        change: 5,
+        status: Status::Approved.into(),
+        reason: Reason::OutsideWindow.into(),
+        before: vec![line(5)],
+        after: vec![line(6)],
         offer: 5,
         affiliate: 6,
         link: 8,
         click: Some(key()),
         time_ms: 1_795_000_100_000,
-        status: Status::Approved.into(),
-        reason: Reason::OutsideWindow.into(),
+        changed_ms: 1_795_000_200_000,
         facts_pending: true,
+        r#match: Match::Token.into(),
         currency: "USD".into(),
         amount_micros: 80_000_000,
         revenue_currency: "EUR".into(),
@@ -182,10 +209,15 @@ fn conversion() -> Conversion {
             affiliate: 6,
             link: 8,
             credited: true,
-            rule: "kept".into(),
+            rule: Rule::Credited.into(),
+            label: Reason::RepeatClick.into(),
         }],
-        explanation: "one postback".into(),
-        paid: true,
+        catalog_version: 3,
+        catalog_hash: 0x0102_0304_0506_0708,
+        postback: Some(key()),
+        was: Status::Pending.into(),
+        repeat: true,
+        outcome: Reason::Repeat.into(),
     }
 }
 

@@ -66,17 +66,26 @@ impl Schedule {
     }
 }
 
-/// The hash of the demo catalog, which every event names.
-pub(crate) static CATALOG_HASH: LazyLock<u64> = LazyLock::new(|| {
+/// The hashes of both versions of the demo catalog, which events name. The second pays another share of boots.
+pub(crate) static CATALOG_HASHES: LazyLock<[u64; 2]> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     apply_demo(folder.path())
 });
 
-fn apply_demo(folder: &Path) -> u64 {
+fn apply_demo(folder: &Path) -> [u64; 2] {
     let demo = catalog::write_demo(&folder.join("demo"), "0123456789abcdef").unwrap();
     let id = "00112233445566778899aabbccddeeff";
-    let applied = catalog::apply(&demo, &folder.join("catalog"), id, Removes::Few);
-    applied.unwrap().catalog.hash
+    let apply = || {
+        let applied = catalog::apply(&demo, &folder.join("catalog"), id, Removes::Few);
+        applied.unwrap().catalog.hash
+    };
+    let first = apply();
+    let text = std::fs::read_to_string(&demo).unwrap();
+    let dearer = text
+        .replace("\"12 %\"", "\"20 %\"")
+        .replace("\"8 %\"", "\"10 %\"");
+    std::fs::write(&demo, dearer).unwrap();
+    [first, apply()]
 }
 
 pub(crate) struct Bench {
@@ -164,7 +173,7 @@ impl Consumers {
             clicks: Reading::start(store, Clicks::new(versions()), Topic::Clicks),
             signals: Reading::start(store, Clicks::new(versions()), Topic::FraudSignals),
             fraud: Reading::start(store, Fraud, Topic::Clicks),
-            conversions: Reading::start(store, Conversions::new(versions(), 2), Topic::Postbacks),
+            conversions: Reading::start(store, Conversions::new(versions()), Topic::Postbacks),
         }
     }
 }
@@ -178,7 +187,8 @@ struct Reading<H> {
 
 impl<H: Handler> Reading<H> {
     fn start(store: &Store, handler: H, topic: Topic) -> Self {
-        let candidate = StreamId([9; 16]);
+        // Each start of an outbox is a stream of its own.
+        let candidate = StreamId::random();
         let mut stored = Stored::new(store.clone(), handler, topic, "sluice", candidate).unwrap();
         let positions = [0, 1].map(|partition| stored.position(partition).unwrap());
         Self {
@@ -195,7 +205,10 @@ impl<H: Handler> Reading<H> {
         let chunk = &rest[..rest.len().min(count)];
         if !chunk.is_empty() {
             let receipts = &mut self.receipts[partition];
-            let new = |record: &&Record| receipts.judge(record) == Verdict::Fold;
+            // The end of an outbox takes a number and carries no event.
+            let new = |record: &&Record| {
+                receipts.judge(record) == Verdict::Fold && record.kind != stream::END
+            };
             let records = chunk.iter().filter(new).collect();
             let accepted = Accepted {
                 partition: partition as u16,

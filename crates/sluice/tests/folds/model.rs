@@ -21,18 +21,31 @@ pub(crate) struct Sums {
 pub(crate) fn sums(traffic: &Traffic) -> Sums {
     let mut sums = Sums::default();
     clicks(&traffic.visits, &mut sums);
-    let orders: BTreeSet<(u8, u32)> = traffic
-        .said
-        .iter()
-        .map(|said| (said.order, traffic.visits[said.visit].offer))
-        .collect();
-    for (order, offer) in orders {
-        let of_order =
-            |said: &&Said| said.order == order && traffic.visits[said.visit].offer == offer;
-        let said: Vec<&Said> = traffic.said.iter().filter(of_order).collect();
-        conversion(offer, &said, &mut sums);
+    for order in 0..=u8::MAX {
+        // Whoever has no secret, or was answered with an error, said nothing.
+        let is_heard = |said: &&Said| said.order == order && said.trusted && !said.bad;
+        let said: Vec<&Said> = traffic.said.iter().filter(is_heard).collect();
+        let goal_of = |said: &&Said| said.goal_name(&traffic.visits);
+        let goals: BTreeSet<&str> = said
+            .iter()
+            .map(goal_of)
+            .filter(|goal| *goal != "")
+            .collect();
+        for goal in &goals {
+            let is_about = |said: &&&Said| {
+                goal_of(said) == *goal
+                    || said.goal.is_empty()
+                        && (takes_back(said.status) || goal_of(said) == "" && goals.len() == 1)
+            };
+            let said: Vec<&Said> = said.iter().filter(is_about).copied().collect();
+            conversion(goal, &said, &traffic.visits, &mut sums);
+        }
     }
     sums
+}
+
+fn takes_back(status: Status) -> bool {
+    matches!(status, Status::Rejected | Status::Reversed)
 }
 
 fn clicks(visits: &[Visit], sums: &mut Sums) {
@@ -62,23 +75,58 @@ fn clicks(visits: &[Visit], sums: &mut Sums) {
     }
 }
 
-fn conversion(offer: u32, said: &[&Said], sums: &mut Sums) {
-    let mut good: Vec<&Said> = Vec::new();
-    for said in said.iter().filter(|said| said.trusted && !said.bad) {
-        // What says the same again is a repeat.
-        if !good.contains(said) {
-            good.push(said);
+/// Goes through the words about one goal of an order as a person would.
+fn conversion(goal: &str, said: &[&Said], visits: &[Visit], sums: &mut Sums) {
+    let mut heard: Vec<u32> = Vec::new();
+    let (mut status, mut amount, mut taken_back) = (Status::Pending, None, None);
+    let (mut credit, mut reinstated) = (None, false);
+    for said in said {
+        let is_named = said.goal_name(visits) == goal;
+        if said.has_token && is_named {
+            credit = credit.or(Some(&visits[said.visit]));
         }
+        let mut reopens = false;
+        match said.amount {
+            Some(named) if takes_back(said.status) => {
+                taken_back = taken_back.or(Some(named).filter(|_| is_named));
+            }
+            Some(named) if !heard.contains(&named) => {
+                reopens = matches!(said.status, Status::Approved | Status::Reinstated)
+                    && !heard.is_empty();
+                heard.push(named);
+                amount = Some(named);
+            }
+            _ => {}
+        }
+        if said.status == Status::Reinstated && !reinstated {
+            (reinstated, reopens) = (true, true);
+        }
+        status = match (reopens, said.status) {
+            (true, _) => Status::Approved,
+            (false, Status::Reinstated) => status,
+            (false, said) => status.max(said),
+        };
     }
-    let approved = good
-        .last()
-        .is_some_and(|last| last.status == Status::Approved);
-    let amount = good.iter().find_map(|said| said.amount);
-    // Both sales are paid for in percent of the amount.
-    let (Some(amount), true) = (amount, approved) else {
+    let Some(visit) = credit else { return };
+    if status != Status::Approved || visit.class == Class::Head {
+        return;
+    }
+    // The rates of the version in force when the first word came.
+    let (revenue, payout) = match (goal, visit.offer, said[0].catalog_version) {
+        ("signup", ..) => {
+            sums.conversions += 1;
+            sums.revenue += 400;
+            sums.payout += 300;
+            return;
+        }
+        (_, 1, 1) => (12, 8),
+        (_, 1, _) => (20, 10),
+        _ => (10, 7),
+    };
+    // Sales are paid for in percent of the amount.
+    let Some(amount) = amount.or(taken_back) else {
         return;
     };
-    let (revenue, payout) = if offer == 1 { (12, 8) } else { (10, 7) };
     sums.conversions += 1;
     sums.revenue += i64::from(amount) * revenue;
     sums.payout += i64::from(amount) * payout;

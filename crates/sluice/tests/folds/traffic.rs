@@ -31,6 +31,20 @@ pub(crate) struct Said {
     pub(crate) bad: bool,
     pub(crate) amount: Option<u32>,
     pub(crate) status: Status,
+    /// As the sender named it; empty where it named none.
+    pub(crate) goal: &'static str,
+    pub(crate) has_token: bool,
+    pub(crate) catalog_version: u32,
+}
+
+impl Said {
+    /// The goal it is about: the one that was named, or the only one of the token's offer.
+    pub(crate) fn goal_name(&self, visits: &[Visit]) -> &'static str {
+        match (self.goal, self.has_token, visits[self.visit].offer) {
+            ("", true, 2) => "sale",
+            (goal, ..) => goal,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -65,14 +79,19 @@ pub(crate) fn made_up() -> impl Strategy<Value = Traffic> {
         1 => Just(Status::Pending),
         1 => Just(Status::Rejected),
         1 => Just(Status::Reversed),
+        1 => Just(Status::Reinstated),
     ];
+    let goal = prop_oneof![6 => Just("sale"), 1 => Just("signup"), 2 => Just("")];
     let said = (
         0..4_u8,
         any::<prop::sample::Index>(),
         prop::bool::weighted(0.8),
         prop::bool::weighted(0.2),
-        prop::option::of(1..1_000_u32),
+        prop::option::of(prop_oneof![1..4_u32, 1..1_000_u32]),
         status,
+        goal,
+        prop::bool::weighted(0.8),
+        1..=2_u32,
     );
     (
         prop::collection::vec(visit, 1..30),
@@ -81,14 +100,29 @@ pub(crate) fn made_up() -> impl Strategy<Value = Traffic> {
         .prop_map(|(mut visits, said)| {
             visits.sort_by_key(|visit| visit.at_ms);
             let said = said.into_iter();
-            let said = said.map(|(order, visit, trusted, bad, amount, status)| Said {
-                order,
-                visit: visit.index(visits.len()),
-                trusted,
-                bad,
-                amount,
-                status,
-            });
+            let said = said.map(
+                |(order, visit, trusted, bad, amount, status, goal, token, catalog_version)| {
+                    let visit = visit.index(visits.len());
+                    // The edge refuses a goal that the token's offer does not have.
+                    let goal = if visits[visit].offer == 2 && goal == "signup" {
+                        "sale"
+                    } else {
+                        goal
+                    };
+                    Said {
+                        order,
+                        visit,
+                        trusted,
+                        bad,
+                        amount,
+                        status,
+                        goal,
+                        // Boots have two goals: a token of theirs without a goal is refused.
+                        has_token: token && (goal != "" || visits[visit].offer == 2),
+                        catalog_version,
+                    }
+                },
+            );
             Traffic {
                 said: said.collect(),
                 visits,
@@ -114,6 +148,9 @@ impl Traffic {
                 "reversed" => Status::Reversed,
                 _ => Status::Approved,
             },
+            goal: "sale",
+            has_token: true,
+            catalog_version: 1,
         });
         Self {
             said: said.collect(),
@@ -170,18 +207,20 @@ impl Traffic {
     fn postback(&self, said: &Said) -> Postback {
         let visit = &self.visits[said.visit];
         let mut postback = Postback {
-            catalog_version: 1,
-            catalog_hash: *crate::bench::CATALOG_HASH,
-            token: token(said.visit, visit).to_bytes().to_vec(),
+            catalog_version: said.catalog_version,
+            catalog_hash: crate::bench::CATALOG_HASHES[said.catalog_version as usize - 1],
             advertiser: 1,
-            offer: visit.offer,
-            affiliate: 1,
-            // The demo's sales: of boots it is the second goal, of tents the third.
-            goal: visit.offer + 1,
+            goal_text: said.goal.to_owned(),
+            goal_name: said.goal_name(&self.visits).to_owned(),
             order: said.order.to_string(),
             currency: "USD".into(),
             ..Postback::default()
         };
+        if said.has_token {
+            postback.token = token(said.visit, visit).to_bytes().to_vec();
+            postback.offer = visit.offer;
+            postback.affiliate = 1;
+        }
         if let Some(amount) = said.amount {
             postback.has_amount = true;
             postback.amount_micros = i64::from(amount) * 1_000_000;
@@ -230,7 +269,7 @@ fn click(at: usize, visit: &Visit) -> Click {
         key: Some(key_of(at, visit).into()),
         shard: shard(visit).get().into(),
         catalog_version: 1,
-        catalog_hash: *crate::bench::CATALOG_HASH,
+        catalog_hash: crate::bench::CATALOG_HASHES[0],
         offer: visit.offer,
         affiliate: 1,
         advertiser: 1,

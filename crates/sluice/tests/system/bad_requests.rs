@@ -169,9 +169,14 @@ fn a_postback_is_believed_only_from_the_advertiser_that_owns_the_offer() {
             "token_malformed",
         ),
         (
-            format!("order=1&goal=sale&amount=1&adv=northpeak&{own}"),
+            format!("order=1&goal=sale&amount=1&{own}"),
             400,
             "token_missing",
+        ),
+        (
+            format!("goal=sale&amount=1&adv=northpeak&{own}"),
+            400,
+            "order_missing",
         ),
         (
             format!("token={token}&order=1&goal=sale&amount=1"),

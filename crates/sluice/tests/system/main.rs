@@ -20,6 +20,7 @@ mod grown;
 mod kafka_away;
 mod killed;
 mod links_file;
+mod orders;
 mod replayed;
 mod size_bound;
 mod three_brokers;
