@@ -136,6 +136,7 @@ fn click(lane: u32, n: u64) -> EdgeRecord {
         lane,
         n,
         address: ADDRESS.to_vec(),
+        catalog_lock: 0,
         event: Some(Event::Click(click)),
     }
 }
@@ -236,6 +237,7 @@ fn what_the_journal_holds_arrives_once_enriched_and_without_the_address() {
         lane: 1,
         n: 1,
         address: Vec::new(),
+        catalog_lock: 0,
         event: Some(Event::Unmatched(Unmatched {
             key,
             shard: 0x12,
@@ -248,6 +250,7 @@ fn what_the_journal_holds_arrives_once_enriched_and_without_the_address() {
         lane: 9,
         n: 1,
         address: ADDRESS.to_vec(),
+        catalog_lock: 0,
         event: Some(Event::Postback(Postback {
             key,
             advertiser: 3,
@@ -481,6 +484,7 @@ fn what_cannot_be_shipped_of_one_topic_does_not_hold_up_the_other() {
         lane: 0,
         n,
         address: Vec::new(),
+        catalog_lock: 0,
         event: Some(Event::Postback(Postback {
             key: Some(ClickKey::default()),
             ..Postback::default()
