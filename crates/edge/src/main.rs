@@ -185,9 +185,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     };
     let offered =
         for_successor.and_then(|handed| handover::offer(data.path(), HANDOVER, handed, succeeded));
-    if let Err(error) = offered {
+    let offer = offered.unwrap_or_else(|error| {
         tracing::warn!(%error, "no successor can take over from this process");
-    }
+        handover::Offer::default()
+    });
     logs::say(format!(
         "sluice-edge {} is up: edge {scheme}://{address}, admin http://{admin_address}, data in {}\n",
         env!("CARGO_PKG_VERSION"),
@@ -198,6 +199,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
         let over = over.clone();
         let end = move || {
             while !shutdown.wait_timeout(Duration::MAX) {}
+            offer.withdraw();
             let ended = edge.join();
             over.request();
             ended

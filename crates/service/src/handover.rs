@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{
@@ -30,6 +31,26 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Far above what a successor takes to start; afterwards another one may ask.
 const START_MAX: Duration = Duration::from_secs(120);
 
+/// What a process is ready to hand over.
+#[derive(Debug, Default)]
+pub struct Offer {
+    handed: Handed,
+}
+
+/// Empty once the offer is withdrawn.
+type Handed = Arc<Mutex<Vec<(&'static str, OwnedFd)>>>;
+
+impl Offer {
+    /// Lets the descriptors go: a process that ends without a successor must not keep a socket open that nobody accepts on.
+    pub fn withdraw(&self) {
+        lock(&self.handed).clear();
+    }
+}
+
+fn lock(handed: &Handed) -> MutexGuard<'_, Vec<(&'static str, OwnedFd)>> {
+    handed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Waits, on a thread of its own, for a successor in `data`, hands it these descriptors, and calls `succeeded` when it is
 /// ready. `what` tells processes of several kinds in one folder apart.
 ///
@@ -40,7 +61,7 @@ pub fn offer(
     what: &str,
     handed: Vec<(&'static str, OwnedFd)>,
     succeeded: impl FnOnce() + Send + 'static,
-) -> io::Result<()> {
+) -> io::Result<Offer> {
     let folder = data.join("handover");
     DirBuilder::new()
         .recursive(true)
@@ -55,6 +76,10 @@ pub fn offer(
     }
     let listener = UnixListener::bind(short_path(&folder_file, &format!("{what}.new")))?;
     std::fs::rename(&young, folder.join(what))?;
+    let offer = Offer {
+        handed: Arc::new(Mutex::new(handed)),
+    };
+    let handed = Arc::clone(&offer.handed);
     std::thread::Builder::new()
         .name("handover".into())
         .spawn(move || {
@@ -62,19 +87,23 @@ pub fn offer(
                 match successor.and_then(|successor| hand(&successor, &handed)) {
                     Ok(()) => {
                         tracing::info!("a successor took over, draining");
-                        drop(handed);
+                        lock(&handed).clear();
                         return succeeded();
                     }
                     Err(error) => tracing::warn!(%error, "a successor asked and did not take over"),
                 }
             }
         })?;
-    Ok(())
+    Ok(offer)
 }
 
-fn hand(mut successor: &UnixStream, handed: &[(&str, OwnedFd)]) -> io::Result<()> {
+fn hand(mut successor: &UnixStream, handed: &Handed) -> io::Result<()> {
     successor.set_write_timeout(Some(ANSWER_MAX))?;
     successor.set_read_timeout(Some(START_MAX))?;
+    let handed = lock(handed);
+    if handed.is_empty() {
+        return Err(io::Error::other("this process ends already"));
+    }
     let names: Vec<&str> = handed.iter().map(|(name, _)| *name).collect();
     let line = format!("{HEAD} {}\n", names.join(" "));
     let descriptors: Vec<BorrowedFd<'_>> = handed.iter().map(|(_, fd)| fd.as_fd()).collect();
@@ -86,6 +115,8 @@ fn hand(mut successor: &UnixStream, handed: &[(&str, OwnedFd)]) -> io::Result<()
     );
     let line = [IoSlice::new(line.as_bytes())];
     sendmsg(successor, &line, &mut control, SendFlags::NOSIGNAL)?;
+    // Withdrawing must not wait for a successor that is slow to start.
+    drop(handed);
     let mut answer = [0; READY.len()];
     successor.read_exact(&mut answer)?;
     match &answer == READY {
@@ -189,7 +220,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (succeeded, told) = sync_channel(1);
         let handed = vec![("edge", listener.into())];
-        offer(&data, "edge", handed, move || succeeded.send(()).unwrap()).unwrap();
+        let _offer = offer(&data, "edge", handed, move || succeeded.send(()).unwrap()).unwrap();
         assert!(ask(&data, "up").unwrap().is_none());
 
         // One that dies before it is ready changes nothing.
@@ -203,6 +234,19 @@ mod tests {
 
         let _client = TcpStream::connect(address).unwrap();
         taken.accept().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_ends_keeps_no_socket_open_that_nobody_accepts_on() {
+        let data = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let handed = vec![("edge", listener.into())];
+        let offer = offer(data.path(), "edge", handed, || {}).unwrap();
+        TcpStream::connect(address).unwrap();
+        offer.withdraw();
+        TcpStream::connect(address).unwrap_err();
+        ask(data.path(), "edge").unwrap_err();
     }
 
     #[test]

@@ -320,6 +320,7 @@ fn run(
         let _ = reloader.set(edge.reloader());
         line.edge = Some(edge);
     }
+    let mut offer = handover::Offer::default();
     if has(Part::Edge) {
         let listeners = [
             ("edge", edge_listener.as_ref()),
@@ -339,9 +340,10 @@ fn run(
             }
         };
         let offered = handed.and_then(|handed| handover::offer(data, HANDOVER, handed, succeeded));
-        if let Err(error) = offered {
+        offer = offered.unwrap_or_else(|error| {
             tracing::warn!(%error, "no successor can take over from this process");
-        }
+            handover::Offer::default()
+        });
     }
     // The workers hold it now: who drains lets it go with them.
     let edge_address = edge_listener.map(|(_, address)| address);
@@ -416,6 +418,7 @@ fn run(
         }
         let ending = scope.spawn(|| {
             while !shutdown.wait_timeout(Duration::MAX) {}
+            offer.withdraw();
             let failures = line.end();
             over.request();
             failures

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -163,6 +164,7 @@ fn certified(folder: &Path) -> (CertificateDer<'static>, String) {
     let (certificate, key) = (folder.join("chain.pem"), folder.join("key.pem"));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let settings = format!("[edge.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n");
     (made.cert.der().clone(), settings)
 }

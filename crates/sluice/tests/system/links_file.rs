@@ -47,15 +47,11 @@ fn links_of_a_file_go_live_under_a_running_edge_and_keep_their_numbers() {
     });
     running.terminate(BOUND);
 
-    // The catalog alone would drop them.
-    let output = std::process::Command::new(testkit::bin("sluice"))
-        .args(["up", "--data"])
-        .arg(&data)
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("sluice catalog build"), "{stderr}");
+    // The catalog alone would drop them: it is refused, and the last good version serves.
+    let system = System::start(&data, &[]);
+    let told = system.running.stderr();
+    assert!(told.contains("sluice catalog build"), "{told}");
+    system.stop();
 
     // With both named, everything in one process follows both.
     let (catalog, path) = (catalog.to_str().unwrap(), links.to_str().unwrap());
@@ -102,13 +98,12 @@ fn a_damaged_snapshot_gives_way_to_the_version_before_until_a_good_one_comes() {
     let damage_is_found = |name: &str| {
         let (running, _, admin) = up(edge(&data), &folder.path().join(name));
         wait::until("the damage is found", BOUND, || {
-            let ready = http::get(admin, "/readyz", &[]).unwrap().text();
-            ready.contains("version 2: catalog snapshot is damaged")
+            let metrics = http::get(admin, "/metrics", &[]).unwrap().text();
+            metrics.contains("sluice_catalog_damaged 1")
         });
-        let metrics = http::get(admin, "/metrics", &[]).unwrap().text();
-        assert!(metrics.contains("sluice_catalog_damaged 1"));
         (running, admin)
     };
+    let ready = |admin| http::get(admin, "/readyz", &[]).unwrap();
     let in_force = |admin, version: u32| {
         let line = format!("sluice_catalog_version {version}\n");
         wait::until("it is in force", BOUND, || {
@@ -123,16 +118,23 @@ fn a_damaged_snapshot_gives_way_to_the_version_before_until_a_good_one_comes() {
     wait::until("it is told", BOUND, || {
         running.stderr().contains("no earlier one is whole")
     });
+    let said = ready(admin).text();
+    assert!(
+        said.contains("version 2: catalog snapshot is damaged"),
+        "{said}"
+    );
     assert!(running.terminate(BOUND).unwrap().success());
 
     put(1, &good[0]);
     let (mut running, admin) = damage_is_found("edge");
     in_force(admin, 1);
+    // A whole one decides: no reason to leave a balancer.
+    assert_eq!(ready(admin).status, 200);
     put(2, &good[1]);
     apply("another");
     in_force(admin, 3);
     let metrics = http::get(admin, "/metrics", &[]).unwrap().text();
     assert!(metrics.contains("sluice_catalog_damaged 0"));
-    assert_eq!(http::get(admin, "/readyz", &[]).unwrap().status, 200);
+    assert_eq!(ready(admin).status, 200);
     assert!(running.terminate(BOUND).unwrap().success());
 }
