@@ -53,7 +53,7 @@ impl Order {
 
     /// Where each goal stands.
     pub(crate) fn standings(&self) -> BTreeMap<String, Standing> {
-        let standings = self.goals.iter().filter_map(|(goal, _)| {
+        let standings = self.goals.keys().filter_map(|goal| {
             let standing = self.life(goal)?.standing()?;
             Some((goal.clone(), standing))
         });

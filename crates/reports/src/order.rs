@@ -125,7 +125,7 @@ fn conversions(view: &View, key: &OrderKey) -> Result<Vec<Conversion>> {
     view.conversions_of(&key.order)?
         .into_iter()
         .filter(|(found, _)| found.advertiser == key.advertiser)
-        .map(|(_, bytes)| decode(&*bytes))
+        .map(|(_, bytes)| decode(&bytes))
         .collect()
 }
 

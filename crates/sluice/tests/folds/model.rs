@@ -29,13 +29,13 @@ pub(crate) fn sums(traffic: &Traffic) -> Sums {
         let goals: BTreeSet<&str> = said
             .iter()
             .map(goal_of)
-            .filter(|goal| *goal != "")
+            .filter(|goal| !goal.is_empty())
             .collect();
         for goal in &goals {
             let is_about = |said: &&&Said| {
                 goal_of(said) == *goal
                     || said.goal.is_empty()
-                        && (takes_back(said.status) || goal_of(said) == "" && goals.len() == 1)
+                        && (takes_back(said.status) || goal_of(said).is_empty() && goals.len() == 1)
             };
             let said: Vec<&Said> = said.iter().filter(is_about).copied().collect();
             conversion(goal, &said, &traffic.visits, &mut sums);

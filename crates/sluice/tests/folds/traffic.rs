@@ -118,7 +118,7 @@ pub(crate) fn made_up() -> impl Strategy<Value = Traffic> {
                         status,
                         goal,
                         // Boots have two goals: a token of theirs without a goal is refused.
-                        has_token: token && (goal != "" || visits[visit].offer == 2),
+                        has_token: token && (!goal.is_empty() || visits[visit].offer == 2),
                         catalog_version,
                     }
                 },
