@@ -63,6 +63,7 @@ fn click() -> BorrowedClick<'static> {
         },
         shard: Shard::new(0).expect("12 bits"),
         catalog_version: 3,
+        catalog_hash: 0x0102_0304_0506_0708,
         class: Class::Browser,
         decision: Decided::Redirect,
         reason: Reason::None,
@@ -93,17 +94,18 @@ fn click() -> BorrowedClick<'static> {
 
 fn codec(criterion: &mut Criterion) {
     const ADDRESS: [u8; 4] = [203, 0, 113, 9];
+    const LOCK: u64 = 0x1122_3344_5566_7788;
     let mut buffer = vec![0; 64 << 10];
     let borrowed = click();
     let lane = borrowed.shard.lane();
     criterion.bench_function("record write", |bench| {
         bench.iter(|| {
             let click = black_box(&borrowed);
-            let record = click.record(Topic::Clicks, lane, 42, &ADDRESS, &mut buffer);
+            let record = click.record(Topic::Clicks, lane, 42, LOCK, &ADDRESS, &mut buffer);
             record.len()
         });
     });
-    let written = borrowed.record(Topic::Clicks, lane, 42, &ADDRESS, &mut buffer);
+    let written = borrowed.record(Topic::Clicks, lane, 42, LOCK, &ADDRESS, &mut buffer);
     criterion.bench_function("record read", |bench| {
         bench.iter(|| EdgeRecord::decode(black_box(written)));
     });
@@ -122,6 +124,7 @@ fn codec(criterion: &mut Criterion) {
                 n: 42,
                 address: ADDRESS.to_vec(),
                 event: Some(Event::Click(click)),
+                catalog_lock: LOCK,
             };
             record.encode_to_vec()
         });
@@ -134,6 +137,7 @@ fn owned(borrowed: &BorrowedClick<'_>) -> Click {
         key: Some(borrowed.key.into()),
         shard: borrowed.shard.get().into(),
         catalog_version: borrowed.catalog_version,
+        catalog_hash: borrowed.catalog_hash,
         class: borrowed.class.into(),
         decision: borrowed.decision.into(),
         reason: borrowed.reason.into(),

@@ -171,6 +171,29 @@ impl Folder {
         Ok(catalog)
     }
 
+    /// The number of the version in force.
+    ///
+    /// # Errors
+    /// As for [`Self::current`].
+    pub fn current_number(&self) -> Result<Option<u32>, Error> {
+        current_version(&self.path)
+    }
+
+    /// The numbers of the versions that are here.
+    pub fn numbers(&self) -> Vec<u32> {
+        let mut numbers = versions(&self.path).unwrap_or_default();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// A version as it was published: names of secrets' files are as the catalog has them, and mean the same everywhere.
+    ///
+    /// # Errors
+    /// As for [`Self::any_version`].
+    pub fn published(&self, version: u32) -> Result<Catalog, Error> {
+        load_whole(&self.path, version)
+    }
+
     /// The newest version before this one that is whole, if there is one.
     pub fn whole_before(&self, version: u32) -> Option<Arc<Catalog>> {
         let mut earlier = versions(&self.path).ok()?;
@@ -235,7 +258,7 @@ pub(crate) fn load_whole(folder: &Path, version: u32) -> Result<Catalog, Error> 
 }
 
 /// One version; its links are not all checked.
-fn load(folder: &Path, version: u32) -> Result<Catalog, Error> {
+pub(crate) fn load(folder: &Path, version: u32) -> Result<Catalog, Error> {
     let path = snapshot_path(folder, version);
     let bytes = File::open(&path).and_then(|file| map(&file));
     let bytes = bytes.map_err(|error| Error::new(Kind::Disk(error)).at(&path))?;

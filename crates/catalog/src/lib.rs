@@ -20,6 +20,7 @@ mod nearest;
 mod numbers;
 mod problem;
 mod read;
+mod replica;
 mod secret;
 mod snapshot;
 mod text;
@@ -37,5 +38,6 @@ pub use model::{
     Offer, OfferName, SUBS, UNKNOWN,
 };
 pub use problem::{Problem, Problems};
+pub use replica::{Replica, receive};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretRef};
 pub use snapshot::{Error, FORMAT};

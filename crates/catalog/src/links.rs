@@ -157,6 +157,12 @@ impl LinksBuilder {
         });
     }
 
+    /// The next number is what an entry of a version says.
+    pub(crate) fn entry(&mut self, entry: &[u8]) {
+        self.live += u32::from(entries::read(entry).is_some_and(|link| link.domain.is_some()));
+        self.push(|heap| heap.extend(entry));
+    }
+
     /// The next number means nothing.
     pub fn none(&mut self) {
         self.push(entries::write_none);

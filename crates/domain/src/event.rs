@@ -34,15 +34,21 @@ pub enum Kind {
     Conversion = 4,
     /// [`FraudSignal`]
     FraudSignal = 5,
+    /// [`CatalogEntry`]
+    CatalogEntry = 6,
+    /// [`CatalogVersion`]
+    CatalogVersion = 7,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::Click,
         Self::Unmatched,
         Self::Postback,
         Self::Conversion,
         Self::FraudSignal,
+        Self::CatalogEntry,
+        Self::CatalogVersion,
     ];
 
     /// The kind of a number; `None` for one this version does not know.
@@ -58,6 +64,8 @@ impl Kind {
             Self::Postback => "Postback",
             Self::Conversion => "Conversion",
             Self::FraudSignal => "FraudSignal",
+            Self::CatalogEntry => "CatalogEntry",
+            Self::CatalogVersion => "CatalogVersion",
         }
     }
 

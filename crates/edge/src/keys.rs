@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use service::secret;
+use sha2::{Digest, Sha256};
 
 const TOKENS: &str = "tokens.key";
 const VISITOR: &str = "visitor.key";
@@ -15,7 +16,37 @@ pub struct Keys {
     pub visitor: [u8; 32],
 }
 
+/// What shows that a data folder is in use: it was made with keys.
+const USED: [&str; 4] = ["journal", "store.sqlite", "stream", "catalog/current"];
+
 impl Keys {
+    /// Makes the keys of a new installation, by whichever process or command comes first. Beside data that was made with other
+    /// keys nothing is made: these have to come back, or be made by [`Self::make`] when a person says so.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub fn make_where_new(data: &Path) -> Result<(), String> {
+        match Self::used(data) {
+            Some(_) => Ok(()),
+            None => Self::make(&data.join("keys")),
+        }
+    }
+
+    /// What was made with the keys of a data folder, if there is something.
+    pub fn used(data: &Path) -> Option<&'static str> {
+        USED.into_iter().find(|name| data.join(name).exists())
+    }
+
+    /// What the keys are known by on other machines; says nothing of them.
+    pub fn known_by(&self) -> u64 {
+        let mut hash = Sha256::new_with_prefix(b"sluice keys");
+        hash.update(self.visitor);
+        let digest: [u8; 32] = hash.finalize().into();
+        digest[..8]
+            .iter()
+            .fold(0, |n, byte| n << 8 | u64::from(*byte))
+    }
+
     /// Makes the keys that are missing. Only for an installation that has recorded nothing: under new keys every token
     /// issued before is a forgery.
     ///
@@ -59,7 +90,7 @@ impl Keys {
 fn read(path: &Path) -> Result<String, String> {
     if !path.exists() {
         return Err(format!(
-            "{}: missing: copy the keys folder of the installation here, or restore it from backup",
+            "{}: missing: copy the keys folder of the installation here, or restore it from backup; for a new installation run sluice keys create",
             path.display()
         ));
     }

@@ -33,3 +33,4 @@ pub use keys::Keys;
 pub use metrics::{CATALOG_REFUSED, CATALOG_REFUSED_HELP};
 pub use settings::{Settings, WhenFull};
 pub use start::{Edge, Parts, Reloader, StartError, at_hang_up};
+pub use tls::check as check_tls;

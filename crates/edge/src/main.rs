@@ -123,6 +123,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let admin_listener = listen::inherit_or_bind(admin_at, "admin", handed("admin"), false)?;
     let address = listener.local_addr().map_err(refuse)?;
     let admin_address = admin_listener.local_addr().map_err(refuse)?;
+    Keys::make_where_new(data.path()).map_err(refuse)?;
     let keys = Keys::read(&data.path().join("keys")).map_err(refuse)?;
 
     let scheme = settings.edge.scheme();

@@ -23,6 +23,14 @@ pub struct Files {
     pub key: PathBuf,
 }
 
+/// Says what is wrong with certificate and key; the text names the file.
+///
+/// # Errors
+/// They cannot be served.
+pub fn check(files: &Files) -> Result<(), String> {
+    load(files).map(drop)
+}
+
 /// Reads certificate and key; the error names the file.
 pub(crate) fn load(files: &Files) -> Result<Tls, String> {
     let in_file = |path: &Path, error: &dyn std::error::Error| {

@@ -14,6 +14,7 @@ use service::Refusal;
 
 use crate::follow::Source;
 use crate::live_line;
+use crate::published;
 use crate::replay;
 use crate::settings::DATA;
 use crate::topics::Cluster;
@@ -55,6 +56,47 @@ pub(crate) enum Catalog {
         #[arg(long)]
         removes: bool,
     },
+    /// Send the versions of a data folder to Kafka, for the couriers and consumers of other machines.
+    Publish {
+        #[command(flatten)]
+        to: Cluster,
+    },
+}
+
+/// `sluice keys …`
+#[derive(Subcommand)]
+pub(crate) enum Keys {
+    /// Make the keys of a new installation: those of click tokens, and of visitors' hashes.
+    Create {
+        /// The data folder.
+        #[arg(long, default_value = DATA)]
+        data: PathBuf,
+        /// Make them also where the folder has data of other keys: every click token issued before is a forgery then.
+        #[arg(long)]
+        anew: bool,
+    },
+}
+
+pub(crate) fn keys(command: &Keys) -> Result<(), Refusal> {
+    let Keys::Create { data, anew } = command;
+    let folder = data.join("keys");
+    if edge::Keys::read(&folder).is_ok() {
+        return print(&format!("{}: the keys are there", folder.display()));
+    }
+    if let Some(used) = edge::Keys::used(data)
+        && !anew
+    {
+        return Err(refuse(format!(
+            "{} has {used}, made with keys that are missing: restore keys/ from backup or copy it from another machine. With --anew other keys are made, and every click token issued before is a forgery",
+            data.display()
+        )));
+    }
+    service::folder::make(data)?;
+    edge::Keys::make(&folder).map_err(refuse)?;
+    print(&format!(
+        "{}: made. Back the folder up, and copy it to every machine of this installation",
+        folder.display()
+    ))
 }
 
 /// `sluice journal …`
@@ -157,6 +199,7 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
             let source = Source::new(catalog.clone(), Some(links.clone()));
             (source, Some((data, removes)))
         }
+        Catalog::Publish { to } => return published::publish(to),
     };
     let path = &source.catalog;
     let Some((data, removes)) = to else {
@@ -172,6 +215,8 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
         ));
     };
     service::folder::make(data)?;
+    // A new installation often begins with its catalog.
+    edge::Keys::make_where_new(data).map_err(refuse)?;
     let removes = if *removes {
         Removes::Many
     } else {

@@ -1,6 +1,7 @@
 //! `sluice`: every process of the system as a subcommand. Wires, decides nothing.
 
 mod backup;
+mod check;
 mod commands;
 mod consumers;
 mod couriers;
@@ -10,6 +11,7 @@ mod grow;
 mod kafka_metrics;
 mod live_line;
 mod order;
+mod published;
 mod replay;
 mod settings;
 mod topics;
@@ -51,9 +53,14 @@ enum Command {
     /// Make, check or grow the topics on Kafka.
     #[command(subcommand)]
     Topics(topics::Command),
+    /// Say what a start would meet, and who must own what, without starting.
+    Check(check::Check),
     /// Work with a catalog.
     #[command(subcommand)]
     Catalog(commands::Catalog),
+    /// Make the keys of an installation.
+    #[command(subcommand)]
+    Keys(commands::Keys),
     /// Look into a worker's journal.
     #[command(subcommand)]
     Journal(commands::Journal),
@@ -78,8 +85,10 @@ fn main() -> ExitCode {
         Command::Conversions(common) => up::one(Part::Conversions, &common),
         Command::Fraud(common) => up::one(Part::Fraud, &common),
         Command::Reports(common) => up::one(Part::Reports, &common),
+        Command::Check(arguments) => answered(check::check(&arguments)),
         Command::Topics(command) => answered(topics::run(&command)),
         Command::Catalog(command) => answered(commands::catalog(&command)),
+        Command::Keys(command) => answered(commands::keys(&command)),
         Command::Journal(command) => answered(commands::journal(&command)),
         Command::Backup(arguments) => answered(backup::backup(&arguments)),
         Command::Restore(arguments) => answered(backup::restore(&arguments)),

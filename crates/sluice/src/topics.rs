@@ -12,6 +12,7 @@ use stream::{Embedded, Kafka, Stream};
 
 use crate::commands::{print, refuse};
 use crate::grow;
+use crate::published;
 use crate::settings::Settings;
 
 /// How long clicks, postbacks and labels are kept: a quarter's payout run can be done again from them.
@@ -131,6 +132,8 @@ pub(crate) fn open(settings: &Settings) -> Result<Stream, stream::Error> {
     }
     let topics: Vec<(&str, u16)> = topics
         .iter()
+        // Everything is in one process, which has the catalog's folder.
+        .filter(|topic| topic.cleanup != Cleanup::Compact)
         .map(|topic| (topic.name.as_str(), topic.partitions))
         .collect();
     let folder = settings.data.join("stream");
@@ -151,5 +154,10 @@ pub(crate) fn described(settings: &Settings) -> Vec<kafka::Topic> {
             Topic::Conversions => Cleanup::Never,
         },
     });
-    described.into()
+    let catalog = kafka::Topic {
+        name: format!("{}.{}", settings.stream.prefix, published::TOPIC),
+        partitions: settings.stream.partitions,
+        cleanup: Cleanup::Compact,
+    };
+    described.into_iter().chain([catalog]).collect()
 }

@@ -25,7 +25,9 @@ use stream::{Kafka, Stream};
 
 use crate::commands::{self, refuse};
 use crate::settings::Settings;
-use crate::{consumers, couriers, demo, follow, kafka_metrics, live_line, topics, wall_clock};
+use crate::{
+    consumers, couriers, demo, follow, kafka_metrics, live_line, published, topics, wall_clock,
+};
 
 /// What a running `sluice up` is asked for by its successor.
 const HANDOVER: &str = "up";
@@ -229,8 +231,8 @@ fn run(
         .transpose()?;
 
     let keys = data.join("keys");
-    if has(Part::Edge) && !data.join("journal").exists() {
-        Keys::make(&keys).map_err(refuse)?;
+    if has(Part::Edge) || has(Part::Courier) {
+        Keys::make_where_new(data).map_err(refuse)?;
     }
     let versions = data.join("catalog");
     let mut followed = if has(Part::Edge) {
@@ -280,6 +282,7 @@ fn run(
         kafka_metrics::register(kafka, &settings.stream.prefix, metrics.registry())
             .map_err(refuse)?;
     }
+    let mut store_of_folds = None;
     if let Some(stream) = &stream
         && folds.iter().any(|part| has(*part))
     {
@@ -296,6 +299,12 @@ fn run(
         store
             .keep_partitions(settings.stream.partitions)
             .map_err(refuse)?;
+        let here = catalog::Folder::open(&versions).and_then(|folder| folder.current());
+        if let Ok(Some(here)) = here {
+            // Others stand still and say so; this process has nothing else to do.
+            keep_lock(&store, here.lock()).map_err(refuse)?;
+        }
+        store_of_folds = Some(store.clone());
         for part in folds.into_iter().filter(|part| has(*part)) {
             line.start_fold(part, &around, &store, &versions)?;
         }
@@ -344,6 +353,37 @@ fn run(
             tracing::warn!(%error, "no successor can take over from this process");
             handover::Offer::default()
         });
+    }
+    if let Some(Stream::Kafka(kafka)) = &stream {
+        let here = catalog::Folder::open(&versions).and_then(|folder| folder.current());
+        if let Ok(Some(here)) = here {
+            kafka.identify(here.lock());
+        }
+        let failing = IntGauge::new(
+            "sluice_catalog_replica_failing",
+            "1 while the published catalog cannot be taken over; the log says why.",
+        );
+        let failing = failing.map_err(refuse)?;
+        let registered = metrics.registry().register(Box::new(failing.clone()));
+        registered.map_err(refuse)?;
+        let follower = published::Follower {
+            kafka: kafka.clone(),
+            data: data.to_owned(),
+            settings: settings.clone(),
+            process: names[0],
+            failing,
+            health: health.clone(),
+            keep: Box::new(move |lock| match &store_of_folds {
+                Some(store) => keep_lock(store, lock),
+                None => Ok(()),
+            }),
+        };
+        let shutdown = shutdown.clone();
+        // Nobody joins it: it writes whole files only.
+        std::thread::Builder::new()
+            .name("published-catalog".into())
+            .spawn(move || follower.run(&shutdown))
+            .map_err(refuse)?;
     }
     // The workers hold it now: who drains lets it go with them.
     let edge_address = edge_listener.map(|(_, address)| address);
@@ -475,6 +515,17 @@ fn told_at_once(kafka: &Kafka) -> Result<(), Refusal> {
     match kafka.check() {
         Err(error) if error.is_topics_differ() => Err(refuse(error)),
         _ => Ok(()),
+    }
+}
+
+/// Keeps the identity of the catalog in the store, or says that the store has another.
+fn keep_lock(store: &Store, lock: u64) -> Result<(), String> {
+    match store.keep_catalog_lock(lock) {
+        Ok(kept) if kept == lock => Ok(()),
+        Ok(kept) => Err(format!(
+            "the store has numbers of the catalog.lock {kept:016x}…, the catalog here those of {lock:016x}…: put the catalog back that belongs to the store, or name another data folder"
+        )),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -14,6 +14,7 @@ mod error;
 mod file;
 
 mod batch;
+mod catalog_lock;
 mod click;
 mod dump;
 mod fraud;

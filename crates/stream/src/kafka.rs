@@ -16,6 +16,7 @@ mod statistics;
 mod topics;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,11 @@ struct Inner {
     kinds: KindNames,
     checked: Mutex<Checked>,
     statistics: statistics::Registry,
+    /// Whose records these are: another installation's under the same topic names must not be mixed with them. 0 as long as
+    /// it is not known.
+    identity: AtomicU64,
+    /// Why nothing may be sent or read.
+    still: Mutex<Option<String>>,
 }
 
 /// How the last look at the topics ended.
@@ -116,6 +122,8 @@ impl Kafka {
                 kinds,
                 checked: Mutex::new(Checked::Never),
                 statistics: statistics::Registry::default(),
+                identity: AtomicU64::new(0),
+                still: Mutex::default(),
             }),
         })
     }
@@ -136,6 +144,18 @@ impl Kafka {
     /// No broker answers, or topics differ ([`Error::is_topics_differ`]): the text says how and what to do.
     pub fn check(&self) -> Result<()> {
         self.inner.check()
+    }
+
+    /// Says whose records are sent and read from now on: each carries it in a header, and one with another stops the reader.
+    pub fn identify(&self, identity: u64) {
+        self.inner.identity.store(identity, Ordering::Relaxed);
+    }
+
+    /// Lets nothing be sent or read, but what compacted topics hold, until it is called with `None`; for what only a person
+    /// can put right.
+    pub fn stand_still(&self, why: Option<String>) {
+        let still = self.inner.still.lock();
+        *still.unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// What librdkafka last said of this process's clients.
@@ -203,6 +223,15 @@ impl Inner {
             tracing::warn!(%difference, "topic differs");
         }
         Ok(())
+    }
+
+    /// An error while nothing may be sent or read.
+    fn moving(&self) -> Result<()> {
+        let still = self.still.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*still {
+            Some(why) => Err(Error::other(why.clone())),
+            None => Ok(()),
+        }
     }
 
     /// What was found no longer holds: the next sender or receiver looks again.

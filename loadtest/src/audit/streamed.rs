@@ -82,6 +82,7 @@ impl Streamed {
                     ));
                 }
             }
+            Some(Kind::CatalogEntry | Kind::CatalogVersion) => {}
             Some(Kind::Postback) => {
                 self.postbacks
                     .insert(Postback::decode(&*record.value)?.order);

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use domain::event::edge_record::Event;
 use domain::event::{
-    Candidate, Class, Click, ClickKey, Consent, ConsentSource, Conversion, Decision, EdgeRecord,
-    FraudSignal, Label, Line, Match, Postback, Reason, Rule, Status, StreamEnd, Trust, Unmatched,
+    Candidate, CatalogEntry, CatalogKind, CatalogVersion, Class, Click, ClickKey, Consent,
+    ConsentSource, Conversion, Decision, EdgeRecord, FraudSignal, Label, Line, Match, Postback,
+    Reason, Rule, Status, StreamEnd, Trust, Unmatched,
 };
 use prost::Message;
 
@@ -235,6 +236,36 @@ fn signal() -> FraudSignal {
     }
 }
 
+fn catalog_entry() -> CatalogEntry {
+    CatalogEntry {
+        kind: CatalogKind::Link.into(),
+        number: 8,
+        since_version: 3,
+        name: "fall-boots".into(),
+        title: "Fall Boots".into(),
+        gone: true,
+        domain: 4,
+        advertiser: 7,
+        offer: 5,
+        affiliate: 6,
+        currency: "USD".into(),
+        model: vec![1, 2, 3],
+    }
+}
+
+fn catalog_version() -> CatalogVersion {
+    CatalogVersion {
+        version: 3,
+        hash: 0x0102_0304_0506_0708,
+        parent: 2,
+        time_ms: 1_795_000_000_123,
+        lock: "00112233445566778899aabbccddeeff".into(),
+        timezone: "America/New_York".into(),
+        currency: "USD".into(),
+        keys: u64::MAX,
+    }
+}
+
 fn record(event: Event) -> EdgeRecord {
     EdgeRecord {
         topic: 1,
@@ -253,6 +284,8 @@ fn what_was_written_is_read_for_ever() {
     check("Postback", &postback());
     check("Conversion", &conversion());
     check("FraudSignal", &signal());
+    check("CatalogEntry", &catalog_entry());
+    check("CatalogVersion", &catalog_version());
     check("EdgeRecord-click", &record(Event::Click(click())));
     check("EdgeRecord-postback", &record(Event::Postback(postback())));
     check(

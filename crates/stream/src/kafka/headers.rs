@@ -8,6 +8,7 @@
 //! | `lane` | 0 to 255 |
 //! | `n` | 1, 2, 3 … without holes per (stream, topic, lane) |
 //! | `time` | when it happened, Unix milliseconds |
+//! | `lock` | first 16 digits of the identity in `catalog.lock`: whose numbers are in the value |
 //! | `ends` | of an `End` alone: where every lane of the stream ends, `LANE:N` and commas |
 //!
 //! A `Tombstone` and an `End` have an empty value, which is not null. To a reader that knows no headers it is the topic's
@@ -27,6 +28,7 @@ const TIME: &str = "time";
 const TOMBSTONE_NAME: &str = "Tombstone";
 const END_NAME: &str = "End";
 const ENDS: &str = "ends";
+const LOCK: &str = "lock";
 
 /// What the kinds of records are called.
 #[derive(Clone, Copy)]
@@ -38,7 +40,7 @@ pub struct KindNames {
 }
 
 /// `None` when the record is of a kind without a name.
-pub(super) fn encode(record: &Record, kinds: &KindNames) -> Option<OwnedHeaders> {
+pub(super) fn encode(record: &Record, identity: u64, kinds: &KindNames) -> Option<OwnedHeaders> {
     let name = match record.kind {
         TOMBSTONE => TOMBSTONE_NAME,
         END => END_NAME,
@@ -50,7 +52,7 @@ pub(super) fn encode(record: &Record, kinds: &KindNames) -> Option<OwnedHeaders>
         digits[0] = DIGITS[usize::from(byte >> 4)];
         digits[1] = DIGITS[usize::from(byte & 15)];
     }
-    let headers = OwnedHeaders::new_with_capacity(6)
+    let headers = OwnedHeaders::new_with_capacity(7)
         .insert(Header {
             key: TYPE,
             value: Some(name),
@@ -73,6 +75,13 @@ pub(super) fn encode(record: &Record, kinds: &KindNames) -> Option<OwnedHeaders>
             value: Some(value),
         })
     });
+    let headers = match identity {
+        0 => headers,
+        identity => headers.insert(Header {
+            key: LOCK,
+            value: Some(&*format!("{identity:016x}")),
+        }),
+    };
     if record.kind != END {
         return Some(headers);
     }
@@ -112,6 +121,15 @@ fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
             return &buffer[at..];
         }
     }
+}
+
+/// Whose record a message is; `None` where it does not say.
+pub(super) fn identity(message: &BorrowedMessage<'_>) -> Option<u64> {
+    let header = message
+        .headers()?
+        .iter()
+        .find(|header| header.key == LOCK)?;
+    u64::from_str_radix(std::str::from_utf8(header.value?).ok()?, 16).ok()
 }
 
 /// The record of a message; `None` when it is not one of ours.

@@ -4,6 +4,7 @@
 //! read of them is dropped. A place that the topic no longer has is an error, never a guess.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -141,6 +142,9 @@ pub(super) fn open(
 impl KafkaReceiver {
     /// Takes what the client has, at most `records_max`; waits for the first.
     fn fetch(&mut self, records_max: usize, wait: Duration) -> Result<()> {
+        if self.topic.cleanup != Cleanup::Compact {
+            self.inner.moving()?;
+        }
         let until = Instant::now() + wait;
         let mut taken = 0;
         while taken < records_max {
@@ -163,6 +167,15 @@ impl KafkaReceiver {
             ) else {
                 continue;
             };
+            let own = self.inner.identity.load(Ordering::Relaxed);
+            if let Some(other) =
+                headers::identity(&message).filter(|found| own != 0 && *found != own)
+            {
+                return Err(Error::other(format!(
+                    "{} partition {partition} offset {offset} is of the catalog.lock {other:016x}…, this machine has {own:016x}…: numbers would mean two things, and nothing is read until one of them is gone",
+                    self.topic.name
+                )));
+            }
             let record = headers::decode(&message, &self.inner.kinds)
                 .ok_or_else(|| Error::undecodable(&self.topic.name, partition, offset))?;
             self.read

@@ -1,6 +1,7 @@
 //! The sender: one idempotent producer, whose reports move a contiguous watermark.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -193,7 +194,9 @@ impl Sender for KafkaSender {
         let Some(found) = self.inner.topics.get(topic) else {
             return Err(Error::unknown_topic(topic).into());
         };
-        let Some(headers) = headers::encode(record, &self.inner.kinds) else {
+        self.inner.moving()?;
+        let identity = self.inner.identity.load(Ordering::Relaxed);
+        let Some(headers) = headers::encode(record, identity, &self.inner.kinds) else {
             return Err(
                 Error::other(format!("records of kind {} have no name", record.kind)).into(),
             );

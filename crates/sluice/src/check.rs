@@ -1,0 +1,242 @@
+//! `sluice check`: what a start would meet, without starting. Every mistake is told at once.
+
+use std::fs::Metadata;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use catalog::{Folder, SecretRef};
+use clap::Args;
+use edge::Keys;
+use service::Refusal;
+
+use crate::commands::{print, refuse};
+use crate::follow::Source;
+use crate::settings::Settings;
+
+/// `sluice check`
+#[derive(Args)]
+pub(crate) struct Check {
+    /// A settings file (TOML).
+    #[arg(long)]
+    settings: Option<PathBuf>,
+    /// The data folder.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// The catalog's file; the version in force is checked where none is named.
+    #[arg(long)]
+    catalog: Option<PathBuf>,
+    /// The file of its links (CSV), where they stand in one of their own.
+    #[arg(long, requires = "catalog")]
+    links: Option<PathBuf>,
+}
+
+/// What was found.
+#[derive(Default)]
+struct Report {
+    good: Vec<String>,
+    bad: Vec<String>,
+}
+
+impl Report {
+    fn take(&mut self, what: &str, found: Result<String, String>) {
+        match found {
+            Ok(text) => self.good.push(format!("{what}: {text}")),
+            // A list of mistakes names its files itself.
+            Err(text) => self.bad.extend(text.lines().map(str::to_owned)),
+        }
+    }
+}
+
+pub(crate) fn check(arguments: &Check) -> Result<(), Refusal> {
+    let mut report = Report::default();
+    let settings = match service::settings::load::<Settings>(arguments.settings.as_deref()) {
+        Ok(settings) => {
+            report.good.push("settings: good".to_owned());
+            settings
+        }
+        Err(problems) => {
+            report.take("settings", Err(problems.to_string()));
+            Settings::default()
+        }
+    };
+    let edge = settings.edge.check().map(|()| "good".to_owned());
+    report.take("edge", edge.map_err(|error| error.to_string()));
+    let data = arguments.data.clone().unwrap_or(settings.data);
+    let owner = rights(&mut report, &data);
+
+    if let Some(files) = &settings.edge.tls {
+        report.take(
+            "certificate",
+            edge::check_tls(files).map(|()| "good".to_owned()),
+        );
+        for path in [&files.certificate, &files.key] {
+            readable(&mut report, path, owner);
+        }
+    }
+    if !settings.kafka.password_file.is_empty() {
+        readable(&mut report, Path::new(&settings.kafka.password_file), owner);
+    }
+    keys(&mut report, &data);
+    let catalog = arguments.catalog.clone().or(settings.catalog);
+    let links = arguments.links.clone().or(settings.links);
+    match catalog {
+        Some(path) => {
+            let checked = Source::new(path, links).check(&|_, _, _| {});
+            let said = checked.map(|checked| {
+                for warning in &checked.warnings {
+                    report.good.push(format!("warning: {warning}"));
+                }
+                format!(
+                    "{} offers, {} affiliates, {} links",
+                    checked.catalog.offers.len(),
+                    checked.catalog.affiliates.len(),
+                    checked.catalog.links.len()
+                )
+            });
+            report.take("catalog", said.map_err(|problems| problems.to_string()));
+        }
+        None => in_force(&mut report, &data.join("catalog"), owner),
+    }
+
+    for line in &report.good {
+        print(line)?;
+    }
+    if report.bad.is_empty() {
+        return print("all good: it would start");
+    }
+    for line in &report.bad {
+        print(&format!("wrong: {line}"))?;
+    }
+    Err(refuse(match report.bad.len() {
+        1 => "1 mistake, named above".to_owned(),
+        count => format!("{count} mistakes, listed above"),
+    }))
+}
+
+/// Whether this user may use the data folder, and whose it has to be; the user and group of whoever runs Sluice.
+fn rights(report: &mut Report, data: &Path) -> (u32, u32) {
+    let user = rustix::process::geteuid().as_raw();
+    let own = (user, rustix::process::getegid().as_raw());
+    let meta = match std::fs::metadata(data) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = "not there yet, the first start makes it: its parent must be writable for the user that runs Sluice";
+            report
+                .good
+                .push(format!("data: {}: {text}", data.display()));
+            return own;
+        }
+        Err(error) => {
+            report.bad.push(format!("{}: {error}", data.display()));
+            return own;
+        }
+    };
+    let owner = (meta.uid(), meta.gid());
+    if user != 0 && user != owner.0 {
+        report.bad.push(format!(
+            "{}: belongs to user {}, this is user {user}: run Sluice as user {0}, or give it the folder with chown -R {user} {}",
+            data.display(),
+            owner.0,
+            data.display(),
+        ));
+        return own;
+    }
+    let mut strange = Vec::new();
+    for name in [
+        "keys",
+        "catalog",
+        "journal",
+        "stream",
+        "cursors",
+        "locks",
+        "store.sqlite",
+    ] {
+        let path = data.join(name);
+        if let Ok(meta) = std::fs::metadata(&path)
+            && meta.uid() != owner.0
+        {
+            strange.push((path, meta.uid()));
+        }
+    }
+    for (path, uid) in &strange {
+        report.bad.push(format!(
+            "{}: belongs to user {uid}, the data folder to user {}: chown -R {1} {0}",
+            path.display(),
+            owner.0
+        ));
+    }
+    if strange.is_empty() {
+        report.good.push(format!(
+            "rights: {} belongs to user {}, who must run Sluice",
+            data.display(),
+            owner.0
+        ));
+    }
+    owner
+}
+
+/// Whether who runs Sluice may read a file.
+fn readable(report: &mut Report, path: &Path, owner: (u32, u32)) {
+    let meta = match std::fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(error) => return report.bad.push(format!("{}: {error}", path.display())),
+    };
+    if !may_read(&meta, owner) {
+        report.bad.push(format!(
+            "{}: user {} cannot read it (owner {}, mode {:03o}): chown {1} {0}, or give its group the right",
+            path.display(),
+            owner.0,
+            meta.uid(),
+            meta.permissions().mode() & 0o777
+        ));
+    }
+}
+
+fn may_read(meta: &Metadata, (user, group): (u32, u32)) -> bool {
+    let mode = meta.permissions().mode();
+    user == 0
+        || meta.uid() == user && mode & 0o400 != 0
+        || meta.gid() == group && mode & 0o040 != 0
+        || mode & 0o004 != 0
+}
+
+fn keys(report: &mut Report, data: &Path) {
+    let folder = data.join("keys");
+    match (Keys::read(&folder), Keys::used(data)) {
+        (Ok(_), _) => report.good.push("keys: good".to_owned()),
+        (Err(_), None) if !folder.exists() => {
+            report
+                .good
+                .push("keys: the first start makes them".to_owned());
+        }
+        (Err(error), _) => report.bad.push(error),
+    }
+}
+
+/// The version in force and the secrets it names, where no file is followed.
+fn in_force(report: &mut Report, versions: &Path, owner: (u32, u32)) {
+    let found = Folder::open(versions).and_then(|folder| folder.current());
+    let catalog = match found {
+        Ok(Some(catalog)) => catalog,
+        Ok(None) => {
+            let text = "none is in force yet: sluice up writes a demo, sluice-edge needs sluice catalog apply or a courier that brings one";
+            return report.good.push(format!("catalog: {text}"));
+        }
+        Err(error) => return report.bad.push(error.to_string()),
+    };
+    report
+        .good
+        .push(format!("catalog: version {}", catalog.version));
+    for advertiser in catalog.advertisers.values() {
+        for secret in &advertiser.secrets {
+            if let Err(error) = secret.read() {
+                let name = &advertiser.name;
+                report
+                    .bad
+                    .push(format!("advertiser {name}: {secret}: {error}"));
+            } else if let SecretRef::File(path) = secret {
+                readable(report, path, owner);
+            }
+        }
+    }
+}

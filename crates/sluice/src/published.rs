@@ -1,0 +1,363 @@
+//! The catalog on the topic `catalog`: published by a command, and brought by couriers and consumers into their data folders.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use catalog::{Folder, Replica};
+use domain::event::{CatalogEntry, CatalogVersion, Kind, SCHEMA_VERSION};
+use edge::Keys;
+use journal::StreamId;
+use prometheus::IntGauge;
+use prost::Message;
+use service::{Clock, Health, Refusal, Shutdown};
+use stream::{Kafka, Receiver, Record, SendError, Stream};
+
+use crate::commands::{print, refuse};
+use crate::settings::Settings;
+use crate::topics::{self, Cluster};
+
+/// How long a poll of the topic waits.
+const POLL: Duration = Duration::from_millis(500);
+/// How long a command waits for its partitions and for acknowledgements.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// The pause after a failure.
+const PAUSE: Duration = Duration::from_secs(2);
+const NAME: &str = "published-catalog";
+
+/// The topic's name without the installation's prefix.
+pub(crate) const TOPIC: &str = "catalog";
+
+/// `sluice catalog publish`
+pub(crate) fn publish(to: &Cluster) -> Result<(), Refusal> {
+    service::logs::init();
+    let settings = to.load()?;
+    if settings.kafka.brokers.is_empty() {
+        return Err(refuse(
+            "without Kafka everything is in one process, and there is nobody to publish to: name brokers with --kafka or kafka.brokers",
+        ));
+    }
+    let keys = Keys::read(&settings.data.join("keys"))
+        .map_err(refuse)?
+        .known_by();
+    let folder = Folder::open(settings.data.join("catalog")).map_err(refuse)?;
+    let current = folder.current_number().map_err(refuse)?.ok_or_else(|| {
+        refuse(format!(
+            "{}: no catalog has been applied yet: run sluice catalog apply",
+            settings.data.display()
+        ))
+    })?;
+    let stream = topics::open(&settings).map_err(refuse)?;
+    let topic = format!("{}.{TOPIC}", settings.stream.prefix);
+    let group = format!("{}.{NAME}-publish", settings.stream.prefix);
+    let mut receiver = stream
+        .receiver(&topic, &group, &settings.stream.member())
+        .map_err(refuse)?;
+    let mut replica = Replica::default();
+    read_to_end(&mut *receiver, &mut replica, stream.silence()).map_err(refuse)?;
+
+    let mut sent = 0;
+    let mut writer = Writer {
+        sender: stream.sender().map_err(refuse)?,
+        topic: &topic,
+        origin: StreamId::random(),
+        n: 0,
+    };
+    for number in folder
+        .numbers()
+        .into_iter()
+        .filter(|number| *number <= current)
+    {
+        let catalog = folder.published(number).map_err(refuse)?;
+        let last = replica.last();
+        if let Some(last) = last.filter(|last| last.lock != catalog.lock_id) {
+            return Err(refuse(format!(
+                "{topic} has the versions of catalog.lock {}, this folder those of {}: publish from the machine that numbers, or name another stream.prefix",
+                last.lock, catalog.lock_id
+            )));
+        }
+        if let Some(last) = last.filter(|last| last.keys != keys) {
+            return Err(refuse(format!(
+                "version {} was published under other keys: copy the keys folder of the installation here",
+                last.version
+            )));
+        }
+        match replica.version(number) {
+            Some(known) if known.hash != catalog.hash => {
+                return Err(refuse(format!(
+                    "{topic} has another version {number}: two copies of catalog.lock handed out versions. Restore the one that was published from, and apply the catalog on one machine only"
+                )));
+            }
+            Some(_) => continue,
+            None => {}
+        }
+        let parent = last.map_or(0, |last| last.version);
+        if number < parent {
+            // It was put together without the versions that came after it; nothing can be put between these.
+            continue;
+        }
+        let now_ms = Clock::system().now_ms();
+        for entry in replica.missing(&catalog) {
+            let key = format!("{}/{}/{number}", entry.kind, entry.number);
+            writer.send(Kind::CatalogEntry, &key, now_ms, entry.encode_to_vec())?;
+            replica.take_entry(entry);
+        }
+        let closing = catalog.closing(parent, keys, now_ms);
+        let key = format!("version/{number}");
+        writer.send(Kind::CatalogVersion, &key, now_ms, closing.encode_to_vec())?;
+        writer.finish()?;
+        replica.take_version(closing);
+        sent += 1;
+    }
+    print(&match sent {
+        0 => format!("{topic}: version {current} is published already"),
+        1 => format!("{topic}: published version {current}"),
+        _ => format!("{topic}: published {sent} versions, {current} is the last"),
+    })
+}
+
+/// Sends records one after another.
+struct Writer<'t> {
+    sender: Box<dyn stream::Sender>,
+    topic: &'t str,
+    origin: StreamId,
+    n: u64,
+}
+
+impl Writer<'_> {
+    fn send(&mut self, kind: Kind, key: &str, time_ms: u64, value: Vec<u8>) -> Result<(), Refusal> {
+        self.n += 1;
+        let record = Record {
+            key: key.as_bytes().to_vec(),
+            kind: kind as u16,
+            version: SCHEMA_VERSION,
+            origin: self.origin,
+            // One lane: the record that closes a version comes after its entries.
+            lane: 0,
+            n: self.n,
+            time_ms,
+            value,
+        };
+        let until = Instant::now() + WAIT_MAX;
+        loop {
+            match self.sender.send(self.topic, &record) {
+                Ok(()) => return Ok(()),
+                Err(SendError::Full) if Instant::now() < until => {
+                    self.sender.acknowledged(POLL).map_err(refuse)?;
+                }
+                Err(SendError::Full) => return Err(refuse("Kafka takes no records: run it again")),
+                Err(SendError::Failed(error)) => return Err(refuse(error)),
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), Refusal> {
+        let until = Instant::now() + WAIT_MAX;
+        while self.sender.acknowledged(POLL).map_err(refuse)? < self.n {
+            if Instant::now() >= until {
+                return Err(refuse("Kafka does not acknowledge: run it again"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes what comes within a poll; the numbers of versions that are closed by it.
+fn take(receiver: &mut dyn Receiver, replica: &mut Replica) -> Result<Option<Vec<u32>>, String> {
+    for partition in receiver.assigned().unwrap_or_default() {
+        receiver
+            .seek(partition, 0)
+            .map_err(|error| error.to_string())?;
+    }
+    let polled = receiver
+        .poll(1000, POLL)
+        .map_err(|error| error.to_string())?;
+    let Some(batch) = polled else {
+        return Ok(None);
+    };
+    let mut closed = Vec::new();
+    for (offset, record) in batch.records {
+        let undecodable = |error| format!("record {offset} does not decode: {error}");
+        match Kind::from_number(record.kind) {
+            Some(Kind::CatalogEntry) => {
+                replica.take_entry(CatalogEntry::decode(&*record.value).map_err(undecodable)?);
+            }
+            Some(Kind::CatalogVersion) => {
+                let version = CatalogVersion::decode(&*record.value).map_err(undecodable)?;
+                closed.push(version.version);
+                replica.take_version(version);
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(closed))
+}
+
+/// Reads a topic from its beginning until nothing comes any more.
+fn read_to_end(
+    receiver: &mut dyn Receiver,
+    replica: &mut Replica,
+    silence: Duration,
+) -> Result<(), String> {
+    let until = Instant::now() + WAIT_MAX;
+    let mut assigned = 0;
+    let mut quiet_since = Instant::now();
+    loop {
+        if Instant::now() >= until {
+            return Err(
+                "Kafka gives no partitions of the catalog's topic: run it again".to_owned(),
+            );
+        }
+        if let Some(partitions) = receiver.assigned() {
+            assigned = partitions.len();
+            for partition in partitions {
+                receiver
+                    .seek(partition, 0)
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+        let came = take(receiver, replica)?.is_some();
+        if came || assigned == 0 {
+            quiet_since = Instant::now();
+        } else if quiet_since.elapsed() >= silence {
+            return Ok(());
+        }
+    }
+}
+
+/// Brings published versions into a data folder.
+pub(crate) struct Follower {
+    pub(crate) kafka: Kafka,
+    pub(crate) data: PathBuf,
+    pub(crate) settings: Settings,
+    /// Whose group of readers it is.
+    pub(crate) process: &'static str,
+    /// 1 while it cannot.
+    pub(crate) failing: IntGauge,
+    pub(crate) health: Health,
+    /// Keeps the identity of the versions in the store, where there is one; why that is not possible.
+    pub(crate) keep: Box<dyn Fn(u64) -> Result<(), String> + Send>,
+}
+
+impl Follower {
+    /// Follows the topic until the shutdown. Where the catalog there is another one than here, nothing is shipped or read any
+    /// more until one of them is put right: numbers would mean two things.
+    pub(crate) fn run(self, shutdown: &Shutdown) {
+        let mut told = None;
+        while !shutdown.requested() {
+            let ended = self.follow(shutdown, &mut told);
+            let Err(error) = ended else { break };
+            self.fail(&error, &mut told);
+            if shutdown.wait_timeout(PAUSE) {
+                break;
+            }
+        }
+        self.health.ended(NAME);
+    }
+
+    fn fail(&self, error: &str, told: &mut Option<String>) {
+        self.failing.set(1);
+        self.health.beat(NAME);
+        if told.as_deref() != Some(error) {
+            tracing::error!(
+                error,
+                "published catalog not taken over, the version here goes on"
+            );
+            *told = Some(error.to_owned());
+        }
+    }
+
+    fn follow(&self, shutdown: &Shutdown, told: &mut Option<String>) -> Result<(), String> {
+        let prefix = &self.settings.stream.prefix;
+        let topic = format!("{prefix}.{TOPIC}");
+        let member = self.settings.stream.member();
+        // Every process of every machine reads all of it.
+        let group = format!("{prefix}.{NAME}.{member}.{}", self.process);
+        let stream = Stream::Kafka(self.kafka.clone());
+        let mut receiver = stream
+            .receiver(&topic, &group, &member)
+            .map_err(|error| error.to_string())?;
+        let mut replica = Replica::default();
+        let mut waiting = Vec::new();
+        while !shutdown.requested() {
+            self.health.beat(NAME);
+            match take(&mut *receiver, &mut replica)? {
+                // Read to its end for now, so that old versions are not put in force one after another.
+                None => {}
+                Some(closed) => {
+                    waiting.extend(closed);
+                    continue;
+                }
+            }
+            if waiting.is_empty() {
+                continue;
+            }
+            match self.take_over(&replica, &waiting) {
+                Ok(()) => {
+                    waiting.clear();
+                    self.kafka.stand_still(None);
+                    self.failing.set(0);
+                    *told = None;
+                }
+                Err(error) => {
+                    self.fail(&error, told);
+                    if shutdown.wait_timeout(PAUSE) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, replica: &Replica, closed: &[u32]) -> Result<(), String> {
+        let versions = self.data.join("catalog");
+        let last = replica.last().ok_or("no version is published")?;
+        // Consumers need no keys.
+        let keys = Keys::read(&self.data.join("keys"));
+        if keys.is_ok_and(|keys| keys.known_by() != last.keys) {
+            let error = "the keys here are not those of the installation that published the catalog: stop the processes here, copy its keys folder, and start them";
+            self.kafka.stand_still(Some(error.to_owned()));
+            return Err(error.to_owned());
+        }
+        let mut numbers = closed.to_vec();
+        numbers.sort_unstable();
+        numbers.dedup();
+        for number in numbers {
+            let known = replica.version(number).map(|version| version.hash);
+            if is_here(&versions, number, known) {
+                continue;
+            }
+            let catalog = replica.build(number)?;
+            if let Err(problems) = catalog::receive(&versions, &catalog) {
+                self.kafka.stand_still(Some(problems.to_string()));
+                return Err(problems.to_string());
+            }
+            tracing::info!(version = number, "published catalog taken over");
+        }
+        let here = Folder::open(&versions).and_then(|folder| folder.current());
+        let here = here.map_err(|error| error.to_string())?;
+        let here = here.ok_or("no version is in force")?;
+        if here.lock_id != last.lock {
+            let error = format!(
+                "{} holds the versions of catalog.lock {}, the topic those of {}: two catalogs number apart, and nothing is shipped or counted until one of them is gone. Name another stream.prefix, or move this folder away",
+                versions.display(),
+                here.lock_id,
+                last.lock
+            );
+            self.kafka.stand_still(Some(error.clone()));
+            return Err(error);
+        }
+        if let Err(error) = (self.keep)(here.lock()) {
+            self.kafka.stand_still(Some(error.clone()));
+            return Err(error);
+        }
+        self.kafka.identify(here.lock());
+        Ok(())
+    }
+}
+
+/// Whether a version is here as it was published.
+fn is_here(versions: &Path, number: u32, hash: Option<u64>) -> bool {
+    let here = Folder::open(versions).and_then(|folder| folder.any_version(number));
+    here.is_ok_and(|here| Some(here.hash) == hash)
+}
