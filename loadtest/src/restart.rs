@@ -110,7 +110,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         refused: BTreeMap::new(),
         other: 0,
         crossed: 0,
-        waits: Histogram::new(3)?,
+        // In microseconds, up to the bound of a whole run.
+        waits: Histogram::new_with_bounds(1, 600_000_000, 3)?,
     });
     let next = AtomicU32::new(0);
     let begun = Instant::now();
