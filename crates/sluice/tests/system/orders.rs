@@ -25,6 +25,23 @@ impl Shop {
         }
     }
 
+    /// With a second affiliate beside the demo's.
+    fn open_with_gearhub() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = folder.path().join("catalog.toml");
+        let gearhub = "\n[affiliate.gearhub]\noffers = [\"boots\", \"tents\"]\n";
+        std::fs::write(&catalog, format!("{}{gearhub}", catalog::DEMO)).unwrap();
+        let secret = "northpeaks-own-secret".to_owned();
+        std::fs::write(folder.path().join("northpeak.secret"), &secret).unwrap();
+        let arguments = ["--catalog", catalog.to_str().unwrap()];
+        let system = System::start(&folder.path().join("data"), &arguments);
+        Self {
+            system,
+            secret,
+            folder,
+        }
+    }
+
     /// A click on boots, by its token.
     fn click(&self, visitor: u32) -> String {
         let agent = format!("{CHROME} {visitor}");
@@ -68,6 +85,12 @@ impl Shop {
             history.is_some_and(|words| words.iter().any(|word| word["id"] == id))
         });
         found
+    }
+
+    fn until_report(&self, by: &str, line: &str) {
+        wait::until("the report says so", BOUND, || {
+            self.system.report(by).contains(line)
+        });
     }
 
     /// Says it and waits; `status amount payout` of the order's only goal.
@@ -315,6 +338,68 @@ fn an_order_is_adjusted_by_hand_while_the_system_runs() {
             "{arguments:?}: {error}"
         );
     }
+    shop.system.stop();
+}
+
+#[test]
+fn an_order_that_changes_its_affiliate_was_paid_to_both() {
+    let shop = Shop::open_with_gearhub();
+    let token = shop.click(1);
+    shop.after(&format!("token={token}&order=B1&goal=sale&amount=80"));
+    shop.until_report("affiliate", "\ntrailblog,1,1,1,0,0,1,");
+    shop.system.command(&[
+        "order",
+        "adjust",
+        "northpeak",
+        "B1",
+        "--affiliate",
+        "gearhub",
+        "--by",
+        "jo",
+        "--reason",
+        "agreed by mail",
+    ]);
+    let order = shop.order("northpeak/B1").unwrap();
+    assert_eq!(order["goals"][0]["affiliate"], "gearhub", "{order:#}");
+    // One event has both sides.
+    let event = &order["history"][1]["outcome"][0];
+    assert_eq!(event["before"][0]["affiliate"], "trailblog", "{order:#}");
+    assert_eq!(event["after"][0]["affiliate"], "gearhub", "{order:#}");
+    shop.until_report("affiliate", "\ntrailblog,1,1,1,0,0,0,");
+    shop.until_report("affiliate", "\ngearhub,0,0,0,0,0,1,");
+    shop.system.stop();
+}
+
+#[test]
+fn one_order_reported_with_the_tokens_of_two_offers_was_paid_twice() {
+    let shop = Shop::open();
+    let boots = shop.click(1);
+    let agent = [("User-Agent", CHROME)];
+    let tents = token(
+        &shop.system.get("/c?offer=tents&aff=trailblog", &agent),
+        "sl",
+    );
+    for token in [&boots, &tents, &boots] {
+        let body = format!("token={token}&order=R8&goal=sale&amount=100");
+        assert_eq!(shop.after(&body), "approved 100.00 USD 8.00 USD");
+    }
+    let report = shop.system.report("");
+    assert!(report.contains(",1,50.00,USD,100.00,"), "{report}");
+    shop.system.stop();
+}
+
+#[test]
+fn a_token_of_a_head_request_paid() {
+    let shop = Shop::open();
+    let agent = [("User-Agent", CHROME)];
+    let head = http::request(shop.system.edge, "HEAD", "/fall-boots", &agent, b"").unwrap();
+    let token = token(&head, "npk");
+    let (_, answer) = shop.say(&format!("token={token}&order=H1&goal=sale&amount=80"));
+    wait::until("the click is known", BOUND, || {
+        let order = shop.outcome(&answer);
+        order["goals"][0]["reason"] == "token_of_head"
+    });
+    shop.until_report("", "\n1,0,0,0,1,0,");
     shop.system.stop();
 }
 
