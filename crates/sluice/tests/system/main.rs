@@ -22,6 +22,7 @@ mod killed;
 mod links_file;
 mod orders;
 mod replayed;
+mod second_machine;
 mod size_bound;
 mod three_brokers;
 

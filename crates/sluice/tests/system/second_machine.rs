@@ -1,0 +1,172 @@
+//! A second machine redirects for the same installation: with the first one's keys and catalog versions its sales are credited
+//! to the right affiliate at the right rate, and a machine that numbered the catalog for itself never pays anybody wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use testkit::kafka::Broker;
+use testkit::{Running, System, bin, http, system, wait};
+
+use crate::{BOUND, CHROME, edge_alone, token};
+
+const SECRET: &str = "only for this test";
+const HOST: &str = "go.northpeak.example";
+
+/// The affiliates in an order of one's own: without a common lock they get other numbers.
+fn catalog(payout: u8, affiliates: [&str; 2]) -> String {
+    let [first, second] = affiliates;
+    format!(
+        r#"
+[network]
+currency = "USD"
+[domain."{HOST}"]
+[advertiser.northpeak]
+postback = {{ secret = "file:northpeak.secret" }}
+[offer.boots]
+advertiser = "northpeak"
+to = "https://shop.northpeak.example/boots"
+click_param = "npk"
+goal.sale = {{ revenue = "40 %", payout = "{payout} %" }}
+[affiliate.{first}]
+offers = ["boots"]
+[affiliate.{second}]
+offers = ["boots"]
+"#
+    )
+}
+
+struct Machines {
+    root: PathBuf,
+    kafka: String,
+}
+
+impl Machines {
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn write_catalog(&self, etc: &str, text: &str) -> PathBuf {
+        let path = self.path(etc).join("catalog.toml");
+        fs::create_dir_all(self.path(etc)).unwrap();
+        fs::write(self.path(etc).join("northpeak.secret"), SECRET).unwrap();
+        // As editors that are careful do: the file that is followed is whole at any moment.
+        let young = self.path(etc).join("young");
+        fs::write(&young, text).unwrap();
+        fs::rename(&young, &path).unwrap();
+        path
+    }
+
+    /// A click and its sale of 100.00 at an edge of this data folder, shipped by a courier beside it.
+    fn sell(&self, data: &str, affiliate: &str, order: &str) {
+        let data = self.path(data);
+        let output = self.path(&format!("{order}-edge"));
+        let (mut edge, address, _) = edge_alone::up(edge_alone::edge(&data), &output);
+        let bearer = format!("Bearer {SECRET}");
+        let (host, agent) = (("Host", HOST), ("User-Agent", CHROME));
+        let target = format!("/c?offer=boots&aff={affiliate}");
+        let click = http::get(address, &target, &[host, agent]).unwrap();
+        assert_eq!(click.status, 302);
+        let token = token(&click, "npk");
+        let target = format!("/postback?token={token}&order={order}&amount=100.00");
+        let sale = http::get(address, &target, &[host, ("Authorization", &bearer)]).unwrap();
+        assert_eq!(sale.status, 200, "{}", sale.text());
+        assert!(edge.terminate(BOUND).unwrap().success());
+
+        let mut courier = Command::new(bin("sluice"));
+        courier.arg("courier").arg("--data").arg(&data);
+        courier.args(["--kafka", &self.kafka, "--admin", "127.0.0.1:0"]);
+        let output = self.path(&format!("{order}-courier"));
+        let mut courier = Running::spawn(courier, &output).unwrap();
+        wait::until("the courier is up", BOUND, || {
+            courier.stdout().contains("  admin ")
+        });
+        // It ships all there is before it ends.
+        let ended = courier.terminate(BOUND);
+        assert!(
+            ended.is_some_and(|status| status.success()),
+            "{}",
+            courier.stderr()
+        );
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_second_machine_paid_the_wrong_affiliate_by_another_catalog() {
+    let Some(jars) = testkit::kafka::jars() else {
+        testkit::skip(
+            "a_second_machine_paid_the_wrong_affiliate_by_another_catalog",
+            "Apache Kafka is not there: cargo xtask test fetches it",
+        );
+        return;
+    };
+    let root = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&jars, &root.path().join("kafka"), &[]);
+    let machines = Machines {
+        root: root.path().to_owned(),
+        kafka: broker.address(),
+    };
+    let kafka = ["--kafka", machines.kafka.as_str()];
+    let created = Command::new(bin("sluice"))
+        .args(["topics", "create", "--replication", "1"])
+        .args(kafka)
+        .output()
+        .unwrap();
+    assert!(created.status.success(), "{created:?}");
+
+    // The first machine: 8 %, then 20 %.
+    let order = ["trailblog", "rival"];
+    let path = machines.write_catalog("first-etc", &catalog(8, order));
+    let data = machines.path("first");
+    let arguments = ["--catalog", path.to_str().unwrap(), kafka[0], kafka[1]];
+    let first = System::start(&data, &arguments);
+    machines.write_catalog("first-etc", &catalog(20, order));
+    wait::until("the second version is in force", BOUND, || {
+        data.join("catalog/2.snapshot").exists()
+    });
+
+    // The second has its keys and its published versions; nothing else.
+    for part in ["keys", "catalog"] {
+        copy(&data.join(part), &machines.path("second").join(part));
+    }
+    machines.sell("second", "rival", "second-1");
+    let report = |expected: &str| {
+        let mut last = String::new();
+        let found = wait::holds_within(BOUND, || {
+            last = first.report("affiliate");
+            last.contains(expected)
+        });
+        assert!(found, "expected {expected}:\n{last}");
+        last
+    };
+    let sold = report("rival,1,1,1,0,0,1,100.00,USD,100.00,40.00,20.00,");
+    assert!(!sold.contains("trailblog"), "{sold}");
+
+    // The third has the keys, and numbered a catalog of its own, in which rival is what trailblog is on the first.
+    copy(&data.join("keys"), &machines.path("third").join("keys"));
+    let path = machines.write_catalog("third-etc", &catalog(8, ["rival", "trailblog"]));
+    let apply = ["catalog", "apply", path.to_str().unwrap()];
+    system::command(&machines.path("third"), &apply);
+    machines.sell("third", "rival", "third-1");
+    wait::until("the first machine says so", BOUND, || {
+        first.running.stderr().contains("it is another catalog")
+    });
+    // Nobody is paid for it, whoever it named.
+    let after = first.report("affiliate");
+    let money = |report: &str| {
+        let lines = report.lines().map(|line| line.rsplitn(6, ',').take(5));
+        lines
+            .map(|fields| fields.map(str::to_owned).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(money(&after), money(&sold), "{after}");
+    first.kill9();
+}
