@@ -1,7 +1,8 @@
 //! The consumer that folds clicks, and the labels fraud finds for them later, into rollups.
 //!
 //! Every click of a (day, visitor, offer, affiliate) is kept as a mark. What it adds to its bucket is a function of the
-//! marks alone: labelled ones are invalid, the earliest of the others is unique, the rest are duplicates. A label may come
+//! marks alone: labelled ones are invalid, the earliest of the others is unique, the rest are duplicates; those without a
+//! person are anonymous. A label may come
 //! before its click, an earlier click after a later one: the difference is taken back and added, so the store ends the same.
 
 mod marks;
@@ -77,8 +78,14 @@ impl Clicks {
             click.offer,
             click.affiliate,
         )?;
+        // The edge knows a declared bot at once: it is never valid for a while.
+        let label = match click.class() {
+            Class::Bot => bit(Reason::DeclaredBot),
+            _ => 0,
+        };
         marks::change(out, SOURCE, &group, key, click.link, |mark| {
             mark.seen = true;
+            mark.reasons |= label;
         })
     }
 
@@ -92,9 +99,15 @@ impl Clicks {
             signal.offer,
             signal.affiliate,
         )?;
-        let bit = u64::from(u32::try_from(signal.reason).unwrap_or(0)).min(63);
+        let reason = Reason::try_from(signal.reason).unwrap_or_default();
+        if reason == Reason::None {
+            return Err(Error::unknown_type(format_args!(
+                "FraudSignal with reason {}",
+                signal.reason
+            )));
+        }
         marks::change(out, SOURCE, &group, key, signal.link, |mark| {
-            mark.reasons |= 1 << bit;
+            mark.reasons |= bit(reason);
         })
     }
 
@@ -108,7 +121,10 @@ impl Clicks {
     ) -> Result<MarkGroup, Error> {
         let catalog = self.versions.get(version, hash)?;
         let zone = catalog.network.zone().map_err(|error| {
-            Error::Event(format!("time zone of catalog version {version}: {error}"))
+            Error::event(
+                consumer::Reason::CatalogVersion,
+                format!("time zone of catalog version {version}: {error}"),
+            )
         })?;
         Ok(MarkGroup {
             day: Day::of(key.time_ms, &zone).0,
@@ -150,19 +166,17 @@ impl Handler for Clicks {
                     },
                 )?)
             }
-            _ => Err(Error::Event(format!(
-                "clicks: kind {} is not known to this version: use a newer Sluice",
-                record.kind
-            ))),
+            _ => Err(Error::unknown_type(record.kind)),
         }
     }
 }
 
+/// The bit of a reason in a mark: codes are below 64.
+fn bit(reason: Reason) -> u64 {
+    1 << (reason as u32)
+}
+
 fn key(key: Option<&domain::event::ClickKey>, record: &Record) -> Result<ClickKey, Error> {
-    key.map(ClickKey::from).ok_or_else(|| {
-        Error::Event(format!(
-            "{} lane {} n {}: no key",
-            record.origin, record.lane, record.n
-        ))
-    })
+    key.map(ClickKey::from)
+        .ok_or_else(|| Error::undecodable(record, "no key"))
 }

@@ -29,8 +29,7 @@ pub(crate) fn change(
     let first_after = out.batch.first_valid(group)?;
 
     let mut add = |mark: &Mark, first: Option<&Mark>, sign: i64| -> Result<(), Error> {
-        // A click without a person cannot be told from another: each is the first of its own.
-        let first = group.visitor == 0 || first.is_some_and(|first| first.click == mark.click);
+        let first = first.is_some_and(|first| first.click == mark.click);
         let reason = if mark.reasons == 0 {
             0
         } else {
@@ -38,6 +37,11 @@ pub(crate) fn change(
         };
         let change = match (mark.seen, reason, first) {
             (false, _, _) => return Ok(()),
+            // Nobody can tell a click without a person from another one: none of them is unique.
+            (true, 0, _) if group.visitor == 0 => Change {
+                anonymous: sign,
+                ..Change::default()
+            },
             (true, 0, true) => Change {
                 clicks: sign,
                 unique: sign,

@@ -1,47 +1,22 @@
 //! What the three consumers share: the store's side of the stream's loop.
 //!
 //! A consumer is a [`Handler`]: it folds records into a batch of the store. Around it, [`Stored`] moves the offset first,
-//! keeps the receipts and hands the outbox on, all in the transaction of the fold.
+//! keeps the receipts and hands the outbox on, all in the transaction of the fold. An event that cannot be folded is parked
+//! ([`parking`]).
+
+mod error;
+pub mod parking;
+
+use std::sync::Arc;
 
 use catalog::{Catalog, Folder, Lookup};
 use domain::Topic;
-use std::sync::Arc;
+use parking::Parking;
 use stream::consumer::{Accepted, Fold, Position};
 use stream::receipts::High;
 use stream::{END, Record, StreamId, TOMBSTONE};
 
-/// Why a batch was not folded.
-#[derive(Debug)]
-pub enum Error {
-    /// The store could not be read or changed.
-    Store(store::Error),
-    /// An event could not be understood, or names a catalog version that is not there.
-    Event(String),
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Store(error) => error.fmt(f),
-            Self::Event(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Store(error) => Some(error),
-            Self::Event(_) => None,
-        }
-    }
-}
-
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Self {
-        Self::Store(error)
-    }
-}
+pub use error::{Error, Reason, Refusal};
 
 /// What one consumer does with the records of its topic. The result must be a function of the set of records.
 pub trait Handler {
@@ -51,7 +26,7 @@ pub trait Handler {
     /// Folds one record.
     ///
     /// # Errors
-    /// Nothing of the batch is committed.
+    /// [`Error::Event`]: this record cannot be folded and is parked. Any other: nothing of the batch is committed.
     fn fold(&mut self, out: &mut Output<'_, '_>, record: &Record) -> Result<(), Error>;
 
     /// Work no record causes; whether it did something.
@@ -116,6 +91,9 @@ pub struct Stored<H> {
     /// What its rows in the outbox are known by. One handler may read several topics, each of these with a stream of its own.
     outbox: String,
     stream: [u8; 16],
+    observe: Box<dyn FnMut(Parking) + Send>,
+    /// When parked events were last looked at.
+    looked_ms: u64,
 }
 
 impl<H: Handler> Stored<H> {
@@ -153,7 +131,16 @@ impl<H: Handler> Stored<H> {
             prefix: prefix.to_owned(),
             outbox,
             stream: stream.0,
+            observe: Box::new(|_| {}),
+            looked_ms: 0,
         })
+    }
+
+    /// Tells `observe` of events that are parked.
+    #[must_use]
+    pub fn observed(mut self, observe: impl FnMut(Parking) + Send + 'static) -> Self {
+        self.observe = Box::new(observe);
+        self
     }
 
     fn with<T>(
@@ -179,14 +166,157 @@ impl<H: Handler> Stored<H> {
             match f(handler, &mut out) {
                 Ok(value) => Ok(value),
                 Err(Error::Store(error)) => Err(error),
-                Err(Error::Event(what)) => {
-                    failed = Some(what.clone());
-                    Err(store::Error::other(what))
+                Err(error) => {
+                    let text = error.to_string();
+                    failed = Some(error);
+                    Err(store::Error::other(text))
                 }
             }
         });
-        done.map_err(|error| failed.map_or(Error::Store(error), Error::Event))
+        done.map_err(|error| failed.unwrap_or(Error::Store(error)))
     }
+
+    /// Folds a batch. With `one_by_one`, what cannot be folded is parked; otherwise it fails the batch.
+    fn fold_batch(&mut self, accepted: &Accepted<'_>, one_by_one: bool) -> Result<(), Error> {
+        let topic = self.topic as u8;
+        let partition = accepted.partition;
+        let parked = self.with(partition, |handler, out| {
+            out.batch
+                .move_offset(H::NAME, topic, partition, accepted.from, accepted.to)?;
+            let mut parked = Vec::new();
+            for (offset, record) in &accepted.records {
+                if !one_by_one {
+                    parking::fold(handler, out, record)?;
+                } else if let Err(refusal) = parking::attempt(handler, out, record)? {
+                    let place = (H::NAME, topic, partition);
+                    let event = parking::event(place, (*offset, record), &refusal, accepted.now_ms);
+                    if out.batch.park(&event)? {
+                        parked.push((*offset, refusal));
+                    }
+                }
+            }
+            for (lane, stream, high) in &accepted.highs {
+                let high = store::High {
+                    lane: *lane,
+                    stream: stream.0,
+                    n: high.n,
+                    time_ms: high.time_ms,
+                };
+                out.batch.set_high(H::NAME, topic, partition, &high)?;
+            }
+            for stream in &accepted.ended {
+                out.batch.end_stream(H::NAME, topic, partition, stream.0)?;
+            }
+            Ok(parked)
+        })?;
+        for reason in Reason::ALL {
+            let mut of_reason = parked
+                .iter()
+                .filter(|(_, refusal)| refusal.reason == reason);
+            let Some((offset, refusal)) = of_reason.next() else {
+                continue;
+            };
+            let events = 1 + of_reason.count() as u64;
+            let (consumer, topic) = (H::NAME, self.topic.name());
+            if parking::waits_until(reason, 0).is_some() {
+                tracing::warn!(
+                    consumer,
+                    topic,
+                    partition,
+                    offset,
+                    events,
+                    why = refusal.detail,
+                    "events wait for their catalog version, the others are folded"
+                );
+            } else {
+                self.tell_set_aside(reason, events, &refusal.detail);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_set_aside(&mut self, reason: Reason, events: u64, why: &str) {
+        tracing::error!(
+            consumer = H::NAME,
+            topic = self.topic.name(),
+            reason = reason.name(),
+            events,
+            why,
+            "events are set aside, the others are folded: see sluice parked list"
+        );
+        (self.observe)(Parking::SetAside { reason, events });
+    }
+
+    /// Attempts parked events again: those that somebody asked for, and those whose catalog version has come. Sets aside what
+    /// has waited long enough. Says whether more is to be done at once.
+    ///
+    /// # Errors
+    /// The store cannot be read or changed.
+    pub fn look_at_parked(&mut self, now_ms: u64) -> Result<bool, Error> {
+        let topic = self.topic as u8;
+        let mut attempts = 0;
+        let (aside, now) = self.with(0, |handler, out| {
+            let mut aside = Vec::new();
+            for row in out
+                .batch
+                .parked_wanted(H::NAME, topic, parking::ATTEMPTS_MAX)?
+            {
+                attempts += 1;
+                aside.extend(attempt_again(handler, out, &row)?.err().flatten());
+            }
+            let waited_for = Reason::CatalogVersion.name();
+            for first in out.batch.parked_firsts(H::NAME, topic, waited_for)? {
+                if attempts >= parking::ATTEMPTS_MAX {
+                    break;
+                }
+                // One attempt tells of all that lack the same.
+                let again = attempt_again(handler, out, &first)?;
+                if let Err(set_aside) = again {
+                    aside.extend(set_aside);
+                    continue;
+                }
+                let limit = parking::ATTEMPTS_MAX - attempts;
+                for row in out.batch.parked_alike(&first.event, limit)? {
+                    attempts += 1;
+                    aside.extend(attempt_again(handler, out, &row)?.err().flatten());
+                }
+            }
+            let over = out.batch.end_waits(H::NAME, topic, now_ms)?;
+            aside.extend(over.into_iter().map(|(_, events, detail)| {
+                let reason = Reason::CatalogVersion;
+                (Refusal { reason, detail }, events)
+            }));
+            Ok((aside, out.batch.parked_count(H::NAME, topic)?))
+        })?;
+        for (refusal, events) in aside {
+            self.tell_set_aside(refusal.reason, events, &refusal.detail);
+        }
+        (self.observe)(Parking::Now(now));
+        Ok(attempts >= parking::ATTEMPTS_MAX)
+    }
+}
+
+/// Attempts a parked event again. Where that fails, says whether it is set aside only now.
+fn attempt_again<H: Handler>(
+    handler: &mut H,
+    out: &mut Output<'_, '_>,
+    row: &store::Parked,
+) -> Result<Result<(), Option<(Refusal, u64)>>, Error> {
+    out.partition = row.event.partition;
+    let Err(refusal) = parking::attempt(handler, out, &parking::record(row))? else {
+        out.batch.unpark(row.id)?;
+        return Ok(Ok(()));
+    };
+    let waits = refusal.reason == Reason::CatalogVersion;
+    let waits_until_ms = row.event.waits_until_ms.filter(|_| waits);
+    out.batch.keep_parked(
+        row.id,
+        refusal.reason.name(),
+        &refusal.detail,
+        waits_until_ms,
+    )?;
+    let waited = row.event.waits_until_ms.is_some();
+    Ok(Err((waited && !waits).then_some((refusal, 1))))
 }
 
 impl<H: Handler> Fold for Stored<H> {
@@ -214,34 +344,11 @@ impl<H: Handler> Fold for Stored<H> {
     }
 
     fn apply(&mut self, accepted: &Accepted<'_>) -> Result<(), Error> {
-        let topic = self.topic as u8;
-        self.with(accepted.partition, |handler, out| {
-            out.batch.move_offset(
-                H::NAME,
-                topic,
-                accepted.partition,
-                accepted.from,
-                accepted.to,
-            )?;
-            for record in &accepted.records {
-                handler.fold(out, record)?;
-            }
-            for (lane, stream, high) in &accepted.highs {
-                let high = store::High {
-                    lane: *lane,
-                    stream: stream.0,
-                    n: high.n,
-                    time_ms: high.time_ms,
-                };
-                out.batch
-                    .set_high(H::NAME, topic, accepted.partition, &high)?;
-            }
-            for stream in &accepted.ended {
-                out.batch
-                    .end_stream(H::NAME, topic, accepted.partition, stream.0)?;
-            }
-            Ok(())
-        })
+        // A batch is seldom refused: only then is it worth a part of the transaction for each event.
+        match self.fold_batch(accepted, false) {
+            Err(Error::Event(_)) => self.fold_batch(accepted, true),
+            done => done,
+        }
     }
 
     fn outbox(&mut self, limit: usize) -> Result<Vec<(i64, String, Record)>, Error> {
@@ -251,7 +358,7 @@ impl<H: Handler> Fold for Stored<H> {
         let rows = rows.into_iter().map(|row| {
             let stream = StreamId(row.stream);
             let topic = Topic::from_number(row.topic.into())
-                .ok_or_else(|| Error::Event(format!("outbox: unknown topic {}", row.topic)))?;
+                .ok_or_else(|| Error::Damaged(format!("an outbox row of topic {}", row.topic)))?;
             let record = if row.kind == TOMBSTONE {
                 Record::tombstone(stream, row.lane, row.n, row.time_ms)
             } else {
@@ -286,8 +393,14 @@ impl<H: Handler> Fold for Stored<H> {
             .batch(|batch| batch.outbox_refused(&self.outbox, id, TOMBSTONE))?)
     }
 
-    fn tick(&mut self) -> Result<bool, Error> {
-        self.with(0, Handler::tick)
+    fn tick(&mut self, now_ms: u64) -> Result<bool, Error> {
+        let mut busy = self.with(0, Handler::tick)?;
+        if now_ms.abs_diff(self.looked_ms) >= parking::LOOK_EVERY_MS {
+            let more = self.look_at_parked(now_ms)?;
+            self.looked_ms = if more { 0 } else { now_ms };
+            busy |= more;
+        }
+        Ok(busy)
     }
 }
 
@@ -296,12 +409,8 @@ impl<H: Handler> Fold for Stored<H> {
 /// # Errors
 /// It is no such message.
 pub fn decode<M: prost::Message + Default>(record: &Record) -> Result<M, Error> {
-    M::decode(&*record.value).map_err(|error| {
-        Error::Event(format!(
-            "{} lane {} n {}: kind {} does not decode: {error}",
-            record.origin, record.lane, record.n, record.kind
-        ))
-    })
+    M::decode(&*record.value)
+        .map_err(|error| Error::undecodable(record, format!("it does not decode: {error}")))
 }
 
 /// The catalog versions events name.
@@ -318,17 +427,25 @@ impl Versions {
     /// The catalog of a version, which has this hash.
     ///
     /// # Errors
-    /// It is not there, is another one or cannot be read.
+    /// [`Reason::CatalogVersion`]: it is not here or cannot be read, the event waits for it. [`Reason::CatalogHash`]: it is
+    /// another one.
     pub fn get(&self, version: u32, hash: u64) -> Result<Arc<Catalog>, Error> {
         match self.folder.version(version, hash) {
             Ok(Lookup::Found(catalog)) => Ok(catalog),
-            Ok(Lookup::Missing) => Err(Error::Event(format!(
-                "catalog version {version} is not here"
-            ))),
-            Ok(Lookup::Other { hash: here }) => Err(Error::Event(format!(
-                "catalog version {version} has hash {here:016x} here, not {hash:016x}: it is another catalog"
-            ))),
-            Err(error) => Err(Error::Event(format!("catalog version {version}: {error}"))),
+            Ok(Lookup::Missing) => Err(Error::event(
+                Reason::CatalogVersion,
+                format!("catalog version {version} is not here"),
+            )),
+            Ok(Lookup::Other { hash: here }) => Err(Error::event(
+                Reason::CatalogHash,
+                format!(
+                    "catalog version {version} has hash {here:016x} here, not {hash:016x}: it is another catalog"
+                ),
+            )),
+            Err(error) => Err(Error::event(
+                Reason::CatalogVersion,
+                format!("catalog version {version}: {error}"),
+            )),
         }
     }
 }

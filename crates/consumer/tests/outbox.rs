@@ -75,20 +75,20 @@ fn a_store_put_back_from_its_backup_gave_taken_numbers_to_new_facts() {
 
     let mut stored = open(&path, 0);
     for _ in 0..3 {
-        stored.tick().unwrap();
+        stored.tick(0).unwrap();
     }
     send(&mut stored, &mut topic, true);
-    stored.tick().unwrap();
+    stored.tick(0).unwrap();
     View::open(&path).unwrap().copy_to(&backup).unwrap();
     // The backup knows neither that the fourth is sent nor the fifth and sixth.
     for _ in 0..2 {
-        stored.tick().unwrap();
+        stored.tick(0).unwrap();
     }
     send(&mut stored, &mut topic, true);
     drop(stored);
 
     let mut restored = open(&backup, 6);
-    restored.tick().unwrap();
+    restored.tick(0).unwrap();
     send(&mut restored, &mut topic, true);
     assert_eq!(read(&topic).0, [1, 2, 3, 4, 5, 6, 7]);
 }
@@ -100,7 +100,7 @@ fn the_stream_of_each_open_ends_behind_what_waited_of_it() {
     let mut topic = Vec::new();
     for (said, acknowledged) in [(0, true), (1, false), (2, true), (3, true)] {
         let mut stored = open(&path, said);
-        stored.tick().unwrap();
+        stored.tick(0).unwrap();
         send(&mut stored, &mut topic, acknowledged);
     }
     // Nothing is said: the last stream with words ends, and this open leaves no trace.

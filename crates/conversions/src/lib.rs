@@ -55,7 +55,7 @@ impl Conversions {
     fn open(out: &Output<'_, '_>, key: OrderKey, lane: Lane) -> Result<Open, Error> {
         let (order, partition, lane) = match out.batch.order(&key)? {
             Some((bytes, partition, lane)) => {
-                let order = Order::from_bytes(&bytes).map_err(Error::Event)?;
+                let order = Order::from_bytes(&bytes).map_err(Error::Damaged)?;
                 (order, partition, Lane(lane))
             }
             None => (Order::default(), out.partition, lane),
@@ -140,7 +140,7 @@ impl Conversions {
         let facts = facts
             .map(|bytes| Click::decode(&*bytes))
             .transpose()
-            .map_err(|error| Error::Event(format!("a kept click: {error}")))?;
+            .map_err(|error| Error::Damaged(format!("a click that does not decode ({error})")))?;
         let catalog = self
             .versions
             .get(standing.catalog.number, standing.catalog.hash)?;
@@ -155,7 +155,9 @@ impl Conversions {
             .conversion(&open.key, goal)?
             .map(|bytes| Conversion::decode(&*bytes))
             .transpose()
-            .map_err(|error| Error::Event(format!("a kept conversion: {error}")))?;
+            .map_err(|error| {
+                Error::Damaged(format!("a conversion that does not decode ({error})"))
+            })?;
         let is_same = before.as_ref().is_some_and(|before| {
             let conversion = Conversion {
                 change: before.change,
@@ -210,17 +212,11 @@ impl Handler for Conversions {
 
     fn fold(&mut self, out: &mut Output<'_, '_>, record: &Record) -> Result<(), Error> {
         if Kind::from_number(record.kind) != Some(Kind::Postback) {
-            return Err(Error::Event(format!(
-                "conversions: kind {} is not known to this version: use a newer Sluice",
-                record.kind
-            )));
+            return Err(Error::unknown_type(record.kind));
         }
         let postback: Postback = decode(record)?;
         let Some(at) = postback.key.as_ref().map(ClickKey::from) else {
-            return Err(Error::Event(format!(
-                "{} lane {} n {}: no key",
-                record.origin, record.lane, record.n
-            )));
+            return Err(Error::undecodable(record, "no key"));
         };
         let key = OrderKey {
             advertiser: postback.advertiser,

@@ -215,7 +215,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     runtime.block_on(async {
         let listener = TcpListener::from_std(admin_listener).map_err(refuse)?;
         // A copy stays: which thread frees the counters at the end is not left to chance, and counts of its work agree.
-        admin::serve(listener, metrics.clone(), health, over).await;
+        let commands = admin::no_commands();
+        admin::serve(listener, metrics.clone(), health, commands, over).await;
         Ok::<_, Refusal>(())
     })?;
     match ending.join() {

@@ -19,13 +19,21 @@ impl Handler for Fraud {
     const NAME: &'static str = "fraud";
 
     fn fold(&mut self, out: &mut Output<'_, '_>, record: &Record) -> Result<(), Error> {
-        if Kind::from_number(record.kind) != Some(Kind::Click) {
-            return Ok(());
+        match Kind::from_number(record.kind) {
+            Some(Kind::Click) => {}
+            Some(Kind::Unmatched) => return Ok(()),
+            _ => return Err(Error::unknown_type(record.kind)),
         }
         let click: Click = decode(record)?;
         let Some(key) = click.key.as_ref().map(ClickKey::from) else {
-            return Ok(());
+            return Err(Error::undecodable(record, "no key"));
         };
+        if Shard::new(click.shard).is_none() {
+            return Err(Error::undecodable(
+                record,
+                "its shard has more than 12 bits",
+            ));
+        }
         if click.decision() != Decision::Redirect || click.class() == Class::Head {
             return Ok(());
         }
@@ -65,8 +73,9 @@ impl Handler for Fraud {
         if let Some((later, kept)) = after
             && later.time_ms - key.time_ms <= REPEAT_MS
         {
-            let kept = FraudSignal::decode(&*kept)
-                .map_err(|error| Error::Event(format!("a kept click: {error}")))?;
+            let kept = FraudSignal::decode(&*kept).map_err(|error| {
+                Error::Damaged(format!("a click that does not decode ({error})"))
+            })?;
             say(out, later, &kept)?;
         }
         Ok(())
@@ -80,7 +89,7 @@ fn say(out: &mut Output<'_, '_>, click: ClickKey, signal: &FraudSignal) -> Resul
         return Ok(());
     }
     let shard = Shard::new(signal.shard)
-        .ok_or_else(|| Error::Event("a click's shard has more than 12 bits".into()))?;
+        .ok_or_else(|| Error::Damaged("a click whose shard has more than 12 bits".into()))?;
     out.say(
         Topic::FraudSignals,
         shard.lane(),

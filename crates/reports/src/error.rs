@@ -10,7 +10,15 @@ pub struct Error {
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    Parameter { name: &'static str, message: String },
+    Parameter {
+        name: String,
+        message: String,
+    },
+    /// The answer would be too long, or take too long: what to ask instead.
+    TooLarge {
+        why: String,
+        instead: String,
+    },
     Timezone(String),
     Store(store::Error),
     Event(prost::DecodeError),
@@ -21,11 +29,16 @@ impl Error {
         Self { kind }
     }
 
-    pub(crate) fn parameter(name: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn parameter(name: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(Kind::Parameter {
-            name,
+            name: name.into(),
             message: message.into(),
         })
+    }
+
+    /// The question asks for too much; the text names a smaller one.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.kind, Kind::TooLarge { .. })
     }
 
     /// The parameter that is wrong, when it is the asker's mistake.
@@ -41,6 +54,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Parameter { name, message } => write!(f, "{name}: {message}"),
+            Kind::TooLarge { why, instead } => write!(f, "{why}: ask for {instead}"),
             Kind::Timezone(name) => {
                 write!(
                     f,

@@ -16,16 +16,29 @@ pub enum Format {
     Csv,
     /// For a program.
     Json,
+    /// For a program that reads a row a line.
+    Ndjson,
 }
 
 /// The names of the formats.
-pub const FORMATS: [(&str, Format); 3] = [
+pub const FORMATS: [(&str, Format); 4] = [
     ("table", Format::Table),
     ("json", Format::Json),
+    ("ndjson", Format::Ndjson),
     ("csv", Format::Csv),
 ];
 
 impl Format {
+    /// What an answer in it is, for a header.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Table => "text/plain; charset=utf-8",
+            Self::Csv => "text/csv; charset=utf-8",
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+        }
+    }
+
     /// The format of a name.
     ///
     /// # Errors
@@ -47,11 +60,12 @@ impl Format {
 }
 
 /// The columns after those of the groups; machines read them in lower case.
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 14] = [
     "gross",
     "clicks",
     "unique",
     "duplicate",
+    "anonymous",
     "invalid",
     "conversions",
     "CVR",
@@ -64,7 +78,7 @@ const COLUMNS: [&str; 13] = [
 ];
 
 /// Columns that hold words and stand to the left.
-const CURRENCY: usize = 7;
+const CURRENCY: usize = 8;
 
 /// Characters that make a spreadsheet take a cell for a formula.
 const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
@@ -76,6 +90,7 @@ impl Report {
             Format::Table => self.table(),
             Format::Csv => self.csv(),
             Format::Json => self.json(),
+            Format::Ndjson => self.ndjson(),
         }
     }
 
@@ -156,37 +171,42 @@ impl Report {
 
     /// `{"by": […], "rows": […], "total": […]}`; counts and CVR are numbers, money decimal strings, what is empty is null.
     pub fn json(&self) -> String {
-        let lines = |group: &Group, named: bool| -> Vec<Value> {
-            let lines = group.money.iter().enumerate().map(|(at, money)| {
-                let mut row = Map::new();
-                if named {
-                    for (by, name) in self.by.iter().zip(&group.names) {
-                        row.insert(by.name().to_owned(), name.as_str().into());
-                    }
-                }
-                for (column, cell) in COLUMNS.into_iter().zip(cells(group, at, money)) {
-                    let value = match column {
-                        _ if cell.is_empty() => Value::Null,
-                        "currency" | "amount" | "revenue" | "payout" | "profit" | "EPC" => {
-                            cell.into()
-                        }
-                        _ => serde_json::from_str(&cell).expect("counts and CVR are numbers"),
-                    };
-                    row.insert(column.to_ascii_lowercase(), value);
-                }
-                Value::Object(row)
-            });
-            lines.collect()
-        };
-        let rows: Vec<Value> = self
-            .groups
-            .iter()
-            .flat_map(|group| lines(group, true))
-            .collect();
+        let rows: Vec<Value> = self.rows().collect();
         let by: Vec<&str> = self.by.iter().copied().map(By::name).collect();
-        let report =
-            serde_json::json!({ "by": by, "rows": rows, "total": lines(&self.total, false) });
+        let total: Vec<Value> = self.lines(&self.total, &[]).collect();
+        let report = serde_json::json!({ "by": by, "rows": rows, "total": total });
         format!("{report:#}\n")
+    }
+
+    /// The rows of [`Self::json`], one a line, without totals.
+    pub fn ndjson(&self) -> String {
+        self.rows()
+            .map(|row| format!("{row}\n"))
+            .collect::<String>()
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Value> {
+        self.groups
+            .iter()
+            .flat_map(|group| self.lines(group, &self.by))
+    }
+
+    fn lines<'a>(&self, group: &'a Group, by: &'a [By]) -> impl Iterator<Item = Value> + use<'a> {
+        group.money.iter().enumerate().map(move |(at, money)| {
+            let mut row = Map::new();
+            for (by, name) in by.iter().zip(&group.names) {
+                row.insert(by.name().to_owned(), name.as_str().into());
+            }
+            for (column, cell) in COLUMNS.into_iter().zip(cells(group, at, money)) {
+                let value = match column {
+                    _ if cell.is_empty() => Value::Null,
+                    "currency" | "amount" | "revenue" | "payout" | "profit" | "EPC" => cell.into(),
+                    _ => serde_json::from_str(&cell).expect("counts and CVR are numbers"),
+                };
+                row.insert(column.to_ascii_lowercase(), value);
+            }
+            Value::Object(row)
+        })
     }
 }
 
@@ -207,6 +227,7 @@ fn cells(group: &Group, at: usize, money: &Money) -> [String; COLUMNS.len()] {
         count(counts.clicks),
         count(counts.unique),
         count(counts.duplicate),
+        count(counts.anonymous),
         count(counts.invalid),
         count(counts.conversions),
         decimal(group.cvr().filter(|_| at == 0)),
@@ -219,7 +240,7 @@ fn cells(group: &Group, at: usize, money: &Money) -> [String; COLUMNS.len()] {
     ]
 }
 
-fn harmless(name: &str) -> String {
+pub(crate) fn harmless(name: &str) -> String {
     if name.starts_with(FORMULA) {
         format!("'{name}")
     } else {
@@ -235,24 +256,24 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_totals_stay_apart() {
         let expected = r#"
-affiliate  offer          gross  clicks  unique  duplicate  invalid  conversions   CVR  currency  amount  revenue  payout  profit     EPC
-=adam      boots, "warm"      0       0       0          0        0            1        USD       -10.00    -2.00   -1.00   -1.00
-zoe        axes               8       6       6          0        2            0  0.00  EUR         0.00     0.00    0.00    0.00  0.0000
-zoe        boots, "warm"    300     300     300          0        0            7  2.33  EUR        40.00     8.00    4.00    4.00  0.0133
-                                                                                        USD        30.00     6.00    3.00    3.00  0.0100
-total                       308     306     306          0        2            8  2.61  EUR        40.00     8.00    4.00    4.00  0.0131
-                                                                                        USD        20.00     4.00    2.00    2.00  0.0065
+affiliate  offer          gross  clicks  unique  duplicate  anonymous  invalid  conversions   CVR  currency  amount  revenue  payout  profit     EPC
+=adam      boots, "warm"      0       0       0          0          0        0            1        USD       -10.00    -2.00   -1.00   -1.00
+zoe        axes               9       6       6          0          1        2            0  0.00  EUR         0.00     0.00    0.00    0.00  0.0000
+zoe        boots, "warm"    300     300     300          0          0        0            7  2.33  EUR        40.00     8.00    4.00    4.00  0.0133
+                                                                                                   USD        30.00     6.00    3.00    3.00  0.0100
+total                       309     306     306          0          1        2            8  2.61  EUR        40.00     8.00    4.00    4.00  0.0131
+                                                                                                   USD        20.00     4.00    2.00    2.00  0.0065
 "#;
         assert_eq!(example().table(), expected.trim_start_matches('\n'));
     }
 
     #[test]
     fn csv_runs_no_formulas() {
-        let expected = r#"affiliate,offer,gross,clicks,unique,duplicate,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc
-'=adam,"boots, ""warm""",0,0,0,0,0,1,,USD,-10.00,-2.00,-1.00,-1.00,
-zoe,axes,8,6,6,0,2,0,0.00,EUR,0.00,0.00,0.00,0.00,0.0000
-zoe,"boots, ""warm""",300,300,300,0,0,7,2.33,EUR,40.00,8.00,4.00,4.00,0.0133
-zoe,"boots, ""warm""",,,,,,,,USD,30.00,6.00,3.00,3.00,0.0100
+        let expected = r#"affiliate,offer,gross,clicks,unique,duplicate,anonymous,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc
+'=adam,"boots, ""warm""",0,0,0,0,0,0,1,,USD,-10.00,-2.00,-1.00,-1.00,
+zoe,axes,9,6,6,0,1,2,0,0.00,EUR,0.00,0.00,0.00,0.00,0.0000
+zoe,"boots, ""warm""",300,300,300,0,0,0,7,2.33,EUR,40.00,8.00,4.00,4.00,0.0133
+zoe,"boots, ""warm""",,,,,,,,,USD,30.00,6.00,3.00,3.00,0.0100
 "#;
         assert_eq!(example().csv(), expected);
     }
@@ -265,7 +286,7 @@ zoe,"boots, ""warm""",,,,,,,,USD,30.00,6.00,3.00,3.00,0.0100
             json["rows"][2],
             serde_json::json!({
                 "affiliate": "zoe", "offer": "boots, \"warm\"", "gross": 300, "clicks": 300, "unique": 300,
-                "duplicate": 0, "invalid": 0, "conversions": 7, "cvr": 2.33, "currency": "EUR", "amount": "40.00",
+                "duplicate": 0, "anonymous": 0, "invalid": 0, "conversions": 7, "cvr": 2.33, "currency": "EUR", "amount": "40.00",
                 "revenue": "8.00", "payout": "4.00", "profit": "4.00", "epc": "0.0133",
             })
         );
@@ -282,7 +303,7 @@ zoe,"boots, ""warm""",,,,,,,,USD,30.00,6.00,3.00,3.00,0.0100
         let error = Format::parse("xml").unwrap_err().to_string();
         assert_eq!(
             error,
-            r#"format: "xml" is not known: use one of table, json, csv"#
+            r#"format: "xml" is not known: use one of table, json, ndjson, csv"#
         );
     }
 }

@@ -1,44 +1,72 @@
-//! The HTTP API: `GET /api/v1/report?by=&from=&to=&format=`, `GET /api/v1/orders/ADVERTISER/ORDER` and
+//! The HTTP API: `GET /api/v1/report?by=&from=&to=&format=`, the lists beside it, `GET /api/v1/orders/ADVERTISER/ORDER` and
 //! `GET /api/v1/orders/ID`. It asks nobody who they are, so the caller binds it to loopback.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::Catalog;
-use http_body_util::Full;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use service::Shutdown;
-use service::http::Answer;
+use jiff::Timestamp;
+use service::http::{Answer, Body};
+use service::{Clock, Shutdown};
 use store::View;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::{Error, Format, OrderQuery, ReportQuery, run};
+use crate::list::{self, Selection, list_parameters};
+use crate::{CLICK_COLUMNS, Error, Format, OrderQuery, Parameters, ReportQuery, clicks, run};
 
 /// Queries read much of the store: more at once would only slow each other, and the consumers beside them.
 const QUERIES_MAX: usize = 4;
 
-const PATH: &str = "/api/v1/report";
+/// Lists under way at once: each is a thread that reads as fast as its reader does.
+const LISTS_MAX: usize = 8;
+
+/// Parts of a list that wait for its reader.
+const PARTS_MAX: usize = 4;
+
+/// A reader that takes nothing for so long gives up its list.
+const PART_WAIT_MAX: Duration = Duration::from_secs(30);
+
+const REPORT: &str = "/api/v1/report";
 const ORDERS: &str = "/api/v1/orders/";
+
+/// The lists, their columns and what makes them.
+const LISTS: [(&str, &[&str], MakeList); 1] = [("/api/v1/clicks", &CLICK_COLUMNS, clicks)];
+
+type MakeList = for<'a> fn(
+    &'a View,
+    &'a Catalog,
+    &Parameters,
+    Timestamp,
+    Format,
+) -> crate::Result<Selection<'a>>;
 
 struct Api<S> {
     source: S,
+    clock: Clock,
     queries: Arc<Semaphore>,
+    lists: Arc<Semaphore>,
 }
 
 /// Serves until the shutdown is requested. `source` gives each query its view of the store and the catalog of names, or the
 /// text of a 503. Runs inside a tokio runtime with time and I/O enabled; queries run on its blocking threads.
-pub async fn serve<S>(listener: TcpListener, source: S, shutdown: Shutdown)
+pub async fn serve<S>(listener: TcpListener, source: S, clock: Clock, shutdown: Shutdown)
 where
     S: Fn() -> Result<(View, Arc<Catalog>), String> + Send + Sync + 'static,
 {
     let api = Arc::new(Api {
         source,
+        clock,
         queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+        lists: Arc::new(Semaphore::new(LISTS_MAX)),
     });
     service::http::serve(listener, "reports", shutdown, move |request| {
         let api = Arc::clone(&api);
@@ -54,13 +82,16 @@ where
     if let Err((status, message)) = check_host(request.headers()) {
         return refusal(status, None, message);
     }
-    let orders = request.uri().path().strip_prefix(ORDERS);
-    if request.uri().path() != PATH && orders.is_none() {
-        return refusal(
-            StatusCode::NOT_FOUND,
-            None,
-            &format!("not found: try {PATH} or {ORDERS}ADVERTISER/ORDER"),
+    let path = request.uri().path();
+    let list = LISTS.iter().find(|(known, ..)| *known == path);
+    let orders = path.strip_prefix(ORDERS);
+    if path != REPORT && list.is_none() && orders.is_none() {
+        let known: Vec<&str> = LISTS.iter().map(|(path, ..)| *path).collect();
+        let message = format!(
+            "not found: try {REPORT}, {} or {ORDERS}ADVERTISER/ORDER",
+            known.join(", ")
         );
+        return refusal(StatusCode::NOT_FOUND, None, &message);
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, None, "use GET");
@@ -76,17 +107,26 @@ where
         };
         return blocking(api, move |api| order(&api.source, &query)).await;
     }
-    let parameters = match Parameters::parse(request.uri().query().unwrap_or_default()) {
-        Ok(parameters) => parameters,
-        Err((name, message)) => {
-            return refusal(
-                StatusCode::BAD_REQUEST,
-                Some(&name),
-                &format!("{name}: {message}"),
-            );
-        }
+    let query = request.uri().query().unwrap_or_default();
+    let known = match list {
+        Some((_, columns, _)) => list_parameters(columns),
+        None => ReportQuery::PARAMETERS.to_vec(),
     };
-    blocking(api, move |api| report(&api.source, &parameters)).await
+    let parameters = match Parameters::parse(query, &known) {
+        Ok(parameters) => parameters,
+        Err(error) => return refuse(&error),
+    };
+    // HEAD asks whether there is an answer, not for it: nothing is read.
+    if request.method() == Method::HEAD {
+        return match parameters.format(Format::Json) {
+            Ok(format) => respond(StatusCode::OK, format.content_type(), String::new()),
+            Err(error) => refuse(&error),
+        };
+    }
+    if let Some((_, _, make)) = list {
+        return answer_list(api, *make, parameters).await;
+    }
+    blocking(api, move |api| report(api, &parameters)).await
 }
 
 /// Runs a query beside the requests, when its turn has come.
@@ -140,91 +180,107 @@ where
             respond(StatusCode::OK, "application/json", text)
         }
         Ok(None) => refusal(StatusCode::NOT_FOUND, None, "nobody reported such an order"),
-        Err(error) => failure(&error),
+        Err(error) => refuse(&error),
     }
 }
 
-fn failure(error: &Error) -> Answer {
-    match error.parameter_name() {
-        Some(name) => refusal(StatusCode::BAD_REQUEST, Some(name), &error.to_string()),
-        None => {
-            tracing::error!(%error, "report failed");
-            refusal(StatusCode::INTERNAL_SERVER_ERROR, None, &error.to_string())
+/// The first answer of a list is its head, or why there is none; then its parts follow while it is read.
+async fn answer_list<S>(api: Arc<Api<S>>, make: MakeList, parameters: Parameters) -> Answer
+where
+    S: Fn() -> Result<(View, Arc<Catalog>), String> + Send + Sync + 'static,
+{
+    let permit = Arc::clone(&api.lists)
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed");
+    let (head, first) = oneshot::channel();
+    let (parts, rest) = mpsc::channel(PARTS_MAX);
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let (view, catalog) = match (api.source)() {
+            Ok(source) => source,
+            Err(message) => {
+                let _ = head.send(Err(refusal(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    None,
+                    &message,
+                )));
+                return;
+            }
+        };
+        let made = parameters.format(Format::Json).and_then(|format| {
+            let list = make(&view, &catalog, &parameters, now(&api.clock), format)?;
+            Ok((format, list))
+        });
+        let (format, mut list) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = head.send(Err(refuse(&error)));
+                return;
+            }
+        };
+        if head.send(Ok(format)).is_err() {
+            return;
         }
+        let send = |part| {
+            runtime
+                .block_on(parts.send_timeout(part, PART_WAIT_MAX))
+                .is_ok()
+        };
+        let written = list::write(&mut list, format, &mut |text| send(Ok(Bytes::from(text))));
+        if let Err(error) = written {
+            tracing::error!(%error, "list failed");
+            send(Err(io::Error::other(error)));
+        }
+    });
+    match first.await {
+        Ok(Ok(format)) => answer_with(
+            StatusCode::OK,
+            format.content_type(),
+            service::http::in_parts(rest),
+        ),
+        Ok(Err(answer)) => answer,
+        Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, None, "the list failed"),
     }
 }
 
-fn report<S>(source: &S, parameters: &Parameters) -> Answer
+fn report<S>(api: &Api<S>, parameters: &Parameters) -> Answer
 where
     S: Fn() -> Result<(View, Arc<Catalog>), String>,
 {
-    let (view, catalog) = match source() {
+    let (view, catalog) = match (api.source)() {
         Ok(source) => source,
         Err(message) => return refusal(StatusCode::SERVICE_UNAVAILABLE, None, &message),
     };
     let made = || {
-        let format = Format::parse(parameters.format.as_deref().unwrap_or("json"))?;
-        let query = ReportQuery::parse(
-            parameters.by.as_deref().unwrap_or_default(),
-            parameters.from.as_deref(),
-            parameters.to.as_deref(),
-            &catalog,
-        )?;
+        let format = parameters.format(Format::Json)?;
+        let query = ReportQuery::parse(parameters, &catalog, now(&api.clock))?;
         Ok::<_, Error>((format, run(&view, &catalog, &query)?))
     };
     match made() {
         Ok((format, report)) => {
-            let kind = match format {
-                Format::Table => "text/plain; charset=utf-8",
-                Format::Csv => "text/csv; charset=utf-8",
-                Format::Json => "application/json",
-            };
-            respond(StatusCode::OK, kind, report.render(format))
+            respond(StatusCode::OK, format.content_type(), report.render(format))
         }
-        Err(error) => failure(&error),
+        Err(error) => refuse(&error),
     }
 }
 
-#[derive(Debug, Default)]
-struct Parameters {
-    by: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    format: Option<String>,
+fn now(clock: &Clock) -> Timestamp {
+    let ms = i64::try_from(clock.now_ms()).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
 }
 
-impl Parameters {
-    /// What is not known is refused, so that a misspelt `form=` does not silently report all of time.
-    fn parse(query: &str) -> Result<Self, (String, &'static str)> {
-        let mut parameters = Self::default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let slot = match &*name {
-                "by" => &mut parameters.by,
-                "from" => &mut parameters.from,
-                "to" => &mut parameters.to,
-                "format" => &mut parameters.format,
-                _ => {
-                    return Err((
-                        name.into_owned(),
-                        "is not known: use by, from, to or format",
-                    ));
-                }
-            };
-            if slot.is_some() {
-                return Err((name.into_owned(), "is given twice"));
-            }
-            // `from=` says as much as no `from`.
-            *slot = Some(value.into_owned());
+fn refuse(error: &Error) -> Answer {
+    let status = match error.parameter_name() {
+        Some(_) => StatusCode::BAD_REQUEST,
+        None if error.is_too_large() => StatusCode::PAYLOAD_TOO_LARGE,
+        None => {
+            tracing::error!(%error, "report failed");
+            StatusCode::INTERNAL_SERVER_ERROR
         }
-        for slot in [
-            &mut parameters.from,
-            &mut parameters.to,
-            &mut parameters.format,
-        ] {
-            slot.take_if(|value| value.is_empty());
-        }
-        Ok(parameters)
-    }
+    };
+    refusal(status, error.parameter_name(), &error.to_string())
 }
 
 /// Only an address or localhost: a web page that points its own name at this machine must not read the numbers.
@@ -262,7 +318,11 @@ fn refusal(status: StatusCode, parameter: Option<&str>, message: &str) -> Answer
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: String) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    answer_with(status, kind, service::http::whole(body))
+}
+
+fn answer_with(status: StatusCode, kind: &'static str, body: Body) -> Answer {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

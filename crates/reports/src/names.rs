@@ -2,7 +2,7 @@
 
 use catalog::{Catalog, UNKNOWN};
 use domain::event::Reason;
-use domain::{Advertiser, Affiliate, Link, Offer};
+use domain::{Advertiser, Affiliate, Domain, Link, Offer};
 
 /// What number 0 reads as.
 pub(crate) const NONE: &str = "(none)";
@@ -18,6 +18,13 @@ pub(crate) fn affiliate(catalog: &Catalog, number: u32) -> String {
     named(
         u64::from(number),
         Affiliate::new(number).map(|n| catalog.affiliate_name(n)),
+    )
+}
+
+pub(crate) fn domain(catalog: &Catalog, number: u32) -> String {
+    named(
+        u64::from(number),
+        Domain::new(number).map(|n| catalog.domain_name(n)),
     )
 }
 
@@ -44,6 +51,12 @@ pub(crate) fn reason(code: u32) -> String {
         .ok()
         .and_then(|code| Reason::try_from(code).ok())
         .map_or_else(|| format!("#{code}"), Reason::name)
+}
+
+/// The code of a reason's name.
+pub(crate) fn reason_code(name: &str) -> Option<u32> {
+    let reason = Reason::from_str_name(&format!("REASON_{}", name.to_ascii_uppercase()))?;
+    (reason.name() == name).then_some(reason as u32)
 }
 
 fn named(number: u64, name: Option<&str>) -> String {

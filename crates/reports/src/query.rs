@@ -1,4 +1,4 @@
-//! What is asked for: groups and a time, as a person writes them.
+//! What is asked for, as a person writes it: groups, a time, and what lines are to be of.
 
 use catalog::Catalog;
 use domain::time::BUCKET_MS;
@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
 use crate::error::Kind;
-use crate::{Error, Result};
+use crate::{Error, Format, Result, names};
 
 /// What lines of a report can stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,80 @@ impl By {
         }
     }
 
+    /// Those that a report can be limited to.
+    pub const FILTERS: [Self; 5] = [
+        Self::Affiliate,
+        Self::Offer,
+        Self::Advertiser,
+        Self::Link,
+        Self::Reason,
+    ];
+
+    /// The numbers of a name, as reports show it: `(none)` is 0 and `#7` a number without a name.
+    fn numbers(self, name: &str, catalog: &Catalog) -> Result<Vec<u64>> {
+        let known = &catalog.names;
+        let mut numbers: Vec<u64> = match self {
+            _ if name == names::NONE => vec![0],
+            _ if name.starts_with('#') => name[1..].parse().into_iter().collect(),
+            Self::Affiliate => {
+                let all = known.affiliates.iter();
+                all.filter(|(_, of)| *of == name)
+                    .map(|(number, _)| number.get().into())
+                    .collect()
+            }
+            Self::Offer => {
+                let all = known.offers.iter();
+                all.filter(|(_, of)| of.name == name)
+                    .map(|(number, _)| number.get().into())
+                    .collect()
+            }
+            Self::Advertiser => {
+                let all = known.advertisers.iter();
+                all.filter(|(_, of)| *of == name)
+                    .map(|(number, _)| number.get().into())
+                    .collect()
+            }
+            Self::Link => {
+                let all = catalog.links.iter();
+                all.filter(|(_, link)| link.slug() == name)
+                    .map(|(number, _)| number.get())
+                    .collect()
+            }
+            Self::Reason => names::reason_code(name)
+                .into_iter()
+                .map(u64::from)
+                .collect(),
+            Self::Day | Self::Hour => Vec::new(),
+        };
+        if numbers.is_empty() {
+            let message = format!("{name:?} is not in the catalog");
+            let message = match self {
+                Self::Reason => format!("{name:?} is no reason: see docs/REPORTS.md"),
+                _ => message,
+            };
+            return Err(Error::parameter(self.name(), message));
+        }
+        // Rollups hold offers: an advertiser's are these.
+        if self == Self::Advertiser {
+            let offers = known.offers.iter();
+            numbers = offers
+                .filter(|(_, of)| numbers.contains(&of.advertiser.get().into()))
+                .map(|(number, _)| number.get().into())
+                .collect();
+        }
+        Ok(numbers)
+    }
+
+    /// Refuses a filter whose name nothing has: a misspelt one would make an empty list.
+    pub(crate) fn check_names(parameters: &Parameters, catalog: &Catalog) -> Result<()> {
+        for filter in Self::FILTERS {
+            for name in words(parameters.get(filter.name()).unwrap_or_default()) {
+                filter.numbers(name, catalog)?;
+            }
+        }
+        Ok(())
+    }
+
     fn parse(word: &str) -> Result<Self> {
         if let Some(by) = Self::ALL.into_iter().find(|by| by.name() == word) {
             return Ok(by);
@@ -80,11 +154,103 @@ impl By {
     }
 }
 
-/// A checked question.
+/// What somebody asks for, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    values: Vec<(&'static str, String)>,
+}
+
+impl Parameters {
+    /// Reads the query of an address. What is not among `known` is refused, so that a misspelt `form=` does not silently
+    /// report all of time. A parameter without a value says as much as none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::parameter_name`] names the wrong one.
+    pub fn parse(query: &str, known: &[&'static str]) -> Result<Self> {
+        let mut parameters = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let Some(name) = known.iter().copied().find(|known| *known == name) else {
+                let message = format!("is not known: use some of {}", known.join(", "));
+                return Err(Error::parameter(name.into_owned(), message));
+            };
+            if parameters.get(name).is_some() {
+                return Err(Error::parameter(name, "is given twice"));
+            }
+            parameters.values.push((name, value.into_owned()));
+        }
+        parameters.values.retain(|(_, value)| !value.is_empty());
+        Ok(parameters)
+    }
+
+    /// As a flag of a command sets it.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: Option<&str>) -> Self {
+        let value = value.filter(|value| !value.is_empty());
+        self.values
+            .extend(value.map(|value| (name, value.to_owned())));
+        self
+    }
+
+    /// The value of a name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let mut values = self.values.iter();
+        values
+            .find(|(set, _)| *set == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The format, or another one where none is named.
+    ///
+    /// # Errors
+    ///
+    /// It is not known.
+    pub fn format(&self, default: Format) -> Result<Format> {
+        self.get("format").map_or(Ok(default), Format::parse)
+    }
+}
+
+/// Words for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Period {
+    Today,
+    Yesterday,
+    Last7Days,
+    ThisMonth,
+    LastMonth,
+}
+
+const PERIODS: [(&str, Period); 5] = [
+    ("today", Period::Today),
+    ("yesterday", Period::Yesterday),
+    ("last-7-days", Period::Last7Days),
+    ("this-month", Period::ThisMonth),
+    ("last-month", Period::LastMonth),
+];
+
+impl Period {
+    fn parse(word: &str) -> Option<Self> {
+        let mut known = PERIODS.iter();
+        known.find(|(name, _)| *name == word).map(|(_, is)| *is)
+    }
+
+    /// Its first and its last day.
+    fn days(self, today: Date) -> (Date, Date) {
+        let before = |days: i64| today.saturating_sub(days.days());
+        let last_month = today.first_of_month().saturating_sub(1.day());
+        match self {
+            Self::Today => (today, today),
+            Self::Yesterday => (before(1), before(1)),
+            Self::Last7Days => (before(6), today),
+            Self::ThisMonth => (today.first_of_month(), today.last_of_month()),
+            Self::LastMonth => (last_month.first_of_month(), last_month),
+        }
+    }
+}
+
+/// A stretch of time.
 #[derive(Clone, Debug)]
-pub struct ReportQuery {
-    /// The groups, in the order of the columns; none for one line over everything.
-    pub by: Vec<By>,
+pub struct Span {
     /// From this moment on, Unix milliseconds.
     pub from_ms: Option<u64>,
     /// Until right before this moment, Unix milliseconds.
@@ -93,55 +259,62 @@ pub struct ReportQuery {
     pub zone: TimeZone,
 }
 
-impl ReportQuery {
-    /// Reads `by`, a comma list of [`By`] names, and the two ends of the time, each a date or an RFC 3339 moment.
+/// How exact the moments of a span are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grain {
+    /// Rollups are kept by quarter hours.
+    Quarter,
+    Millisecond,
+}
+
+impl Span {
+    /// Reads `from` and `to`, each a date, an RFC 3339 moment or a word such as `yesterday`; or `time`, a word for both.
     ///
     /// A date is a day in the network's time zone: `from` its beginning, `to` its end, so that `2026-11-01` to
-    /// `2026-11-30` is all of November. A moment is exact: `from` belongs to the report, `to` does not. Rollups are kept by
-    /// quarter hours, so that a moment must be the beginning of one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::parameter_name`] names the wrong one.
-    pub fn parse(
-        by: &str,
-        from: Option<&str>,
-        to: Option<&str>,
+    /// `2026-11-30` is all of November; a word begins and ends as its days do. A moment is exact: `from` belongs to the span,
+    /// `to` does not.
+    pub(crate) fn parse(
+        parameters: &Parameters,
         catalog: &Catalog,
+        now: Timestamp,
+        grain: Grain,
     ) -> Result<Self> {
         let zone = catalog
             .network
             .zone()
             .map_err(|_| Error::new(Kind::Timezone(catalog.network.timezone.clone())))?;
-        Self::parse_in(by, from, to, zone)
+        Self::parse_in(parameters, zone, now, grain)
     }
 
-    pub(crate) fn parse_in(
-        by: &str,
-        from: Option<&str>,
-        to: Option<&str>,
+    fn parse_in(
+        parameters: &Parameters,
         zone: TimeZone,
+        now: Timestamp,
+        grain: Grain,
     ) -> Result<Self> {
-        let mut groups = Vec::new();
-        for word in by.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-            let group = By::parse(word)?;
-            if groups.contains(&group) {
-                return Err(Error::parameter("by", format!("{word:?} is named twice")));
+        let mut ends = [parameters.get("from"), parameters.get("to")];
+        if let Some(word) = parameters.get("time") {
+            if ends != [None, None] {
+                return Err(Error::parameter("time", "is given beside from or to"));
             }
-            groups.push(group);
+            if Period::parse(word).is_none() {
+                let known = PERIODS.map(|(name, _)| name).join(", ");
+                let message = format!("{word:?} is not known: use one of {known}");
+                return Err(Error::parameter("time", message));
+            }
+            ends = [Some(word), Some(word)];
         }
-        debug_assert!(groups.len() <= BY_MAX, "each is named once");
-        let from_ms = from
-            .map(|text| moment("from", text, &zone, false))
-            .transpose()?;
-        let to_ms = to.map(|text| moment("to", text, &zone, true)).transpose()?;
+        let read = |name, text: Option<&str>| {
+            text.map(|text| moment(name, text, &zone, now, grain))
+                .transpose()
+        };
+        let (from_ms, to_ms) = (read("from", ends[0])?, read("to", ends[1])?);
         if let (Some(from_ms), Some(to_ms)) = (from_ms, to_ms)
             && from_ms >= to_ms
         {
             return Err(Error::parameter("to", "is not after from"));
         }
         Ok(Self {
-            by: groups,
             from_ms,
             to_ms,
             zone,
@@ -149,25 +322,144 @@ impl ReportQuery {
     }
 }
 
-fn moment(name: &'static str, text: &str, zone: &TimeZone, end_of_day: bool) -> Result<u64> {
-    let wrong = |message: &str| Error::parameter(name, format!("{text:?} {message}"));
-    const EXPECTED: &str =
-        "is neither a date such as 2026-11-20 nor a moment such as 2026-11-20T13:00:00Z";
-    let text = text.trim();
-    let timestamp = if text.len() <= "2026-11-20".len() {
-        let mut date: Date = text.parse().map_err(|_| wrong(EXPECTED))?;
-        if end_of_day {
-            date = date.checked_add(1.day()).map_err(|_| wrong(EXPECTED))?;
+/// A checked question.
+#[derive(Clone, Debug)]
+pub struct ReportQuery {
+    /// The groups, in the order of the columns; none for one line over everything.
+    pub by: Vec<By>,
+    /// The time.
+    pub span: Span,
+    /// Only lines of these numbers.
+    pub(crate) only: Vec<(By, Vec<u64>)>,
+}
+
+impl ReportQuery {
+    /// What [`Self::parse`] reads.
+    pub const PARAMETERS: [&'static str; 10] = [
+        "by",
+        "from",
+        "to",
+        "time",
+        "format",
+        "affiliate",
+        "offer",
+        "advertiser",
+        "link",
+        "reason",
+    ];
+
+    /// Reads `by`, a comma list of [`By`] names, the time, and filters: comma lists of names for each of [`By::FILTERS`].
+    ///
+    /// Rollups are kept by quarter hours, so that a moment must be the beginning of one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::parameter_name`] names the wrong one.
+    pub fn parse(parameters: &Parameters, catalog: &Catalog, now: Timestamp) -> Result<Self> {
+        let mut by = Vec::new();
+        for word in words(parameters.get("by").unwrap_or_default()) {
+            let group = By::parse(word)?;
+            if by.contains(&group) {
+                return Err(Error::parameter("by", format!("{word:?} is named twice")));
+            }
+            by.push(group);
         }
-        let midnight = date
-            .to_zoned_datetime(zone.clone())
-            .map_err(|_| wrong(EXPECTED))?;
-        midnight.timestamp()
-    } else {
-        text.parse::<Timestamp>().map_err(|_| wrong(EXPECTED))?
+        debug_assert!(by.len() <= BY_MAX, "each is named once");
+        let mut only = Vec::new();
+        for filter in By::FILTERS {
+            let Some(named) = parameters.get(filter.name()) else {
+                continue;
+            };
+            let mut numbers = Vec::new();
+            for name in words(named) {
+                numbers.extend(filter.numbers(name, catalog)?);
+            }
+            only.push((filter, numbers));
+        }
+        Ok(Self {
+            by,
+            span: Span::parse(parameters, catalog, now, Grain::Quarter)?,
+            only,
+        })
+    }
+}
+
+impl ReportQuery {
+    /// The next smaller question: without the last group, or of half of the time.
+    pub(crate) fn smaller(&self) -> String {
+        if self.by.len() > 1 {
+            let fewer: Vec<&str> = self.by[..self.by.len() - 1]
+                .iter()
+                .map(|by| by.name())
+                .collect();
+            return format!(
+                "fewer groups (by={}), less time or fewer names",
+                fewer.join(",")
+            );
+        }
+        let Span { from_ms, to_ms, .. } = &self.span;
+        let (Some(from_ms), Some(to_ms)) = (from_ms, to_ms) else {
+            return "a time (time=last-7-days) or fewer names".to_owned();
+        };
+        let middle_ms = (from_ms + (to_ms - from_ms) / 2) / BUCKET_MS * BUCKET_MS;
+        let text = |ms: u64| {
+            i64::try_from(ms)
+                .ok()
+                .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+                .unwrap_or(Timestamp::MAX)
+        };
+        let (from, middle) = (text(*from_ms), text(middle_ms));
+        format!("less time (from={from}&to={middle}) or fewer names")
+    }
+}
+
+/// The parts of a comma list.
+pub(crate) fn words(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+}
+
+fn moment(
+    name: &'static str,
+    text: &str,
+    zone: &TimeZone,
+    now: Timestamp,
+    grain: Grain,
+) -> Result<u64> {
+    let text = text.trim();
+    let wrong = |message: &str| Error::parameter(name, format!("{text:?} {message}"));
+    const EXPECTED: &str = "is neither a date such as 2026-11-20, nor a moment such as 2026-11-20T13:00:00Z, nor one of";
+    let unreadable = || {
+        let known = PERIODS.map(|(name, _)| name).join(", ");
+        wrong(&format!("{EXPECTED} {known}"))
+    };
+    let is_end = name == "to";
+    let days = match Period::parse(text) {
+        Some(period) => Some(period.days(now.to_zoned_datetime(zone.clone()).date())),
+        None if text.len() <= "2026-11-20".len() => {
+            let date: Date = text.parse().map_err(|_| unreadable())?;
+            Some((date, date))
+        }
+        None => None,
+    };
+    let timestamp = match days {
+        Some((first, last)) => {
+            let date = if is_end {
+                last.checked_add(1.day()).map_err(|_| unreadable())?
+            } else {
+                first
+            };
+            let midnight = date
+                .to_zoned_datetime(zone.clone())
+                .map_err(|_| unreadable())?;
+            midnight.timestamp()
+        }
+        None => text.parse::<Timestamp>().map_err(|_| unreadable())?,
     };
     let ms = u64::try_from(timestamp.as_millisecond()).map_err(|_| wrong("is before 1970"))?;
-    if ms % BUCKET_MS != 0 || timestamp.subsec_nanosecond() != 0 {
+    let is_quarter = ms % BUCKET_MS == 0 && timestamp.subsec_nanosecond() == 0;
+    if grain == Grain::Quarter && !is_quarter {
         return Err(wrong(
             "is not the beginning of a quarter hour: use minutes 00, 15, 30 or 45 and no seconds",
         ));
@@ -181,6 +473,107 @@ mod tests {
 
     fn berlin() -> TimeZone {
         TimeZone::get("Europe/Berlin").unwrap()
+    }
+
+    /// A Saturday shortly after midnight in Berlin, the last day of a month in UTC still.
+    const NOW: &str = "2026-10-31T23:30:00Z";
+
+    fn span(from: Option<&str>, to: Option<&str>, time: Option<&str>) -> Result<Span> {
+        let parameters = Parameters::default()
+            .with("from", from)
+            .with("to", to)
+            .with("time", time);
+        Span::parse_in(&parameters, berlin(), NOW.parse().unwrap(), Grain::Quarter)
+    }
+
+    #[test]
+    fn words_are_days_of_the_network() {
+        for (time, from, to) in [
+            ("today", "2026-10-31T23:00:00Z", "2026-11-01T23:00:00Z"),
+            ("yesterday", "2026-10-30T23:00:00Z", "2026-10-31T23:00:00Z"),
+            // The clocks went back on 25 October.
+            (
+                "last-7-days",
+                "2026-10-25T23:00:00Z",
+                "2026-11-01T23:00:00Z",
+            ),
+            ("this-month", "2026-10-31T23:00:00Z", "2026-11-30T23:00:00Z"),
+            ("last-month", "2026-09-30T22:00:00Z", "2026-10-31T23:00:00Z"),
+        ] {
+            let both = span(None, None, Some(time)).unwrap();
+            let ends = span(Some(time), Some(time), None).unwrap();
+            let text = |ms: Option<u64>| {
+                let ms = i64::try_from(ms.unwrap()).unwrap();
+                Timestamp::from_millisecond(ms).unwrap().to_string()
+            };
+            assert_eq!(
+                (text(both.from_ms), text(both.to_ms)),
+                (from.into(), to.into()),
+                "{time}"
+            );
+            assert_eq!(
+                (both.from_ms, both.to_ms),
+                (ends.from_ms, ends.to_ms),
+                "{time}"
+            );
+        }
+        assert_eq!(
+            span(None, None, Some("tomorrow")).unwrap_err().to_string(),
+            r#"time: "tomorrow" is not known: use one of today, yesterday, last-7-days, this-month, last-month"#
+        );
+        assert_eq!(
+            span(Some("today"), None, Some("today"))
+                .unwrap_err()
+                .to_string(),
+            "time: is given beside from or to"
+        );
+    }
+
+    #[test]
+    fn a_smaller_question_is_named() {
+        let zone = berlin();
+        let query = |by: &[By], from_ms, to_ms| ReportQuery {
+            by: by.to_vec(),
+            span: Span {
+                from_ms,
+                to_ms,
+                zone: zone.clone(),
+            },
+            only: Vec::new(),
+        };
+        let day = 86_400_000;
+        for (query, expected) in [
+            (
+                query(&[By::Affiliate, By::Day], None, None),
+                "fewer groups (by=affiliate), less time or fewer names",
+            ),
+            (
+                query(&[By::Link], None, None),
+                "a time (time=last-7-days) or fewer names",
+            ),
+            (
+                query(&[], Some(0), Some(day)),
+                "less time (from=1970-01-01T00:00:00Z&to=1970-01-01T12:00:00Z) or fewer names",
+            ),
+        ] {
+            assert_eq!(query.smaller(), expected);
+        }
+    }
+
+    #[test]
+    fn parameters_are_known_and_given_once() {
+        for (query, expected) in [
+            ("form=csv", "form: is not known: use some of by, format"),
+            ("by=day&by=", "by: is given twice"),
+        ] {
+            let error = Parameters::parse(query, &["by", "format"]).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        let parameters = Parameters::parse("by=&format=csv", &["by", "format"]).unwrap();
+        assert_eq!(
+            (parameters.get("by"), parameters.get("format")),
+            (None, Some("csv"))
+        );
     }
 
     #[test]
@@ -206,7 +599,7 @@ mod tests {
                 "2026-11-20T00:30:00Z",
             ),
         ] {
-            let query = ReportQuery::parse_in("", Some(from), Some(to), berlin()).unwrap();
+            let query = span(Some(from), Some(to), None).unwrap();
             let text = |ms: Option<u64>| {
                 let ms = i64::try_from(ms.unwrap()).unwrap();
                 Timestamp::from_millisecond(ms).unwrap().to_string()
@@ -217,62 +610,50 @@ mod tests {
     }
 
     #[test]
-    fn groups_keep_their_order() {
-        let query = ReportQuery::parse_in("offer, affiliate,day", None, None, berlin()).unwrap();
-        assert_eq!(query.by, [By::Offer, By::Affiliate, By::Day]);
-        assert_eq!((query.from_ms, query.to_ms), (None, None));
-    }
-
-    #[test]
     fn mistakes_name_the_parameter() {
-        for (by, from, to, expected) in [
+        const WORDS: &str = "today, yesterday, last-7-days, this-month, last-month";
+        for (from, to, expected) in [
+            (
+                Some("soon"),
+                None,
+                format!(r#"from: "soon" is neither a date such as 2026-11-20, nor a moment such as 2026-11-20T13:00:00Z, nor one of {WORDS}"#),
+            ),
+            (
+                None,
+                Some("2026-13-01"),
+                format!(r#"to: "2026-13-01" is neither a date such as 2026-11-20, nor a moment such as 2026-11-20T13:00:00Z, nor one of {WORDS}"#),
+            ),
+            (
+                Some("2026-11-20T13:01:00Z"),
+                None,
+                r#"from: "2026-11-20T13:01:00Z" is not the beginning of a quarter hour: use minutes 00, 15, 30 or 45 and no seconds"#.to_owned(),
+            ),
+            (
+                Some("1969-12-30"),
+                None,
+                r#"from: "1969-12-30" is before 1970"#.to_owned(),
+            ),
+            (
+                Some("2026-11-21"),
+                Some("2026-11-20"),
+                "to: is not after from".to_owned(),
+            ),
+        ] {
+            let error = span(from, to, None).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(error.parameter_name(), expected.split(':').next());
+        }
+        for (word, expected) in [
             (
                 "country",
-                None,
-                None,
                 r#"by: "country" is not supported yet: use some of affiliate, offer, advertiser, link, reason, day, hour"#,
             ),
             (
                 "colour",
-                None,
-                None,
                 r#"by: "colour" is not known: use some of affiliate, offer, advertiser, link, reason, day, hour"#,
             ),
-            ("day,day", None, None, r#"by: "day" is named twice"#),
-            (
-                "",
-                Some("yesterday"),
-                None,
-                r#"from: "yesterday" is neither a date such as 2026-11-20 nor a moment such as 2026-11-20T13:00:00Z"#,
-            ),
-            (
-                "",
-                None,
-                Some("2026-13-01"),
-                r#"to: "2026-13-01" is neither a date such as 2026-11-20 nor a moment such as 2026-11-20T13:00:00Z"#,
-            ),
-            (
-                "",
-                Some("2026-11-20T13:01:00Z"),
-                None,
-                r#"from: "2026-11-20T13:01:00Z" is not the beginning of a quarter hour: use minutes 00, 15, 30 or 45 and no seconds"#,
-            ),
-            (
-                "",
-                Some("1969-12-30"),
-                None,
-                r#"from: "1969-12-30" is before 1970"#,
-            ),
-            (
-                "",
-                Some("2026-11-21"),
-                Some("2026-11-20"),
-                "to: is not after from",
-            ),
         ] {
-            let error = ReportQuery::parse_in(by, from, to, berlin()).unwrap_err();
-            assert_eq!(error.to_string(), expected);
-            assert_eq!(error.parameter_name(), expected.split(':').next());
+            assert_eq!(By::parse(word).unwrap_err().to_string(), expected);
         }
     }
 }

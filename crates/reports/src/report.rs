@@ -1,6 +1,8 @@
 //! The report itself: sums of the store under names, merged where several numbers make one group (days, advertisers).
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use catalog::Catalog;
 use jiff::Timestamp;
@@ -8,7 +10,8 @@ use jiff::tz::TimeZone;
 use rust_decimal::{Decimal, RoundingStrategy};
 use store::{Counts, Dimension, Money, Query, Row, View};
 
-use crate::{By, ReportQuery, Result, names};
+use crate::error::Kind;
+use crate::{By, Error, ReportQuery, Result, names};
 
 /// Groups by name, and the sum of all.
 #[derive(Clone, Debug)]
@@ -32,48 +35,111 @@ pub struct Group {
     pub money: Vec<Money>,
 }
 
+/// Most groups of a report: more than anybody reads, and some tens of megabytes.
+pub const GROUPS_MAX: usize = 100_000;
+
+/// How long the store is asked: a read that goes on keeps the consumers from cutting back their log.
+pub const READ_MAX: Duration = Duration::from_secs(30);
+
 /// Asks the store.
 ///
 /// # Errors
 ///
-/// When the store cannot be read.
+/// When the store cannot be read, or the question asks for too much ([`Error::is_too_large`]).
 pub fn run(view: &View, catalog: &Catalog, query: &ReportQuery) -> Result<Report> {
-    let dimensions = query.by.iter().map(|by| match by {
+    run_within(view, catalog, query, GROUPS_MAX, READ_MAX)
+}
+
+fn run_within(
+    view: &View,
+    catalog: &Catalog,
+    query: &ReportQuery,
+    groups_max: usize,
+    read_max: Duration,
+) -> Result<Report> {
+    let label = |by: By, number: u64| {
+        // Rows hold what was a 32-bit number when it was written.
+        let small = u32::try_from(number).unwrap_or(u32::MAX);
+        match by {
+            By::Affiliate => Label::named(number, names::affiliate(catalog, small)),
+            By::Offer => Label::named(number, names::offer(catalog, small)),
+            By::Advertiser => {
+                let advertiser = names::advertiser_of(catalog, small);
+                Label::named(
+                    u64::from(advertiser),
+                    names::advertiser(catalog, advertiser),
+                )
+            }
+            By::Link => Label::named(number, names::link(catalog, number)),
+            By::Reason => Label::named(number, names::reason(small)),
+            By::Day => Label::day(number, &query.span.zone),
+            By::Hour => Label::hour(number, &query.span.zone),
+        }
+    };
+    let too_large = |why: String| {
+        Err(Error::new(Kind::TooLarge {
+            why,
+            instead: query.smaller(),
+        }))
+    };
+    let mut sums = Sums::default();
+    let asked = Query {
+        from_ms: query.span.from_ms,
+        to_ms: query.span.to_ms,
+        by: query.by.iter().map(|by| dimension(*by)).collect(),
+        only: query
+            .only
+            .iter()
+            .map(|(by, numbers)| (dimension(*by), numbers.clone()))
+            .collect(),
+    };
+    let read = within(view, read_max, || {
+        view.each_row(&asked, &mut |row| {
+            sums.add(&row, &query.by, &label);
+            sums.groups.len() <= groups_max
+        })
+    });
+    match read {
+        Err(error) if error.is_interrupted() => {
+            return too_large(format!("the report takes longer than {read_max:?}"));
+        }
+        done => done?,
+    }
+    if sums.groups.len() > groups_max {
+        return too_large(format!("the report has more than {groups_max} groups"));
+    }
+    Ok(assemble(sums, &query.by, catalog.network.currency.code()))
+}
+
+fn dimension(by: By) -> Dimension {
+    match by {
         By::Affiliate => Dimension::Affiliate,
         By::Offer | By::Advertiser => Dimension::Offer,
         By::Link => Dimension::Link,
         By::Reason => Dimension::Reason,
         By::Day | By::Hour => Dimension::Bucket,
-    });
-    let rows = view.report(&Query {
-        from_ms: query.from_ms,
-        to_ms: query.to_ms,
-        by: dimensions.collect(),
-    })?;
-    Ok(assemble(
-        rows,
-        &query.by,
-        catalog.network.currency.code(),
-        |by, number| {
-            // Rows hold what was a 32-bit number when it was written.
-            let small = u32::try_from(number).unwrap_or(u32::MAX);
-            match by {
-                By::Affiliate => Label::named(number, names::affiliate(catalog, small)),
-                By::Offer => Label::named(number, names::offer(catalog, small)),
-                By::Advertiser => {
-                    let advertiser = names::advertiser_of(catalog, small);
-                    Label::named(
-                        u64::from(advertiser),
-                        names::advertiser(catalog, advertiser),
-                    )
-                }
-                By::Link => Label::named(number, names::link(catalog, number)),
-                By::Reason => Label::named(number, names::reason(small)),
-                By::Day => Label::day(number, &query.zone),
-                By::Hour => Label::hour(number, &query.zone),
+    }
+}
+
+/// Reads for so long at most; then the store's error is an interrupt.
+fn within<T>(
+    view: &View,
+    max: Duration,
+    read: impl FnOnce() -> store::Result<T>,
+) -> store::Result<T> {
+    let interrupter = view.interrupter();
+    std::thread::scope(|scope| {
+        let (done, waiting) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            // The other end is dropped when the read is over.
+            while waiting.recv_timeout(max) == Err(RecvTimeoutError::Timeout) {
+                interrupter.interrupt();
             }
-        },
-    ))
+        });
+        let answer = read();
+        drop(done);
+        answer
+    })
 }
 
 /// What a group is called, and where it stands: by time, then by name; two entries of one name stay two.
@@ -119,32 +185,43 @@ fn timestamp(ms: u64) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
-fn assemble(
-    rows: Vec<Row>,
-    by: &[By],
-    network_currency: &str,
-    label: impl Fn(By, u64) -> Label,
-) -> Report {
-    let mut known: HashMap<(usize, u64), Label> = HashMap::new();
-    let mut sums: BTreeMap<Vec<Label>, (Counts, BTreeMap<String, Money>)> = BTreeMap::new();
-    let mut total = (Counts::default(), BTreeMap::new());
-    for row in rows {
+/// Sums by the names of their groups.
+#[derive(Default)]
+struct Sums {
+    known: HashMap<(usize, u64), Label>,
+    groups: BTreeMap<Vec<Label>, (Counts, BTreeMap<String, Money>)>,
+    total: (Counts, BTreeMap<String, Money>),
+}
+
+impl Sums {
+    fn add(&mut self, row: &Row, by: &[By], label: &impl Fn(By, u64) -> Label) {
         let mut labels = Vec::with_capacity(by.len());
         for (column, (by, number)) in by.iter().zip(&row.group).enumerate() {
-            let label = known
+            let label = self
+                .known
                 .entry((column, *number))
                 .or_insert_with(|| label(*by, *number));
             labels.push(label.clone());
         }
-        let group = sums.entry(labels).or_default();
-        for (counts, money) in [(&mut group.0, &mut group.1), (&mut total.0, &mut total.1)] {
+        let group = self.groups.entry(labels).or_default();
+        for (counts, money) in [
+            (&mut group.0, &mut group.1),
+            (&mut self.total.0, &mut self.total.1),
+        ] {
             counts.add(&row.counts);
             for more in &row.money {
                 add(money, more);
             }
         }
     }
+}
 
+fn assemble(sums: Sums, by: &[By], network_currency: &str) -> Report {
+    let Sums {
+        groups: sums,
+        total,
+        ..
+    } = sums;
     // A group without sales shows zeros in the report's one currency, or where it has several in the network's.
     let mut currencies = total.1.keys();
     let zero = match (currencies.next(), currencies.next()) {
@@ -172,11 +249,12 @@ fn assemble(
             clicks,
             unique,
             duplicate,
+            anonymous,
             invalid,
             conversions,
             ..
         } = counts;
-        let shown = [clicks, unique, duplicate, invalid, conversions]
+        let shown = [clicks, unique, duplicate, anonymous, invalid, conversions]
             .iter()
             .any(|count| *count != 0);
         if shown || !money.is_empty() {
@@ -202,9 +280,9 @@ fn add(sums: &mut BTreeMap<String, Money>, more: &Money) {
 }
 
 impl Group {
-    /// All clicks: valid and invalid.
+    /// All clicks: of a person, anonymous and invalid.
     pub fn gross(&self) -> i64 {
-        self.counts.clicks + self.counts.invalid
+        self.counts.clicks + self.counts.anonymous + self.counts.invalid
     }
 
     /// Conversions in percent of valid clicks, two decimals; `None` without clicks.
@@ -234,6 +312,14 @@ fn ratio(value: Decimal, clicks: i64, decimals: u32) -> Option<Decimal> {
 pub(crate) mod tests {
     use super::*;
 
+    fn assembled(rows: &[Row], by: &[By], label: impl Fn(By, u64) -> Label) -> Report {
+        let mut sums = Sums::default();
+        for row in rows {
+            sums.add(row, by, &label);
+        }
+        assemble(sums, by, "EUR")
+    }
+
     fn row(group: &[u64], clicks: i64, conversions: i64, money: &[(&str, i64)]) -> Row {
         Row {
             group: group.to_vec(),
@@ -259,6 +345,7 @@ pub(crate) mod tests {
     pub(crate) fn example() -> Report {
         let mut invalid = row(&[1, 2], 6, 0, &[]);
         invalid.counts.invalid = 2;
+        invalid.counts.anonymous = 1;
         let mut prefetched = row(&[0, 0], 0, 0, &[]);
         prefetched.counts.speculative = 9;
         let rows = vec![
@@ -267,7 +354,7 @@ pub(crate) mod tests {
             invalid,
             row(&[2, 1], 0, 1, &[("USD", -1)]),
         ];
-        assemble(rows, &[By::Affiliate, By::Offer], "EUR", |by, number| {
+        assembled(&rows, &[By::Affiliate, By::Offer], |by, number| {
             let text = match (by, number) {
                 (By::Affiliate, 1) => "zoe",
                 (By::Affiliate, 2) => "=adam",
@@ -291,7 +378,7 @@ pub(crate) mod tests {
             names,
             ["=adam/boots, \"warm\"", "zoe/axes", "zoe/boots, \"warm\""]
         );
-        assert_eq!(report.total.gross(), 308);
+        assert_eq!(report.total.gross(), 309);
         let totals: Vec<_> = report
             .total
             .money
@@ -319,7 +406,7 @@ pub(crate) mod tests {
         };
         let texts = |make: fn(u64, &TimeZone) -> Label, times: [&str; 4]| {
             let rows = times.map(|time| row(&[at(time)], 1, 0, &[])).to_vec();
-            let report = assemble(rows, &[By::Day], "EUR", |_, ms| make(ms, &zone));
+            let report = assembled(&rows, &[By::Day], |_, ms| make(ms, &zone));
             report
                 .groups
                 .into_iter()
@@ -349,9 +436,7 @@ pub(crate) mod tests {
             row(&[1], 1, 1, &[("USD", 900_000_000_000)]),
             row(&[2], 1, 1, &[("USD", 900_000_000_000)]),
         ];
-        let report = assemble(rows, &[By::Offer], "EUR", |_, n| {
-            Label::named(n, n.to_string())
-        });
+        let report = assembled(&rows, &[By::Offer], |_, n| Label::named(n, n.to_string()));
         let amount = report.total.money[0].amount;
         assert_eq!(domain::money::text(amount), "18000000000000.00");
     }

@@ -8,14 +8,17 @@ use catalog::{Catalog, GoalName, LinkName, Links, Names, Network, OfferName};
 use domain::event::{self, Candidate, Conversion, Line, Postback, Reason, Rule, Status, Trust};
 use domain::{Advertiser, Affiliate, ClickKey, Currency, Goal, Link, Offer};
 use prost::Message;
-use reports::{OrderQuery, ReportQuery, order, run};
-use service::Shutdown;
+use reports::{OrderQuery, Parameters, ReportQuery, order, run};
+use service::{Clock, Shutdown};
 use store::{Change, Cube, OrderKey, RollupKey, Source, Store, View};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// 2026-11-20T12:00:00Z
 const NOON_MS: u64 = 1_795_176_000_000;
+
+/// Noon of the day after.
+const NOW: jiff::Timestamp = jiff::Timestamp::constant(1_795_262_400, 0);
 
 fn names() -> Catalog {
     let (offer, affiliate) = (
@@ -223,17 +226,20 @@ fn numbers_become_names() {
     let folder = tempfile::tempdir().unwrap();
     let view = View::open(&filled(folder.path())).unwrap();
     let table = |by: &str, from: Option<&str>| {
-        let query = ReportQuery::parse(by, from, None, &names()).unwrap();
+        let parameters = Parameters::default()
+            .with("by", Some(by))
+            .with("from", from);
+        let query = ReportQuery::parse(&parameters, &names(), NOW).unwrap();
         run(&view, &names(), &query).unwrap().table()
     };
     assert_eq!(
         table("link,reason", None),
         "\
-link          reason        gross  clicks  unique  duplicate  invalid  conversions    CVR  currency  amount  revenue  payout  profit     EPC
-(none)        none              2       2       2          0        0            0   0.00  USD         0.00     0.00    0.00    0.00  0.0000
-summer/boots  declared_bot      1       0       0          0        1            0         USD         0.00     0.00    0.00    0.00
-summer/boots  none             10      10       8          2        0            1  10.00  USD        80.00     9.60    6.40    3.20  0.6400
-total                          13      12      10          2        1            1   8.33  USD        80.00     9.60    6.40    3.20  0.5333
+link          reason        gross  clicks  unique  duplicate  anonymous  invalid  conversions    CVR  currency  amount  revenue  payout  profit     EPC
+(none)        none              2       2       2          0          0        0            0   0.00  USD         0.00     0.00    0.00    0.00  0.0000
+summer/boots  declared_bot      1       0       0          0          0        1            0         USD         0.00     0.00    0.00    0.00
+summer/boots  none             10      10       8          2          0        0            1  10.00  USD        80.00     9.60    6.40    3.20  0.6400
+total                          13      12      10          2          0        1            1   8.33  USD        80.00     9.60    6.40    3.20  0.5333
 "
     );
     for (by, expected) in [
@@ -337,7 +343,12 @@ async fn the_api_answers_and_refuses() {
         let view = View::open(&path).map_err(|error| error.to_string())?;
         Ok((view, Arc::clone(&catalog)))
     };
-    let serving = tokio::spawn(reports::serve(listener, source, shutdown.clone()));
+    let serving = tokio::spawn(reports::serve(
+        listener,
+        source,
+        Clock::system(),
+        shutdown.clone(),
+    ));
 
     let host = format!("Host: {address}\r\n");
     let get = |query: &str| format!("GET /api/v1/report{query} HTTP/1.1\r\n{host}");
@@ -353,7 +364,7 @@ async fn the_api_answers_and_refuses() {
             get(&format!("{report}csv")),
             200,
             "text/csv",
-            "trailblog,boots,11,10,8,2,1,1,10.00,USD,80.00,",
+            "trailblog,boots,11,10,8,2,0,1,1,10.00,USD,80.00,",
         ),
         (
             get(&format!("{report}table")),
@@ -379,6 +390,48 @@ async fn the_api_answers_and_refuses() {
             400,
             "application/json",
             r#""parameter":"id""#,
+        ),
+        (
+            get("?by=offer&affiliate=trailblog&format=csv"),
+            200,
+            "text/csv",
+            "epc\nboots,11,10,8,2,0,1,1,10.00,USD,80.00,9.60,6.40,3.20,0.6400\n",
+        ),
+        (
+            get("?advertiser=northpeak&reason=declared_bot&format=ndjson"),
+            200,
+            "application/x-ndjson",
+            r#"{"gross":1,"clicks":0,"unique":0,"duplicate":0,"anonymous":0,"invalid":1,"#,
+        ),
+        (
+            get("?affiliate=%239&link=(none)&format=csv"),
+            200,
+            "text/csv",
+            "epc\n2,2,2,0,0,0,0,0.00,EUR,",
+        ),
+        (
+            get("?link=summer/boots"),
+            200,
+            "application/json",
+            r#""gross": 11"#,
+        ),
+        (
+            get("?affiliate=trailblog,trailblgo"),
+            400,
+            "application/json",
+            r#"{"error":"affiliate: \"trailblgo\" is not in the catalog","parameter":"affiliate"}"#,
+        ),
+        (
+            get("?time=tomorrow"),
+            400,
+            "application/json",
+            r#""parameter":"time""#,
+        ),
+        (
+            format!("HEAD /api/v1/report?by=link HTTP/1.1\r\n{host}"),
+            200,
+            "application/json",
+            "",
         ),
         (
             get("?by=country"),
@@ -461,7 +514,12 @@ async fn a_store_that_is_not_there_yet_is_a_503() {
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
     let source = || Err("no catalog yet".to_owned());
-    let serving = tokio::spawn(reports::serve(listener, source, shutdown.clone()));
+    let serving = tokio::spawn(reports::serve(
+        listener,
+        source,
+        Clock::system(),
+        shutdown.clone(),
+    ));
     let request = format!("GET /api/v1/report HTTP/1.1\r\nHost: {address}\r\n");
     let (head, body) = ask(address, &request).await;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");

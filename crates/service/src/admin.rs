@@ -1,10 +1,14 @@
-//! The admin listener of a process: `/metrics` for Prometheus, `/livez` and `/readyz` for a supervisor.
+//! The admin listener of a process: `/metrics` for Prometheus, `/livez` and `/readyz` for a supervisor, and POST for commands
+//! that change what the process owns.
 //!
 //! It asks nobody who they are, so the caller binds it to loopback ([`crate::listen::loopback_only`]).
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
 use hyper::{Method, Response, StatusCode};
 use tokio::net::TcpListener;
 
@@ -13,13 +17,83 @@ use crate::http::{self, Answer};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
+/// How long a command waits for its answer: longer than any command takes.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
+
+/// A status and a text.
+pub type CommandAnswer = (u16, String);
+
+/// What a process does when it is asked by POST: path and query in, answer out; `None` for a path that it does not know. Runs
+/// on a thread that may wait.
+pub type Commands = Arc<dyn Fn(&str, &str) -> Option<CommandAnswer> + Send + Sync>;
+
+/// Of a process that takes none.
+pub fn no_commands() -> Commands {
+    Arc::new(|_, _| None)
+}
+
 /// Serves until the shutdown is requested. Runs inside a tokio runtime with time and I/O enabled.
-pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health, shutdown: Shutdown) {
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Metrics,
+    health: Health,
+    commands: Commands,
+    shutdown: Shutdown,
+) {
     http::serve(listener, "admin", shutdown, move |request| {
-        let answer = answer(request.method(), request.uri().path(), &metrics, &health);
-        async move { answer }
+        let (metrics, health) = (metrics.clone(), health.clone());
+        let commands = Arc::clone(&commands);
+        async move {
+            let uri = request.uri();
+            if request.method() != Method::POST {
+                return answer(request.method(), uri.path(), &metrics, &health);
+            }
+            // Every browser names the page that makes it POST: no page may change anything here.
+            if request.headers().contains_key(ORIGIN) {
+                return text(StatusCode::FORBIDDEN, "not from a browser\n".into());
+            }
+            let (path, query) = (uri.path().to_owned(), uri.query().unwrap_or("").to_owned());
+            let command = {
+                let path = path.clone();
+                tokio::task::spawn_blocking(move || commands(&path, &query))
+            };
+            match command.await {
+                Ok(Some((status, said))) => {
+                    let status = StatusCode::from_u16(status).expect("commands give a status");
+                    text(status, said)
+                }
+                Ok(None) => answer(&Method::POST, &path, &metrics, &health),
+                Err(error) => {
+                    tracing::error!(path, %error, "command panicked");
+                    text(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "the command failed\n".into(),
+                    )
+                }
+            }
+        }
     })
     .await;
+}
+
+/// Asks a running process by POST for a command: its answer.
+///
+/// # Errors
+/// Nobody answers there.
+pub fn ask(admin: SocketAddr, target: &str) -> io::Result<CommandAnswer> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    write!(
+        stream,
+        "POST {target} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    match (status, answer.split_once("\r\n\r\n")) {
+        (Some(status), Some((_, said))) => Ok((status, said.to_owned())),
+        _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
+    }
 }
 
 fn answer(method: &Method, path: &str, metrics: &Metrics, health: &Health) -> Answer {
@@ -59,7 +133,7 @@ fn verdict(health: Result<(), String>) -> Answer {
 }
 
 fn text(status: StatusCode, body: String) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(http::whole(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
@@ -72,10 +146,10 @@ fn text(status: StatusCode, body: String) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use tokio::net::TcpStream;
 
     #[test]
     fn each_path_and_method_has_its_status() {
@@ -100,6 +174,7 @@ mod tests {
             listener,
             Metrics::new(),
             Health::new(),
+            Arc::new(|path, query| (path == "/do").then(|| (200, format!("done {query}\n")))),
             shutdown.clone(),
         ));
 
@@ -112,6 +187,25 @@ mod tests {
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
         assert!(answer.contains("sluice_build_info"), "{answer}");
+
+        for (target, expected) in [
+            ("/do?it=1", (200, "done it=1\n")),
+            ("/readyz", (405, "use GET\n")),
+            ("/", (404, "not found: try /metrics, /livez or /readyz\n")),
+        ] {
+            let asking = tokio::task::spawn_blocking(move || ask(addr, target).unwrap());
+            let (status, said) = asking.await.unwrap();
+            assert_eq!((status, said.as_str()), expected, "{target}");
+        }
+        let mut page = TcpStream::connect(addr).await.unwrap();
+        page.write_all(
+            b"POST /do HTTP/1.1\r\nHost: x\r\nOrigin: http://page.example\r\nConnection: close\r\n\r\n",
+        )
+        .await
+        .unwrap();
+        let mut answer = String::new();
+        page.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
 
         shutdown.request();
         serving.await.unwrap();

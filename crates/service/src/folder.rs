@@ -3,6 +3,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -137,6 +138,25 @@ impl DataFolder {
     }
 }
 
+/// Writes down where the process that holds a part answers commands.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn set_admin(folder: &Path, part: &str, admin: SocketAddr) -> io::Result<()> {
+    std::fs::write(admin_path(folder, part), format!("{admin}\n"))
+}
+
+/// Where the process that holds a part answers commands; `None` where it has not said so.
+pub fn admin_of(folder: &Path, part: &str) -> Option<SocketAddr> {
+    let text = std::fs::read_to_string(admin_path(folder, part)).ok()?;
+    text.trim_end().parse().ok()
+}
+
+fn admin_path(folder: &Path, part: &str) -> PathBuf {
+    folder.join("locks").join(format!("{part}.admin"))
+}
+
 /// Makes the folder (mode 0700) and marks it with its version, for a command that adds to it beside a running process.
 ///
 /// # Errors
@@ -204,6 +224,13 @@ enum Kind {
     InUse(Option<u32>),
 }
 
+impl FolderError {
+    /// A running process holds a part of it.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self.kind, Kind::InUse(_))
+    }
+}
+
 impl fmt::Display for FolderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
@@ -247,6 +274,19 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_command_finds_the_process_that_holds_a_part() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(root.path(), &["clicks"]).unwrap();
+        assert_eq!(admin_of(root.path(), "clicks"), None);
+        let admin = SocketAddr::from(([127, 0, 0, 1], 9090));
+        set_admin(folder.path(), "clicks", admin).unwrap();
+        assert_eq!(admin_of(root.path(), "clicks"), Some(admin));
+        assert_eq!(admin_of(root.path(), "courier"), None);
+        let error = DataFolder::open(root.path(), &["clicks"]).unwrap_err();
+        assert!(error.is_in_use());
+    }
 
     #[test]
     fn a_folder_is_made_marked_and_opened_again() {

@@ -2,19 +2,22 @@
 //! drained when the process stops. The edge has its own, which is made for another load.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::shutdown::Shutdown;
 
@@ -33,8 +36,39 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// How long answers under way may take after a shutdown is requested.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
-/// An answer whose whole body is known.
-pub type Answer = Response<Full<Bytes>>;
+/// A body, of [`whole`] or [`in_parts`].
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// An answer.
+pub type Answer = Response<Body>;
+
+/// A body that is known.
+pub fn whole(bytes: impl Into<Bytes>) -> Body {
+    let body = Full::new(bytes.into());
+    body.map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body whose parts come one after another. An error among them ends the connection, so that nobody takes half of it for
+/// the whole.
+pub fn in_parts(parts: mpsc::Receiver<io::Result<Bytes>>) -> Body {
+    Parts(parts).boxed_unsync()
+}
+
+struct Parts(mpsc::Receiver<io::Result<Bytes>>);
+
+impl hyper::body::Body for Parts {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0
+            .poll_recv(context)
+            .map(|part| part.map(|bytes| bytes.map(Frame::data)))
+    }
+}
 
 /// Answers requests until the shutdown is requested. Runs inside a tokio runtime with time and I/O enabled; `what` is the
 /// listener's name in logs.

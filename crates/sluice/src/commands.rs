@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use catalog::Removes;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+use reports::{Format, Parameters};
 use service::Refusal;
 
 use crate::follow::Source;
@@ -135,25 +136,57 @@ pub(crate) struct Report {
     /// What to group by, comma separated: affiliate, offer, advertiser, link, reason, day, hour.
     #[arg(long, default_value = "affiliate,offer")]
     by: String,
-    /// The first day (2026-11-20, in the network's time zone) or moment (RFC 3339) counted.
+    #[command(flatten)]
+    span: Span,
+    /// Only these affiliates; names, comma separated.
     #[arg(long)]
-    from: Option<String>,
-    /// The last day counted, or the moment before which to count.
+    affiliate: Option<String>,
+    /// Only these offers.
     #[arg(long)]
-    to: Option<String>,
+    offer: Option<String>,
+    /// Only offers of these advertisers.
+    #[arg(long)]
+    advertiser: Option<String>,
+    /// Only these links; their slugs.
+    #[arg(long)]
+    link: Option<String>,
+    /// Only clicks of these reasons; `none` for valid clicks and for sales.
+    #[arg(long)]
+    reason: Option<String>,
     /// How to print it.
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_parser = format, default_value = "table")]
     format: Format,
     /// The data folder.
     #[arg(long, default_value = DATA)]
     data: PathBuf,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-    Csv,
+/// A stretch of time, in the network's time zone.
+#[derive(Args)]
+pub(crate) struct Span {
+    /// today, yesterday, last-7-days, this-month or last-month.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    time: Option<String>,
+    /// The first day (2026-11-20), a word as above, or the moment (RFC 3339) from which to count.
+    #[arg(long)]
+    from: Option<String>,
+    /// The last day counted, a word as above, or the moment before which to count.
+    #[arg(long)]
+    to: Option<String>,
+}
+
+impl Span {
+    pub(crate) fn parameters(&self) -> Parameters {
+        Parameters::default()
+            .with("time", self.time.as_deref())
+            .with("from", self.from.as_deref())
+            .with("to", self.to.as_deref())
+    }
+}
+
+/// The format of a name, for flags.
+pub(crate) fn format(name: &str) -> Result<Format, String> {
+    Format::parse(name).map_err(|error| error.to_string())
 }
 
 /// `sluice dump-store`
@@ -279,21 +312,26 @@ pub(crate) fn open(data: &std::path::Path) -> Result<(store::View, Arc<catalog::
     ))
 }
 
+/// The time.
+pub(crate) fn now() -> jiff::Timestamp {
+    let ms = i64::try_from(service::Clock::system().now_ms()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
+}
+
 pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
     let (view, catalog) = open(&arguments.data).map_err(refuse)?;
-    let query = reports::ReportQuery::parse(
-        &arguments.by,
-        arguments.from.as_deref(),
-        arguments.to.as_deref(),
-        &catalog,
-    );
-    let report = reports::run(&view, &catalog, &query.map_err(refuse)?).map_err(refuse)?;
-    let text = match arguments.format {
-        Format::Table => report.table(),
-        Format::Json => report.json(),
-        Format::Csv => report.csv(),
-    };
-    print(&text)
+    let parameters = arguments
+        .span
+        .parameters()
+        .with("by", Some(&arguments.by))
+        .with("affiliate", arguments.affiliate.as_deref())
+        .with("offer", arguments.offer.as_deref())
+        .with("advertiser", arguments.advertiser.as_deref())
+        .with("link", arguments.link.as_deref())
+        .with("reason", arguments.reason.as_deref());
+    let query = reports::ReportQuery::parse(&parameters, &catalog, now()).map_err(refuse)?;
+    let report = reports::run(&view, &catalog, &query).map_err(refuse)?;
+    print(&report.render(arguments.format))
 }
 
 pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {

@@ -5,7 +5,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clicks::Clicks;
-use consumer::{Handler, Stored};
+use consumer::parking::Parking;
+use consumer::{Handler, Reason, Stored};
 use conversions::Conversions;
 use domain::Topic;
 use fraud::Fraud;
@@ -34,9 +35,8 @@ pub(crate) struct Around {
     pub(crate) records_max: usize,
 }
 
-/// What reads a topic: the process, the group (after the prefix), the name it keeps its place under in the store.
+/// What reads a topic: the group (after the prefix), the name it keeps its place under in the store.
 pub(crate) struct Reader {
-    pub(crate) process: &'static str,
     pub(crate) group: &'static str,
     pub(crate) consumer: &'static str,
     pub(crate) topic: Topic,
@@ -45,25 +45,21 @@ pub(crate) struct Reader {
 /// Every reader, in the order of the way an event takes.
 pub(crate) const READERS: [Reader; 4] = [
     Reader {
-        process: "fraud",
         group: "fraud",
         consumer: Fraud::NAME,
         topic: Topic::Clicks,
     },
     Reader {
-        process: "clicks",
         group: "clicks",
         consumer: Clicks::NAME,
         topic: Topic::Clicks,
     },
     Reader {
-        process: "clicks",
         group: "clicks-signals",
         consumer: Clicks::NAME,
         topic: Topic::FraudSignals,
     },
     Reader {
-        process: "conversions",
         group: "conversions",
         consumer: Conversions::NAME,
         topic: Topic::Postbacks,
@@ -78,6 +74,8 @@ pub(crate) struct Metrics {
     lag_seconds: GaugeVec,
     gap_seconds: GaugeVec,
     refused: IntCounterVec,
+    parked_total: IntCounterVec,
+    parked: IntGaugeVec,
 }
 
 impl Metrics {
@@ -117,6 +115,19 @@ impl Metrics {
             ),
             &["consumer"],
         )?;
+        let parked_total = IntCounterVec::new(
+            Opts::new(
+                "sluice_parked_total",
+                "Events set aside because they could not be folded, by why; sluice parked list shows them.",
+            ),
+            &["consumer", "reason"],
+        )?;
+        let parked = IntGaugeVec::new(
+            Opts::new("sluice_parked", "Events that are set aside now."),
+            &["consumer"],
+        )?;
+        registry.register(Box::new(parked_total.clone()))?;
+        registry.register(Box::new(parked.clone()))?;
         registry.register(Box::new(gap_seconds.clone()))?;
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(events.clone()))?;
@@ -128,7 +139,26 @@ impl Metrics {
             lag_seconds,
             gap_seconds,
             refused,
+            parked_total,
+            parked,
         })
+    }
+
+    /// Counts what a reader parks.
+    pub(crate) fn parking(&self, reader: &str) -> impl FnMut(Parking) + Send + 'static {
+        let totals = Reason::ALL.map(|reason| {
+            let labels = [reader, reason.name()];
+            (reason, self.parked_total.with_label_values(&labels))
+        });
+        let now = self.parked.with_label_values(&[reader]);
+        move |parking| match parking {
+            Parking::SetAside { reason, events } => {
+                for (_, total) in totals.iter().filter(|(of, _)| *of == reason) {
+                    total.inc_by(events);
+                }
+            }
+            Parking::Now(events) => now.set(i64::try_from(events).unwrap_or(i64::MAX)),
+        }
     }
 }
 

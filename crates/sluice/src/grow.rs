@@ -119,8 +119,7 @@ fn undrained(settings: &Settings, admin: &Admin, store: &Store) -> Result<Vec<St
         let members = admin.members(&group).map_err(refuse)?;
         if members > 0 {
             left.push(format!(
-                "consumer group {group} has {members} members: stop sluice {}; who is stopped leaves within 30 s",
-                reader.process
+                "consumer group {group} has {members} members: stop sluice consume; who is stopped leaves within 30 s"
             ));
         }
         left.extend(unfolded(
@@ -137,7 +136,7 @@ fn undrained(settings: &Settings, admin: &Admin, store: &Store) -> Result<Vec<St
         let empty = store.batch(|batch| batch.outbox_is_empty(&outbox));
         if !empty.map_err(refuse)? {
             left.push(format!(
-                "{consumer} has said what is not sent yet: start sluice {consumer} until it is, with couriers stopped"
+                "{consumer} has said what is not sent yet: start sluice consume until it is, with couriers stopped"
             ));
         }
     }
@@ -162,7 +161,7 @@ fn unfolded(
             .map_err(refuse)?;
         if position.offset != end {
             left.push(format!(
-                "topic {name}, partition {partition}: {consumer} stands at {} of {end}: start sluice {consumer} until it is at the end, with couriers stopped; where it stays before records that came early, start the couriers too until those they wait for came",
+                "topic {name}, partition {partition}: {consumer} stands at {} of {end}: start sluice consume until it is at the end, with couriers stopped; where it stays before records that came early, start the couriers too until those they wait for came",
                 position.offset
             ));
         }

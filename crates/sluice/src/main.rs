@@ -9,8 +9,10 @@ mod demo;
 mod follow;
 mod grow;
 mod kafka_metrics;
+mod lists;
 mod live_line;
 mod order;
+mod parked;
 mod published;
 mod replay;
 mod settings;
@@ -42,12 +44,11 @@ enum Command {
     Up(up::Arguments),
     /// Ship the journals of this machine to Kafka.
     Courier(up::Common),
-    /// Fold clicks and labels into rollups.
-    Clicks(up::Common),
-    /// Turn postbacks into conversions.
-    Conversions(up::Common),
-    /// Look for labels over time.
-    Fraud(up::Common),
+    /// Fold clicks into rollups, postbacks into conversions, and look for labels over time.
+    Consume(up::Consume),
+    /// List or fold events that could not be folded when they came.
+    #[command(subcommand)]
+    Parked(parked::Command),
     /// Serve reports.
     Reports(up::Common),
     /// Make, check or grow the topics on Kafka.
@@ -68,6 +69,8 @@ enum Command {
     Backup(backup::Backup),
     /// Put a backup back on an empty folder.
     Restore(backup::Restore),
+    /// List clicks, the newest first, as long as they are kept.
+    Clicks(lists::Flags<lists::Clicks>),
     /// Print a report: clicks, conversions and money.
     Report(commands::Report),
     /// What became of an order, and a correction of it by hand.
@@ -80,11 +83,10 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Up(arguments) => up::up(&arguments),
-        Command::Courier(common) => up::one(Part::Courier, &common),
-        Command::Clicks(common) => up::one(Part::Clicks, &common),
-        Command::Conversions(common) => up::one(Part::Conversions, &common),
-        Command::Fraud(common) => up::one(Part::Fraud, &common),
-        Command::Reports(common) => up::one(Part::Reports, &common),
+        Command::Courier(common) => up::one("courier", &[Part::Courier], &common),
+        Command::Consume(arguments) => up::consume(&arguments),
+        Command::Parked(command) => answered(parked::run(&command)),
+        Command::Reports(common) => up::one("reports", &[Part::Reports], &common),
         Command::Check(arguments) => answered(check::check(&arguments)),
         Command::Topics(command) => answered(topics::run(&command)),
         Command::Catalog(command) => answered(commands::catalog(&command)),
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         Command::Journal(command) => answered(commands::journal(&command)),
         Command::Backup(arguments) => answered(backup::backup(&arguments)),
         Command::Restore(arguments) => answered(backup::restore(&arguments)),
+        Command::Clicks(flags) => answered(lists::clicks(&flags)),
         Command::Report(arguments) => answered(commands::report(&arguments)),
         Command::Order(command) => answered(order::run(&command)),
         Command::DumpStore(arguments) => answered(commands::dump_store(&arguments)),

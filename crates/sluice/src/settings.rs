@@ -64,9 +64,7 @@ pub(crate) struct Admin {
     /// Of `sluice up`, and of `sluice-edge`.
     pub(crate) listen: SocketAddr,
     pub(crate) courier: SocketAddr,
-    pub(crate) clicks: SocketAddr,
-    pub(crate) conversions: SocketAddr,
-    pub(crate) fraud: SocketAddr,
+    pub(crate) consume: SocketAddr,
     pub(crate) reports: SocketAddr,
 }
 
@@ -76,9 +74,7 @@ impl Default for Admin {
         Self {
             listen: at(9090),
             courier: at(9091),
-            clicks: at(9092),
-            conversions: at(9093),
-            fraud: at(9094),
+            consume: at(9092),
             reports: at(9095),
         }
     }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use catalog::Removes;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use clicks::Clicks;
 use consumer::{Handler, Stored, Versions};
 use conversions::Conversions;
@@ -26,7 +26,8 @@ use stream::{Kafka, Stream};
 use crate::commands::{self, refuse};
 use crate::settings::Settings;
 use crate::{
-    consumers, couriers, demo, follow, kafka_metrics, live_line, published, topics, wall_clock,
+    consumers, couriers, demo, follow, kafka_metrics, live_line, parked, published, topics,
+    wall_clock,
 };
 
 /// What a running `sluice up` is asked for by its successor.
@@ -56,7 +57,10 @@ impl Part {
         Self::Reports,
     ];
 
-    fn name(self) -> &'static str {
+    /// The parts that fold, in the order in which they stop.
+    pub(crate) const CONSUMERS: [Self; 3] = [Self::Fraud, Self::Clicks, Self::Conversions];
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Edge => "edge",
             Self::Courier => "courier",
@@ -118,6 +122,24 @@ impl Arguments {
     }
 }
 
+/// `sluice consume`
+#[derive(Args)]
+pub(crate) struct Consume {
+    #[command(flatten)]
+    common: Common,
+    /// Consumers to run, comma separated; all of them where none is named.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Consumer>,
+}
+
+/// What `--only` can name.
+#[derive(Clone, Copy, ValueEnum)]
+enum Consumer {
+    Clicks,
+    Conversions,
+    Fraud,
+}
+
 /// Every part in one process.
 pub(crate) fn up(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let settings = arguments.load()?;
@@ -130,34 +152,49 @@ pub(crate) fn up(arguments: &Arguments) -> Result<ExitCode, Refusal> {
             Box::new(move || arguments.load().map(|settings| settings.edge))
         },
     };
-    run(&settings, &Part::ALL, admin, Some(again))
+    run("up", &settings, &Part::ALL, admin, Some(again))
 }
 
-/// One part beside others.
-pub(crate) fn one(part: Part, common: &Common) -> Result<ExitCode, Refusal> {
+/// Consumers beside other processes.
+pub(crate) fn consume(arguments: &Consume) -> Result<ExitCode, Refusal> {
+    let named = arguments.only.iter().map(|consumer| match consumer {
+        Consumer::Clicks => Part::Clicks,
+        Consumer::Conversions => Part::Conversions,
+        Consumer::Fraud => Part::Fraud,
+    });
+    let named: Vec<Part> = named.collect();
+    let parts = Part::CONSUMERS
+        .into_iter()
+        .filter(|part| named.is_empty() || named.contains(part));
+    one("consume", &parts.collect::<Vec<_>>(), &arguments.common)
+}
+
+/// Some parts beside other processes.
+pub(crate) fn one(
+    process: &'static str,
+    parts: &[Part],
+    common: &Common,
+) -> Result<ExitCode, Refusal> {
     let settings = common.load()?;
-    if settings.kafka.brokers.is_empty() && part != Part::Reports {
+    if settings.kafka.brokers.is_empty() && parts != [Part::Reports] {
         return Err(refuse(format!(
-            "sluice {} runs beside other processes and needs Kafka: set kafka.brokers, or use sluice up",
-            part.name()
+            "sluice {process} runs beside other processes and needs Kafka: set kafka.brokers, or use sluice up"
         )));
     }
-    let admin = match part {
-        Part::Edge => settings.admin.listen,
-        Part::Courier => settings.admin.courier,
-        Part::Fraud => settings.admin.fraud,
-        Part::Clicks => settings.admin.clicks,
-        Part::Conversions => settings.admin.conversions,
-        Part::Reports => settings.admin.reports,
+    let admin = match process {
+        "courier" => settings.admin.courier,
+        "reports" => settings.admin.reports,
+        _ => settings.admin.consume,
     };
     if !settings.kafka.brokers.is_empty() {
         wall_clock::end_when_set_back(Clock::system()).map_err(refuse)?;
     }
-    run(&settings, &[part], common.admin.unwrap_or(admin), None)
+    let admin = common.admin.unwrap_or(admin);
+    run(process, &settings, parts, admin, None)
 }
 
 impl Common {
-    fn load(&self) -> Result<Settings, Refusal> {
+    pub(crate) fn load(&self) -> Result<Settings, Refusal> {
         let mut settings: Settings = service::settings::load(self.settings.as_deref())?;
         settings.data = self.data.clone().unwrap_or(settings.data);
         settings.reports.listen = self.reports.unwrap_or(settings.reports.listen);
@@ -185,6 +222,7 @@ struct Followed {
 }
 
 fn run(
+    process: &'static str,
     settings: &Settings,
     parts: &[Part],
     admin: SocketAddr,
@@ -226,6 +264,9 @@ fn run(
         .then(|| bind(settings.edge.listen, "edge"))
         .transpose()?;
     let admin_listener = bind(admin, "admin")?;
+    for part in &names {
+        service::folder::set_admin(data, part, admin_listener.1).map_err(refuse)?;
+    }
     let reports_listener = has(Part::Reports)
         .then(|| bind(settings.reports.listen, "reports"))
         .transpose()?;
@@ -270,6 +311,7 @@ fn run(
 
     // From the end of the line to its beginning, so that nothing waits for who reads it.
     let folds = [Part::Clicks, Part::Conversions, Part::Fraud];
+    let mut commands = admin::no_commands();
     let stream = if has(Part::Courier) || folds.iter().any(|part| has(*part)) {
         Some(topics::open(settings).map_err(refuse)?)
     } else {
@@ -305,6 +347,7 @@ fn run(
             keep_lock(&store, here.lock()).map_err(refuse)?;
         }
         store_of_folds = Some(store.clone());
+        commands = parked::commands(store.clone(), shutdown.clone());
         for part in folds.into_iter().filter(|part| has(*part)) {
             line.start_fold(part, &around, &store, &versions)?;
         }
@@ -404,7 +447,7 @@ fn run(
         line.couriers = Some(couriers.map_err(refuse)?);
     }
     if !has(Part::Edge) {
-        health.set_ready(names[0], Ok(()));
+        health.set_ready(process, Ok(()));
     }
 
     let version = env!("CARGO_PKG_VERSION");
@@ -415,8 +458,7 @@ fn run(
             data.display()
         ),
         None => format!(
-            "sluice {} {version} is up, data in {}\n",
-            names[0],
+            "sluice {process} {version} is up, data in {}\n",
             data.display()
         ),
     };
@@ -478,7 +520,8 @@ fn run(
                     };
                     let data = data.to_owned();
                     let source = move || commands::open(&data);
-                    reports::serve(from_std(listener)?, source, shutdown.clone()).await;
+                    let clock = Clock::system();
+                    reports::serve(from_std(listener)?, source, clock, shutdown.clone()).await;
                     Ok::<_, Refusal>(())
                 };
                 let (_, reports) = tokio::join!(
@@ -486,6 +529,7 @@ fn run(
                         admin_listener,
                         metrics.clone(),
                         health.clone(),
+                        commands,
                         over.clone()
                     ),
                     reports,
@@ -670,7 +714,10 @@ fn fold<H: Handler + Send + 'static>(
         &around.prefix,
         StreamId::random(),
     );
-    consumers::start(around, name, topic, stored.map_err(refuse)?, stop.clone()).map_err(refuse)
+    let stored = stored
+        .map_err(refuse)?
+        .observed(around.metrics.parking(name));
+    consumers::start(around, name, topic, stored, stop.clone()).map_err(refuse)
 }
 
 fn ended(what: &str, thread: Thread) -> Option<String> {

@@ -28,6 +28,37 @@ impl<'a> Batch<'a> {
         &self.transaction
     }
 
+    /// Begins a part of the transaction that can be undone by itself; parts do not nest.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub fn begin_part(&mut self) -> Result<()> {
+        Ok(self.transaction.execute_batch("SAVEPOINT part")?)
+    }
+
+    /// Ends the part: what it changed belongs to the transaction.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub fn keep_part(&mut self) -> Result<()> {
+        Ok(self.transaction.execute_batch("RELEASE part")?)
+    }
+
+    /// Ends the part: what it changed is as it was before.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub fn undo_part(&mut self) -> Result<()> {
+        // A table made in the part is gone with it.
+        self.days.clear();
+        Ok(self
+            .transaction
+            .execute_batch("ROLLBACK TO part; RELEASE part")?)
+    }
+
     pub(crate) fn commit(self) -> rusqlite::Result<()> {
         self.transaction.commit()
     }

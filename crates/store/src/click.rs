@@ -1,12 +1,13 @@
 //! The click index: the facts of every click by its key, one table a UTC day (`clicks_20261120`), dropped whole. Keys begin
 //! with the time, so that inserts go to the end of the youngest table.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use domain::{ClickKey, Day};
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::{Batch, Result};
+use crate::batch::click_key;
+use crate::{Batch, Result, View};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -83,6 +84,66 @@ impl Batch<'_> {
     }
 }
 
+/// A click as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptClick {
+    /// Its key.
+    pub key: ClickKey,
+    /// Its facts.
+    pub facts: Vec<u8>,
+    /// The codes of the labels found for it later.
+    pub labels: Vec<u32>,
+}
+
+impl View {
+    /// The newest clicks before a key (all where there is none) and not before a time, with their facts and the codes of the
+    /// labels found for them later: at most `limit`, of one day. None means that there are no more.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn clicks_before(
+        &self,
+        before: ClickKey,
+        from_ms: u64,
+        limit: u32,
+    ) -> Result<Vec<KeptClick>> {
+        let from = ClickKey {
+            time_ms: from_ms,
+            stream: 0,
+            sequence: 0,
+        };
+        let (first, last) = (table(from_ms), table(before.time_ms));
+        // The names are of one length, so that their order is the days'.
+        let days: BTreeSet<String> = tables(&self.connection)?
+            .into_iter()
+            .filter(|table| *table >= first && *table <= last)
+            .collect();
+        let mut found = Vec::new();
+        for table in days.into_iter().rev() {
+            let mut select = self.connection.prepare_cached(&format!(
+                "SELECT key, facts, (SELECT group_concat(reason) FROM flags WHERE click = key) FROM {table}
+                 WHERE key < ?1 AND key >= ?2 ORDER BY key DESC LIMIT ?3"
+            ))?;
+            let mut rows = select.query((&before.to_bytes()[..], &from.to_bytes()[..], limit))?;
+            while let Some(row) = rows.next()? {
+                let labels: Option<String> = row.get(2)?;
+                let labels = labels.unwrap_or_default();
+                let labels = labels.split(',').filter_map(|code| code.parse().ok());
+                found.push(KeptClick {
+                    key: click_key(row.get(0)?)?,
+                    facts: row.get(1)?,
+                    labels: labels.collect(),
+                });
+            }
+            if !found.is_empty() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// The day tables there are.
 pub(crate) fn tables(connection: &Connection) -> Result<HashSet<String>> {
     let mut select = connection.prepare_cached(
@@ -139,6 +200,18 @@ mod tests {
                 Ok(())
             })
             .unwrap();
+        let view = View::open(&folder.path().join("store.db")).unwrap();
+        let newest = ClickKey::from_bytes([0xff; 16]);
+        let sequence = |before, from_ms| {
+            let found = view.clicks_before(before, from_ms, 9).unwrap();
+            let keys = found.into_iter().map(|click| click.key.time_ms);
+            keys.collect::<Vec<_>>()
+        };
+        assert_eq!(sequence(newest, 0), [new.time_ms]);
+        assert_eq!(sequence(new, 0), [old.time_ms]);
+        assert_eq!(sequence(new, old.time_ms + 1), []);
+        assert_eq!(sequence(old, 0), []);
+        drop(view);
         store
             .batch(|batch| {
                 batch.drop_clicks_before(Day(i32::try_from(new.time_ms / DAY_MS).unwrap()))?;

@@ -54,6 +54,14 @@ impl Error {
         matches!(self.kind, Kind::Overtaken { .. })
     }
 
+    /// An [`crate::Interrupter`] ended the question.
+    pub fn is_interrupted(&self) -> bool {
+        let Kind::Sqlite(source) = &self.kind else {
+            return false;
+        };
+        source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)
+    }
+
     /// There is no store at the path yet.
     pub fn is_missing(&self) -> bool {
         matches!(self.kind, Kind::Missing(_))

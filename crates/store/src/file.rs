@@ -40,7 +40,8 @@ CREATE TABLE rollups (
     cube INTEGER NOT NULL, bucket_ms INTEGER NOT NULL, offer INTEGER NOT NULL, affiliate INTEGER NOT NULL,
     link INTEGER NOT NULL, reason INTEGER NOT NULL, currency TEXT NOT NULL,
     consumer INTEGER NOT NULL, partition INTEGER NOT NULL,
-    clicks INTEGER NOT NULL, uniques INTEGER NOT NULL, duplicates INTEGER NOT NULL, invalid INTEGER NOT NULL,
+    clicks INTEGER NOT NULL, uniques INTEGER NOT NULL, duplicates INTEGER NOT NULL, anonymous INTEGER NOT NULL,
+    invalid INTEGER NOT NULL,
     speculative INTEGER NOT NULL, unmatched INTEGER NOT NULL, conversions INTEGER NOT NULL,
     amount_units INTEGER NOT NULL, amount_millionths INTEGER NOT NULL,
     revenue_units INTEGER NOT NULL, revenue_millionths INTEGER NOT NULL,
@@ -108,6 +109,17 @@ pub struct View {
     pub(crate) connection: Connection,
 }
 
+/// Ends the question under way of a [`View`]; its error then [`Error::is_interrupted`].
+#[derive(Clone)]
+pub struct Interrupter(Arc<rusqlite::InterruptHandle>);
+
+impl Interrupter {
+    /// Ends it.
+    pub fn interrupt(&self) {
+        self.0.interrupt();
+    }
+}
+
 impl Store {
     /// Opens the store, making it where it is missing.
     ///
@@ -147,6 +159,9 @@ impl Store {
                 for schema in [SCHEMA, order::SCHEMA] {
                     transaction.execute_batch(schema).map_err(open)?;
                 }
+                transaction
+                    .execute_batch(crate::parked::SCHEMA)
+                    .map_err(open)?;
                 transaction
                     .pragma_update(None, "application_id", APPLICATION)
                     .map_err(open)?;
@@ -252,6 +267,11 @@ impl View {
             .execute("VACUUM INTO ?1", (name,))
             .map_err(|error| copy(Box::new(error)))?;
         file.sync_all().map_err(|error| copy(Box::new(error)))
+    }
+
+    /// What ends a question of this view from another thread.
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter(Arc::new(self.connection.get_interrupt_handle()))
     }
 
     /// The same text as [`Store::dump`].

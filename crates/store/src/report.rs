@@ -28,6 +28,21 @@ pub struct Query {
     pub to_ms: Option<u64>,
     /// The groups; empty for one sum of everything.
     pub by: Vec<Dimension>,
+    /// Only rows whose number is one of these, for each dimension named.
+    pub only: Vec<(Dimension, Vec<u64>)>,
+}
+
+impl Dimension {
+    /// The column it is kept in.
+    fn column(self) -> &'static str {
+        match self {
+            Self::Affiliate => "affiliate",
+            Self::Offer => "offer",
+            Self::Link => "link",
+            Self::Reason => "reason",
+            Self::Bucket => "bucket_ms",
+        }
+    }
 }
 
 /// The sums of one group.
@@ -50,6 +65,8 @@ pub struct Counts {
     pub unique: i64,
     /// The duplicate ones.
     pub duplicate: i64,
+    /// Valid clicks without a person.
+    pub anonymous: i64,
     /// Labelled clicks.
     pub invalid: i64,
     /// Prefetches.
@@ -79,6 +96,7 @@ impl Counts {
         self.clicks += other.clicks;
         self.unique += other.unique;
         self.duplicate += other.duplicate;
+        self.anonymous += other.anonymous;
         self.invalid += other.invalid;
         self.speculative += other.speculative;
         self.unmatched += other.unmatched;
@@ -87,56 +105,76 @@ impl Counts {
 }
 
 impl View {
-    /// One row for each group that has sums, ordered by the group's numbers. All rows are of one moment.
+    /// All rows of [`Self::each_row`], where they are known to be few.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn report(&self, query: &Query) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        self.each_row(query, &mut |row| {
+            rows.push(row);
+            true
+        })?;
+        Ok(rows)
+    }
+
+    /// Hands over one row for each group that has sums, ordered by the group's numbers, until `take` wants no more. All rows are
+    /// of one moment.
     ///
     /// # Errors
     ///
     /// When the store cannot be read, or a sum leaves 64 bits.
-    pub fn report(&self, query: &Query) -> Result<Vec<Row>> {
+    pub fn each_row(&self, query: &Query, take: &mut dyn FnMut(Row) -> bool) -> Result<()> {
         let mut by = String::new();
         for dimension in &query.by {
-            by.push_str(match dimension {
-                Dimension::Affiliate => "affiliate, ",
-                Dimension::Offer => "offer, ",
-                Dimension::Link => "link, ",
-                Dimension::Reason => "reason, ",
-                Dimension::Bucket => "bucket_ms, ",
-            });
+            by.push_str(dimension.column());
+            by.push_str(", ");
+        }
+        let mut only = String::new();
+        for (dimension, numbers) in &query.only {
+            let numbers: Vec<String> = numbers
+                .iter()
+                .map(|number| number.cast_signed().to_string())
+                .collect();
+            let column = dimension.column();
+            only.push_str(&format!(" AND {column} IN ({})", numbers.join(", ")));
         }
         let width = query.by.len();
         let sql = format!(
-            "SELECT {by}currency, sum(clicks), sum(uniques), sum(duplicates), sum(invalid), sum(speculative),
-                    sum(unmatched), sum(conversions), sum(amount_units), sum(amount_millionths),
+            "SELECT {by}currency, sum(clicks), sum(uniques), sum(duplicates), sum(anonymous), sum(invalid),
+                    sum(speculative), sum(unmatched), sum(conversions), sum(amount_units), sum(amount_millionths),
                     sum(revenue_units), sum(revenue_millionths), sum(payout_units), sum(payout_millionths)
-             FROM rollups WHERE cube = ?1 AND bucket_ms >= ?2 AND bucket_ms < ?3
+             FROM rollups WHERE cube = ?1 AND bucket_ms >= ?2 AND bucket_ms < ?3{only}
              GROUP BY {by}currency ORDER BY {by}currency"
         );
-        let mut select = self.connection.prepare_cached(&sql)?;
+        let mut select = self.connection.prepare(&sql)?;
         let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
         let mut found = select.query((
             Cube::Traffic as u8,
             query.from_ms.map_or(0, bound),
             query.to_ms.map_or(i64::MAX, bound),
         ))?;
-        let mut rows: Vec<Row> = Vec::new();
+        let mut group_row: Option<Row> = None;
         while let Some(row) = found.next()? {
             let mut group = Vec::with_capacity(width);
             for column in 0..width {
                 group.push(row.get::<_, i64>(column)?.cast_unsigned());
             }
             let currency: String = row.get(width)?;
-            let mut sums = [0_i64; 13];
+            let mut sums = [0_i64; 14];
             for (column, sum) in sums.iter_mut().enumerate() {
                 *sum = row.get(width + 1 + column)?;
             }
             // What one partition added and, since topics grew, another one took back.
-            if sums == [0; 13] {
+            if sums == [0; 14] {
                 continue;
             }
             let [
                 clicks,
                 unique,
                 duplicate,
+                anonymous,
                 invalid,
                 speculative,
                 unmatched,
@@ -160,6 +198,7 @@ impl View {
                 clicks,
                 unique,
                 duplicate,
+                anonymous,
                 invalid,
                 speculative,
                 unmatched,
@@ -174,18 +213,28 @@ impl View {
             if money.is_none() && (amount, revenue, payout) != (0, 0, 0) {
                 return Err(Error::new(Kind::Damaged("money without a currency")));
             }
-            match rows.last_mut() {
-                Some(last) if last.group == group => {
-                    last.counts.add(&counts);
-                    last.money.extend(money);
+            match &mut group_row {
+                Some(row) if row.group == group => {
+                    row.counts.add(&counts);
+                    row.money.extend(money);
                 }
-                _ => rows.push(Row {
-                    group,
-                    counts,
-                    money: money.into_iter().collect(),
-                }),
+                _ => {
+                    let next = Row {
+                        group,
+                        counts,
+                        money: money.into_iter().collect(),
+                    };
+                    if let Some(whole) = group_row.replace(next)
+                        && !take(whole)
+                    {
+                        return Ok(());
+                    }
+                }
             }
         }
-        Ok(rows)
+        if let Some(last) = group_row {
+            take(last);
+        }
+        Ok(())
     }
 }

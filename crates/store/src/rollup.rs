@@ -53,6 +53,8 @@ pub struct Change {
     pub unique: i64,
     /// The other valid ones.
     pub duplicate: i64,
+    /// Valid ones without a person.
+    pub anonymous: i64,
     /// Labelled clicks.
     pub invalid: i64,
     /// Prefetches; not clicks.
@@ -85,10 +87,11 @@ impl Batch<'_> {
             .connection()
             .prepare_cached(
                 "INSERT INTO rollups VALUES
-                     (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)
+                     (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)
                  ON CONFLICT DO UPDATE SET
                      clicks = clicks + excluded.clicks, uniques = uniques + excluded.uniques,
-                     duplicates = duplicates + excluded.duplicates, invalid = invalid + excluded.invalid,
+                     duplicates = duplicates + excluded.duplicates, anonymous = anonymous + excluded.anonymous,
+                     invalid = invalid + excluded.invalid,
                      speculative = speculative + excluded.speculative, unmatched = unmatched + excluded.unmatched,
                      conversions = conversions + excluded.conversions,
                      amount_units = amount_units + excluded.amount_units,
@@ -97,7 +100,7 @@ impl Batch<'_> {
                      revenue_millionths = revenue_millionths + excluded.revenue_millionths,
                      payout_units = payout_units + excluded.payout_units,
                      payout_millionths = payout_millionths + excluded.payout_millionths
-                 RETURNING clicks = 0 AND uniques = 0 AND duplicates = 0 AND invalid = 0 AND speculative = 0
+                 RETURNING clicks = 0 AND uniques = 0 AND duplicates = 0 AND anonymous = 0 AND invalid = 0 AND speculative = 0
                      AND unmatched = 0 AND conversions = 0 AND amount_units = 0 AND amount_millionths = 0
                      AND revenue_units = 0 AND revenue_millionths = 0 AND payout_units = 0 AND payout_millionths = 0",
             )?
@@ -115,6 +118,7 @@ impl Batch<'_> {
                     change.clicks,
                     change.unique,
                     change.duplicate,
+                    change.anonymous,
                     change.invalid,
                     change.speculative,
                     change.unmatched,

@@ -313,6 +313,7 @@ fn a_report_keeps_currencies_apart_and_counts_once() {
         from_ms: Some(2 * QUARTER_MS),
         to_ms: Some(3 * QUARTER_MS),
         by: vec![Dimension::Bucket],
+        only: Vec::new(),
     };
     let rows = view.report(&later).unwrap();
     assert_eq!(

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::gaps::{Gaps, Overdue};
 use crate::receipts::Receipt;
 use crate::{
-    Batch, END, MakeSender, Receipts, Receiver, Record, SendError, Sender, StreamId, Verdict,
+    Batch, END, FOREIGN, MakeSender, Receipts, Receiver, Record, SendError, Sender, StreamId,
+    Verdict,
 };
 
 /// Rows of the outbox under way at once: enough to fill a batch of the stream, little to send again.
@@ -76,7 +77,8 @@ pub trait Fold {
     ///
     /// # Errors
     /// The store cannot be changed.
-    fn tick(&mut self) -> Result<bool, Self::Error> {
+    fn tick(&mut self, now_ms: u64) -> Result<bool, Self::Error> {
+        let _ = now_ms;
         Ok(false)
     }
 }
@@ -102,8 +104,9 @@ pub struct Accepted<'a> {
     pub from: u64,
     /// The offset it stands at afterwards.
     pub to: u64,
-    /// The new records in order, without tombstones and ends.
-    pub records: Vec<&'a Record>,
+    /// The new records in order, each with its offset, without tombstones and ends. [`FOREIGN`] ones come again after a
+    /// restart while nothing of ours lies behind them.
+    pub records: Vec<(u64, &'a Record)>,
     /// The receipts that changed, in the order of lane and stream.
     pub highs: Vec<Receipt>,
     /// The streams that ended, in order: their names take the place of their receipts.
@@ -116,6 +119,8 @@ pub struct Accepted<'a> {
     pub conflicts: u64,
     /// Records whose predecessors are missing; they come again.
     pub early: u64,
+    /// The time, Unix milliseconds.
+    pub now_ms: u64,
 }
 
 /// How the loop behaves.
@@ -294,7 +299,7 @@ pub fn run<F: Fold>(
         if idle || batches_since_tick >= TICK_EVERY_BATCHES {
             batches_since_tick = 0;
             tell_gaps(&mut partitions, now_ms(), observe);
-            busy |= fold.tick().map_err(Error::Fold)?;
+            busy |= fold.tick(now_ms()).map_err(Error::Fold)?;
         }
         let mut drained = idle && !busy;
         if let Some(outbox) = &mut outbox {
@@ -396,15 +401,22 @@ fn fold_batch<F: Fold>(
         repeats: 0,
         conflicts: 0,
         early: 0,
+        now_ms,
     };
     let mut newest_ms = 0;
+    let mut foreign = 0;
     for (offset, record) in &batch.records {
+        if record.kind == FOREIGN {
+            accepted.records.push((*offset, record));
+            foreign += 1;
+            continue;
+        }
         newest_ms = newest_ms.max(record.time_ms);
         let verdict = place.receipts.judge(record);
         match verdict {
             Verdict::Fold if record.is_tombstone() => accepted.tombstones += 1,
             Verdict::Fold if record.kind == END => {}
-            Verdict::Fold => accepted.records.push(record),
+            Verdict::Fold => accepted.records.push((*offset, record)),
             Verdict::Repeat => accepted.repeats += 1,
             Verdict::Conflict => accepted.conflicts += 1,
             Verdict::Early => accepted.early += 1,
@@ -424,7 +436,7 @@ fn fold_batch<F: Fold>(
     }
     accepted.highs = place.receipts.changed();
     accepted.ended = place.receipts.ended();
-    if accepted.to > accepted.from
+    if (accepted.to > accepted.from || foreign > 0)
         && let Err(error) = fold.apply(&accepted)
     {
         place.receipts.rollback();
@@ -442,7 +454,7 @@ fn fold_batch<F: Fold>(
     Ok(Progress::Folded {
         partition: batch.partition,
         to: accepted.to,
-        folded: accepted.records.len() as u64,
+        folded: accepted.records.len() as u64 - foreign,
         tombstones: accepted.tombstones,
         repeats: accepted.repeats,
         conflicts: accepted.conflicts,

@@ -378,7 +378,7 @@ impl EmbeddedReceiver {
                 return Err(Error::damaged(name, number, tail.next, entry.ordinal));
             }
             let record = Record::decode(&entry.payload)
-                .ok_or_else(|| Error::undecodable(name, number, entry.ordinal))?;
+                .unwrap_or_else(|| Record::foreign(number, Vec::new(), entry.payload.to_vec()));
             tail.next = entry.ordinal + 1;
             records.push((entry.ordinal, record));
         }

@@ -62,11 +62,6 @@ enum Kind {
         offset: u64,
         lane: u8,
     },
-    Undecodable {
-        topic: String,
-        partition: u16,
-        offset: u64,
-    },
     SenderEnded,
     Other(String),
 }
@@ -227,14 +222,6 @@ impl Error {
         })
     }
 
-    pub(crate) fn undecodable(topic: &str, partition: u16, offset: u64) -> Self {
-        Self::bare(Kind::Undecodable {
-            topic: topic.to_owned(),
-            partition,
-            offset,
-        })
-    }
-
     pub(crate) fn sender_ended() -> Self {
         Self::bare(Kind::SenderEnded)
     }
@@ -322,14 +309,6 @@ impl std::fmt::Display for Error {
             } => write!(
                 f,
                 "offset {offset} of topic {topic}, partition {partition} is of lane {lane}, which belongs to another partition: who wrote it counts other partitions; stop that one and see \"A record in the wrong partition\" in docs/OPERATIONS.md"
-            )?,
-            Kind::Undecodable {
-                topic,
-                partition,
-                offset,
-            } => write!(
-                f,
-                "offset {offset} of topic {topic}, partition {partition} holds no record this version reads"
             )?,
             Kind::SenderEnded => write!(f, "this sender failed before and takes nothing more")?,
             Kind::Other(text) => write!(f, "{text}")?,

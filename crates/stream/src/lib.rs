@@ -20,7 +20,7 @@ pub use embedded::Embedded;
 pub use error::{Error, Result, SendError};
 pub use kafka::Kafka;
 pub use receipts::{High, Receipts, Verdict};
-pub use record::{END, Record, StreamId, TOMBSTONE};
+pub use record::{END, FOREIGN, Record, StreamId, TOMBSTONE, UNKNOWN_TYPE};
 
 /// One of the backends.
 #[derive(Clone, Debug)]

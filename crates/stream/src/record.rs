@@ -16,6 +16,13 @@ pub const TOMBSTONE: u16 = 0;
 /// Kind of the last record of a lane of a stream; its value says where every lane of the stream ends ([`Record::end`]).
 pub const END: u16 = u16::MAX;
 
+/// Kind of a message that carries no envelope of ours: somebody else wrote it to the topic. It is read and never sent.
+pub const FOREIGN: u16 = u16::MAX - 1;
+
+/// Kind of a record whose message type this version does not know by name. It is read and never sent
+/// ([`Record::unknown_type`]).
+pub const UNKNOWN_TYPE: u16 = u16::MAX - 2;
+
 /// Bytes of one lane in the value of an end record.
 const END_BYTES: usize = 9;
 
@@ -77,6 +84,38 @@ impl Record {
             value: encode_ends(ends),
             ..Self::tombstone(origin, lane, *n, 0)
         }
+    }
+
+    /// What somebody else wrote to a partition. It has no number, so that nothing waits for it and nothing proves a topic by it.
+    pub fn foreign(partition: u16, key: Vec<u8>, value: Vec<u8>) -> Self {
+        // The lane is one of the partition's: the message lies where it lies.
+        let lane = u8::try_from(partition).expect("a topic has at most 256 partitions");
+        Self {
+            key,
+            kind: FOREIGN,
+            value,
+            ..Self::tombstone(StreamId([0; 16]), lane, 0, 0)
+        }
+    }
+
+    /// A record of a message type that this version does not know: the value keeps the type's name, a zero byte and what the
+    /// message held, so that a newer version understands it later.
+    pub(crate) fn of_unknown_type(self, name: &str) -> Self {
+        Self {
+            kind: UNKNOWN_TYPE,
+            value: [name.as_bytes(), b"\0", &self.value].concat(),
+            ..self
+        }
+    }
+
+    /// The name of the type that the reader did not know, and the message; `None` where it knew the type.
+    pub fn unknown_type(&self) -> Option<(&str, &[u8])> {
+        if self.kind != UNKNOWN_TYPE {
+            return None;
+        }
+        let end = self.value.iter().position(|byte| *byte == 0)?;
+        let name = std::str::from_utf8(&self.value[..end]).ok()?;
+        Some((name, &self.value[end + 1..]))
     }
 
     /// Where the lanes of the stream end; empty where this is no end record.
@@ -180,6 +219,17 @@ mod tests {
              78797a"
         );
         assert_eq!(Record::decode(&bytes), Some(record));
+    }
+
+    #[test]
+    fn an_unknown_type_keeps_its_name() {
+        let record = Record {
+            value: b"\0xyz".to_vec(),
+            ..Record::tombstone(StreamId([1; 16]), 2, 3, 4)
+        };
+        assert_eq!(record.unknown_type(), None);
+        let unknown = record.of_unknown_type("Impression");
+        assert_eq!(unknown.unknown_type(), Some(("Impression", &b"\0xyz"[..])));
     }
 
     #[test]

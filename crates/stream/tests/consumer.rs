@@ -52,7 +52,8 @@ impl Fold for Memory {
             place.highs.push(*receipt);
         }
         let records = accepted.records.iter();
-        self.folded.extend(records.map(|record| (*record).clone()));
+        self.folded
+            .extend(records.map(|(_, record)| (*record).clone()));
         Ok(())
     }
 

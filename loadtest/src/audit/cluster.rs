@@ -239,7 +239,11 @@ impl Cluster {
             }
             _ => {
                 let mut command = Command::new(self.bin.join("sluice"));
-                command.args([part.name(), "--kafka", &self.brokers]);
+                match part {
+                    Part::Courier => command.arg("courier"),
+                    consumer => command.args(["consume", "--only", consumer.name()]),
+                };
+                command.args(["--kafka", &self.brokers]);
                 command
             }
         };

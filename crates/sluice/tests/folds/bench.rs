@@ -89,7 +89,7 @@ fn apply_demo(folder: &Path) -> [u64; 2] {
 }
 
 pub(crate) struct Bench {
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Bench {
@@ -159,15 +159,15 @@ fn with_repeats(log: &[Record], repeats: &[usize]) -> Vec<Record> {
     with
 }
 
-struct Consumers {
-    clicks: Reading<Clicks>,
+pub(crate) struct Consumers {
+    pub(crate) clicks: Reading<Clicks>,
     signals: Reading<Clicks>,
     fraud: Reading<Fraud>,
-    conversions: Reading<Conversions>,
+    pub(crate) conversions: Reading<Conversions>,
 }
 
 impl Consumers {
-    fn start(store: &Store, folder: &Path) -> Self {
+    pub(crate) fn start(store: &Store, folder: &Path) -> Self {
         let versions = || Versions::new(Folder::open(folder.join("catalog")).unwrap());
         Self {
             clicks: Reading::start(store, Clicks::new(versions()), Topic::Clicks),
@@ -179,8 +179,8 @@ impl Consumers {
 }
 
 /// A consumer and where it stands.
-struct Reading<H> {
-    stored: Stored<H>,
+pub(crate) struct Reading<H> {
+    pub(crate) stored: Stored<H>,
     offsets: [u64; 2],
     receipts: [Receipts; 2],
 }
@@ -199,17 +199,18 @@ impl<H: Handler> Reading<H> {
     }
 
     /// Folds the next records of a partition, then does what waits; whether there was anything.
-    fn step(&mut self, log: &[Vec<Record>; 2], partition: usize, count: usize) -> bool {
+    pub(crate) fn step(&mut self, log: &[Vec<Record>; 2], partition: usize, count: usize) -> bool {
         let from = self.offsets[partition];
         let rest = log[partition].get(from as usize..).unwrap_or_default();
         let chunk = &rest[..rest.len().min(count)];
         if !chunk.is_empty() {
             let receipts = &mut self.receipts[partition];
-            // The end of an outbox takes a number and carries no event.
-            let new = |record: &&Record| {
-                receipts.judge(record) == Verdict::Fold && record.kind != stream::END
+            // As the loop does: what has no number is not judged, and the end of an outbox carries no event.
+            let new = |(_, record): &(u64, &Record)| {
+                record.kind == stream::FOREIGN
+                    || receipts.judge(record) == Verdict::Fold && record.kind != stream::END
             };
-            let records = chunk.iter().filter(new).collect();
+            let records = (from..).zip(chunk).filter(new).collect();
             let accepted = Accepted {
                 partition: partition as u16,
                 from,
@@ -221,12 +222,13 @@ impl<H: Handler> Reading<H> {
                 repeats: 0,
                 conflicts: 0,
                 early: 0,
+                now_ms: 0,
             };
             self.stored.apply(&accepted).unwrap();
             receipts.commit();
             self.offsets[partition] = accepted.to;
         }
-        self.stored.tick().unwrap() || !chunk.is_empty()
+        self.stored.tick(0).unwrap() || !chunk.is_empty()
     }
 
     /// Moves what the consumer says into a topic's log.
@@ -239,7 +241,7 @@ impl<H: Handler> Reading<H> {
     }
 }
 
-fn sums(path: &Path) -> Sums {
+pub(crate) fn sums(path: &Path) -> Sums {
     let rows = View::open(path).unwrap().report(&Query::default()).unwrap();
     let Some(row) = rows.first() else {
         return Sums::default();
@@ -249,6 +251,7 @@ fn sums(path: &Path) -> Sums {
     Sums {
         unique: row.counts.unique,
         duplicate: row.counts.duplicate,
+        anonymous: row.counts.anonymous,
         invalid: row.counts.invalid,
         speculative: row.counts.speculative,
         conversions: row.counts.conversions,

@@ -8,6 +8,7 @@
 
 mod bench;
 mod model;
+mod parked;
 mod traffic;
 
 use proptest::prelude::*;

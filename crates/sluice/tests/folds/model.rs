@@ -11,6 +11,7 @@ use crate::traffic::{Said, Traffic, Visit, time_ms};
 pub(crate) struct Sums {
     pub(crate) unique: i64,
     pub(crate) duplicate: i64,
+    pub(crate) anonymous: i64,
     pub(crate) invalid: i64,
     pub(crate) speculative: i64,
     pub(crate) conversions: i64,
@@ -67,7 +68,9 @@ fn clicks(visits: &[Visit], sums: &mut Sums) {
         let day = now_ms / 86_400_000;
         if repeat || visit.class == Class::Bot {
             sums.invalid += 1;
-        } else if visit.visitor == 0 || seen.insert((day, visit.visitor, visit.offer)) {
+        } else if visit.visitor == 0 {
+            sums.anonymous += 1;
+        } else if seen.insert((day, visit.visitor, visit.offer)) {
             sums.unique += 1;
         } else {
             sums.duplicate += 1;

@@ -74,7 +74,7 @@ fn it_redirects_with_everything_else_down_and_its_clicks_are_counted_later() {
     let system = System::start(&data, &[]);
     system.stop();
     let report = system::command(&data, &["report", "--format", "csv", "--by", "offer"]);
-    assert!(report.contains("\nboots,50,50,50,0,0,"), "{report}");
+    assert!(report.contains("\nboots,50,50,50,0,0,0,"), "{report}");
 
     let (mut running, ..) = up(edge(&data), &folder.path().join("edge"));
     assert!(running.terminate(BOUND).unwrap().success());

@@ -140,10 +140,10 @@ fn a_click_and_its_sale_become_a_row_of_the_report() {
     }
 
     // Four browsers, the last without a person; HEAD and the bot are invalid; prefetches are no clicks.
-    let expected = "affiliate,offer,gross,clicks,unique,duplicate,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\n";
+    let expected = "affiliate,offer,gross,clicks,unique,duplicate,anonymous,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\n";
     assert!(system.report("affiliate,offer").starts_with(expected));
-    let all = "gross,clicks,unique,duplicate,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\n\
-         6,4,4,0,2,1,25.00,USD,80.00,9.60,6.40,3.20,1.6000\n";
+    let all = "gross,clicks,unique,duplicate,anonymous,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\n\
+         6,3,3,0,1,2,1,33.33,USD,80.00,9.60,6.40,3.20,2.1333\n";
     until_report(&system, "", all);
 
     let explained = system.command(&["order", "show", "northpeak", "A-1"]);

@@ -166,6 +166,17 @@ fn told(csv: &str, affiliate: impl Fn(&str) -> String, offer: impl Fn(&str) -> S
             line.3.insert(currency, payout);
         }
     }
+    // The reader counts a click without a person among the others, the report in a column of its own.
+    if csv
+        .lines()
+        .next()
+        .is_some_and(|head| head.contains(",anonymous,"))
+    {
+        for [who, what, anonymous] in columns(csv, ["affiliate", "offer", "anonymous"]) {
+            let line = told.entry((affiliate(&who), offer(&what))).or_default();
+            line.0 += count(&anonymous);
+        }
+    }
     told
 }
 

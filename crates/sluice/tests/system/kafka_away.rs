@@ -86,7 +86,7 @@ fn clicks_are_redirected_while_the_cluster_is_away_and_counted_when_it_comes() {
     until_report(
         &system,
         "offer",
-        "offer,gross,clicks,unique,duplicate,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\nboots,1,1,1,0,0,0,0.00,USD,0.00,0.00,0.00,0.00,0.0000\n",
+        "offer,gross,clicks,unique,duplicate,anonymous,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\nboots,1,1,1,0,0,0,0,0.00,USD,0.00,0.00,0.00,0.00,0.0000\n",
     );
     until_metric(&system, courier, |value| value == 0.0);
     until_metric(&system, consumer, |value| value == 0.0);

@@ -84,6 +84,6 @@ pub(crate) fn check(data: &Path, ledger: &Path) -> Answered {
     let report = system::command(data, &["report", "--format", "csv", "--by", ""]);
     let row: Vec<&str> = report.lines().nth(1).expect("a row").split(',').collect();
     assert_eq!(row[0], total.to_string(), "gross: {report}");
-    assert_eq!(row[5], orders.to_string(), "conversions: {report}");
+    assert_eq!(row[6], orders.to_string(), "conversions: {report}");
     Answered { clicks, orders }
 }

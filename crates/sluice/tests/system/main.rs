@@ -41,8 +41,8 @@ const BOUND: std::time::Duration = std::time::Duration::from_secs(60);
 const CHROME: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
 
 /// The whole report after one click on the demo's boots and a signup it led to.
-const ONE_CLICK_AND_ITS_SIGNUP: &str = "gross,clicks,unique,duplicate,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\n\
-     1,1,1,0,0,1,100.00,USD,0.00,4.00,3.00,1.00,3.0000\n";
+const ONE_CLICK_AND_ITS_SIGNUP: &str = "gross,clicks,unique,duplicate,anonymous,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\n\
+     1,1,1,0,0,0,1,100.00,USD,0.00,4.00,3.00,1.00,3.0000\n";
 
 /// The click token of a redirect.
 #[track_caller]

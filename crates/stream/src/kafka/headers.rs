@@ -17,7 +17,7 @@
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
 use crate::record::encode_ends;
-use crate::{END, Record, StreamId, TOMBSTONE};
+use crate::{END, Record, StreamId, TOMBSTONE, UNKNOWN_TYPE};
 
 const TYPE: &str = "type";
 const VERSION: &str = "version";
@@ -139,23 +139,28 @@ pub(super) fn decode(message: &BorrowedMessage<'_>, kinds: &KindNames) -> Option
         let header = headers.iter().find(|header| header.key == name)?;
         std::str::from_utf8(header.value?).ok()
     };
-    let kind = match text(TYPE)? {
-        TOMBSTONE_NAME => TOMBSTONE,
-        END_NAME => END,
-        name => (kinds.number)(name)?,
+    let name = text(TYPE)?;
+    let kind = match name {
+        TOMBSTONE_NAME => Some(TOMBSTONE),
+        END_NAME => Some(END),
+        name => (kinds.number)(name),
     };
     let origin: StreamId = text(STREAM)?.parse().ok()?;
-    Some(Record {
+    let record = Record {
         key: message.key().unwrap_or_default().to_vec(),
-        kind,
+        kind: kind.unwrap_or(UNKNOWN_TYPE),
         version: text(VERSION)?.parse().ok()?,
         origin,
         lane: text(LANE)?.parse().ok()?,
         n: text(N)?.parse().ok()?,
         time_ms: text(TIME)?.parse().ok()?,
         value: match kind {
-            END => encode_ends(&parse_ends(text(ENDS)?)?),
+            Some(END) => encode_ends(&parse_ends(text(ENDS)?)?),
             _ => message.payload().unwrap_or_default().to_vec(),
         },
+    };
+    Some(match kind {
+        Some(_) => record,
+        None => record.of_unknown_type(name),
     })
 }

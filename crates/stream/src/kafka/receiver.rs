@@ -176,8 +176,10 @@ impl KafkaReceiver {
                     self.topic.name
                 )));
             }
-            let record = headers::decode(&message, &self.inner.kinds)
-                .ok_or_else(|| Error::undecodable(&self.topic.name, partition, offset))?;
+            let record = headers::decode(&message, &self.inner.kinds).unwrap_or_else(|| {
+                let bytes = |part: Option<&[u8]>| part.unwrap_or_default().to_vec();
+                Record::foreign(partition, bytes(message.key()), bytes(message.payload()))
+            });
             self.read
                 .entry(partition)
                 .or_default()
