@@ -1,12 +1,18 @@
 //! What of a client's address may leave the machine: a truncated one, and a keyed hash that means a person for a month.
+//!
+//! Months begin with the days that reports count by, in the network's time zone: somebody who comes twice on a day is one
+//! visitor of it, also on the last of a month. Of an IPv6 address the first 64 bits count: a person's devices choose the
+//! others as they like, and some choose new ones for every connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use domain::event::{Click, Consent, Postback};
 use hmac::{Hmac, KeyInit, Mac};
+use jiff::tz::TimeZone;
 use sha2::Sha256;
 
-const DAY_MS: u64 = 86_400_000;
+/// Every zone's months begin at a multiple of it.
+const QUARTER_HOUR_MS: u64 = 900_000;
 
 /// How to enrich. The whole address is dropped whatever it says.
 #[derive(Clone)]
@@ -15,12 +21,15 @@ pub struct Enrich {
     pub visitor_key: [u8; 32],
     /// Keep the address cut to /24 (IPv4) or /48 (IPv6) as `network`; otherwise nothing of it.
     pub truncate: bool,
+    /// The network's time zone, by whose months the key of `visitor` changes; UTC where none is known.
+    pub zone: Option<TimeZone>,
 }
 
 impl std::fmt::Debug for Enrich {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Enrich")
             .field("truncate", &self.truncate)
+            .field("zone", &self.zone)
             .finish_non_exhaustive()
     }
 }
@@ -35,8 +44,8 @@ pub(crate) struct Enricher {
 /// The key of a month, ready to hash with: half of what a hash costs is taking in its key.
 #[derive(Debug)]
 struct Month {
-    /// The day that was asked for last, since 1970.
-    day: u64,
+    /// The quarter of an hour that was asked for last, since 1970.
+    quarter: u64,
     number: u32,
     mac: Hmac<Sha256>,
 }
@@ -46,7 +55,7 @@ impl Enricher {
         Self {
             enrich,
             month: Month {
-                day: u64::MAX,
+                quarter: u64::MAX,
                 number: 0,
                 mac: keyed(&[0; 32]),
             },
@@ -80,7 +89,10 @@ impl Enricher {
         let mac = self.keyed(time_ms);
         let hash = match address {
             IpAddr::V4(address) => hash(mac, &[&[4], &address.octets(), user_agent.as_bytes()]),
-            IpAddr::V6(address) => hash(mac, &[&[6], &address.octets(), user_agent.as_bytes()]),
+            IpAddr::V6(address) => {
+                let network = &address.octets()[..8];
+                hash(mac, &[&[6], network, user_agent.as_bytes()])
+            }
         };
         hash[..8]
             .iter()
@@ -90,9 +102,9 @@ impl Enricher {
 
     /// The key of a time's month, to hash with.
     fn keyed(&mut self, time_ms: u64) -> Hmac<Sha256> {
-        let day = time_ms / DAY_MS;
-        if day != self.month.day {
-            let number = month(time_ms);
+        let quarter = time_ms / QUARTER_HOUR_MS;
+        if quarter != self.month.quarter {
+            let number = month(self.enrich.zone.as_ref().unwrap_or(&TimeZone::UTC), time_ms);
             if number != self.month.number {
                 let name = format!("{number:06}");
                 let key = hash(
@@ -101,7 +113,7 @@ impl Enricher {
                 );
                 (self.month.number, self.month.mac) = (number, keyed(&key));
             }
-            self.month.day = day;
+            self.month.quarter = quarter;
         }
         self.month.mac.clone()
     }
@@ -129,13 +141,13 @@ fn truncated(address: IpAddr) -> String {
     }
 }
 
-/// The UTC month as YYYYMM.
-fn month(time_ms: u64) -> u32 {
+/// The month of a zone as YYYYMM.
+fn month(zone: &TimeZone, time_ms: u64) -> u32 {
     let timestamp = i64::try_from(time_ms)
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
         .unwrap_or(jiff::Timestamp::MAX);
-    let date = jiff::tz::TimeZone::UTC.to_datetime(timestamp);
+    let date = zone.to_datetime(timestamp);
     u32::from(date.year().unsigned_abs()) * 100 + u32::from(date.month().unsigned_abs())
 }
 
@@ -161,6 +173,7 @@ mod tests {
         Enricher::new(Enrich {
             visitor_key: [5; 32],
             truncate,
+            zone: None,
         })
     }
 
@@ -228,7 +241,7 @@ mod tests {
     #[test]
     fn one_enricher_says_the_same_as_a_new_one_for_each() {
         let mut one = enricher(true);
-        let days = [0, 1, 40, 40, 0, 31, 32].map(|day| JANUARY_MS - 5 + day * DAY_MS);
+        let days = [0, 1, 40, 40, 0, 31, 32].map(|day| JANUARY_MS - 5 + day * 86_400_000);
         for time_ms in days.into_iter().flat_map(|time_ms| [time_ms, time_ms + 10]) {
             let mut click = Click::default();
             click.set_consent(Consent::All);
@@ -236,6 +249,87 @@ mod tests {
             let alone = visitor(time_ms, &[203, 0, 113, 9], "", Consent::All);
             assert_eq!(click.visitor, alone, "{time_ms}");
         }
+    }
+
+    #[test]
+    fn a_person_is_one_visitor_on_the_last_day_of_a_month_wherever_it_ends() {
+        const AUCKLAND: &str = "NZST-12NZDT,M9.5.0,M4.1.0/3";
+        const NEW_YORK: &str = "EST5EDT,M3.2.0,M11.1.0";
+        let day = |zone: &str, time: &str| {
+            let mut enricher = Enricher::new(Enrich {
+                visitor_key: [5; 32],
+                truncate: true,
+                zone: Some(TimeZone::posix(zone).expect("a zone's rules")),
+            });
+            let time: jiff::Timestamp = time.parse().expect("a time");
+            let mut click = Click::default();
+            click.set_consent(Consent::All);
+            let time_ms = u64::try_from(time.as_millisecond()).expect("after 1970");
+            enricher.click(&mut click, time_ms, &[203, 0, 113, 9]);
+            click.visitor
+        };
+        for (zone, first, second, is_one) in [
+            (
+                NEW_YORK,
+                "2026-10-31T23:59:40Z",
+                "2026-11-01T00:01:00Z",
+                true,
+            ),
+            (
+                NEW_YORK,
+                "2026-10-31T04:00:00Z",
+                "2026-11-01T03:59:59Z",
+                true,
+            ),
+            (
+                NEW_YORK,
+                "2026-11-01T03:59:59Z",
+                "2026-11-01T04:00:00Z",
+                false,
+            ),
+            (
+                AUCKLAND,
+                "2026-10-31T23:59:40Z",
+                "2026-11-01T00:01:00Z",
+                true,
+            ),
+            (
+                AUCKLAND,
+                "2026-10-31T10:59:59Z",
+                "2026-10-31T11:00:00Z",
+                false,
+            ),
+            (
+                "UTC0",
+                "2026-10-31T23:59:40Z",
+                "2026-11-01T00:01:00Z",
+                false,
+            ),
+        ] {
+            assert_eq!(
+                day(zone, first) == day(zone, second),
+                is_one,
+                "{zone} {first}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_privacy_addresses_of_one_ipv6_network_are_one_visitor() {
+        let of = |address: &str| {
+            let address: Ipv6Addr = address.parse().expect("an address");
+            visitor(JANUARY_MS, &address.octets(), "a", Consent::All)
+        };
+        let one = of("2001:db8:1:2:21b:63ff:fe01:2");
+        for same in ["2001:db8:1:2::9", "2001:db8:1:2:ffff:ffff:ffff:ffff"] {
+            assert_eq!(of(same), one, "{same}");
+        }
+        assert_ne!(of("2001:db8:1:3:21b:63ff:fe01:2"), one);
+        // The first 8 bytes of the one are the whole of the other, and still they are two.
+        assert_ne!(
+            of("cb00:7109::"),
+            visitor(JANUARY_MS, &[203, 0, 113, 9], "a", Consent::All)
+        );
     }
 
     #[test]
@@ -257,8 +351,9 @@ mod tests {
 
     #[test]
     fn months() {
-        assert_eq!(month(0), 197_001);
-        assert_eq!(month(JANUARY_MS), 202_601);
-        assert_eq!(month(JANUARY_MS + 1), 202_602);
+        let zone = &TimeZone::UTC;
+        assert_eq!(month(zone, 0), 197_001);
+        assert_eq!(month(zone, JANUARY_MS), 202_601);
+        assert_eq!(month(zone, JANUARY_MS + 1), 202_602);
     }
 }

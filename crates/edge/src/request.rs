@@ -18,7 +18,7 @@ pub(crate) const TARGET_BYTES_MAX: usize = 8 * 1024;
 const VALUE_BYTES_MAX: usize = 255;
 
 /// Longest user agent that is looked at and kept, in bytes; real ones stay below 300.
-const USER_AGENT_BYTES_MAX: usize = 512;
+pub(crate) const USER_AGENT_BYTES_MAX: usize = 512;
 
 /// A request without its body, borrowed: moving one costs more than reading it.
 #[derive(Clone, Copy, Debug)]

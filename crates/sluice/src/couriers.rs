@@ -33,6 +33,8 @@ pub(crate) struct Around {
     /// What topic names begin with.
     pub(crate) prefix: String,
     pub(crate) visitor_key: [u8; 32],
+    /// The folder of the catalog's versions.
+    pub(crate) catalog: PathBuf,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
@@ -284,6 +286,13 @@ fn because(path: &Path, error: &dyn std::fmt::Display) -> String {
     format!("{}: {error}", path.display())
 }
 
+/// The network's time zone, as the catalog in force has it; none where there is no catalog yet.
+pub(crate) fn zone(catalog: &Path) -> Option<jiff::tz::TimeZone> {
+    let mut catalogs = catalog::Folder::open(catalog).ok()?;
+    let current = catalogs.current_unverified().ok()??;
+    current.network.zone().ok()
+}
+
 fn open(around: &Around, task: &Task) -> Result<Courier, courier::Error> {
     let options = Options {
         journal: task.journal,
@@ -294,6 +303,7 @@ fn open(around: &Around, task: &Task) -> Result<Courier, courier::Error> {
     let enrich = Enrich {
         visitor_key: around.visitor_key,
         truncate: around.settings.truncated_address,
+        zone: zone(&around.catalog),
     };
     let metrics = &around.metrics.couriers;
     Courier::open(&task.places, enrich, options, metrics)

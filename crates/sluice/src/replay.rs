@@ -12,7 +12,7 @@ use stream::Stream;
 
 use crate::commands::{print, refuse};
 use crate::topics::Cluster;
-use crate::{live_line, topics};
+use crate::{couriers, live_line, topics};
 
 /// A replay that takes longer than a day is stopped by whoever waits for it.
 const REPLAY_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -37,6 +37,7 @@ impl Target {
             enrich: Enrich {
                 visitor_key: keys.visitor,
                 truncate: settings.courier.truncated_address,
+                zone: couriers::zone(&settings.data.join("catalog")),
             },
         })
     }

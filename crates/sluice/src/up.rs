@@ -438,6 +438,7 @@ fn run(
             settings: settings.courier.clone(),
             prefix: settings.stream.prefix.clone(),
             visitor_key: Keys::read(&keys).map_err(refuse)?.visitor,
+            catalog: data.join("catalog"),
             clock,
             metrics: couriers::Metrics::register(metrics.registry()).map_err(refuse)?,
             health: health.clone(),

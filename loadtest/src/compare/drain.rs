@@ -56,6 +56,7 @@ impl Drain {
             let enrich = Enrich {
                 visitor_key: [7; 32],
                 truncate: true,
+                zone: None,
             };
             let mut courier = Courier::open(&places, enrich, options, &metrics)?;
             let passed = Arc::new(AtomicU64::new(0));

@@ -13,6 +13,7 @@ const ADDRESS: [u8; 4] = [203, 0, 113, 77];
 const ENRICH: Enrich = Enrich {
     visitor_key: [5; 32],
     truncate: true,
+    zone: None,
 };
 
 /// A journal, a stream and a place for the cursor.
