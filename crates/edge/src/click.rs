@@ -1,5 +1,6 @@
 //! A click: look up, decide, mint, render, record, answer. Nothing here waits.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -10,8 +11,9 @@ use hyper::StatusCode;
 use routing::{Decision, Params, Path, Route, Value};
 
 use crate::answer::{self, Reply};
-use crate::cookie::History;
+use crate::cookie::{self, History};
 use crate::live::Live;
+use crate::mend;
 use crate::recorder::Recorder;
 use crate::request::{self, Fields, Head, Query, Said};
 use crate::settings::WhenFull;
@@ -28,6 +30,8 @@ pub(crate) struct Asked<'r> {
     pub(crate) class: Class,
     /// As it is kept.
     pub(crate) user_agent: Rc<str>,
+    /// The path was written in another way than it is.
+    pub(crate) is_mended: bool,
 }
 
 /// Answers `/{slug}` and `/c?…` of a domain.
@@ -38,70 +42,191 @@ pub(crate) fn serve(
     domain: Domain,
     secure: bool,
 ) -> Reply {
-    let query = Query::of(asked.head.uri);
-    let slug;
-    let path = if asked.head.uri.path() == "/c" {
-        Path::Click
-    } else {
-        let Some(found) = request::slug(asked.head.uri.path()) else {
-            unmatched(worker, asked, Reason::BadSlug, event::Decision::Refuse);
-            return answer::text(
-                StatusCode::BAD_REQUEST,
-                "the path holds control characters or is not UTF-8",
-            )
-            .into();
-        };
-        slug = found;
-        Path::Slug(&slug)
+    let mut query = Query::of(asked.head.uri);
+    if asked.is_mended {
+        query.labels.push(Label::MendedLink);
+    }
+    let place = (domain, secure);
+    let slug = match asked.head.uri.path() {
+        "/c" => None,
+        path => match request::slug(path) {
+            Some(slug) => Some(slug),
+            None => return missed(worker, live, asked, place, &query, &BAD_SLUG),
+        },
     };
+    let path = slug.as_deref().map_or(Path::Click, Path::Slug);
     match &routing::decide(&live.table, domain, path, &query.params) {
-        Decision::Redirect(route) => {
-            let clicked = Clicked {
-                route,
-                params: &query.params,
-                domain,
-                secure,
-                consent: consented(&query.said, asked.fields),
-            };
-            redirect(worker, live, asked, &clicked, query.labels)
+        decision if request::is_too_long(asked.head) => {
+            refuse_long(worker, live, asked, domain, &query, decision)
         }
-        &Decision::Refuse {
-            reason,
-            offer,
-            affiliate,
-            link,
-        } => {
-            let fallback = live.table.fallback(domain);
-            let decision = match fallback {
-                _ if asked.class == Class::Speculative => event::Decision::Speculative,
-                Some(_) => event::Decision::Fallback,
-                None => event::Decision::Refuse,
-            };
-            if offer.is_none() && link.is_none() {
-                unmatched(worker, asked, reason, decision);
-            } else {
-                worker.metrics.decided(decision, reason);
-                record(worker, asked, &query, |click, _| {
-                    click.catalog_version = live.table.catalog().version;
-                    click.catalog_hash = live.table.catalog().hash;
-                    click.domain = domain.get();
-                    click.reason = reason;
-                    click.offer = offer.map_or(0, domain::Offer::get);
-                    click.affiliate = affiliate.map_or(0, domain::Affiliate::get);
-                    click.link = link.map_or(0, domain::Link::get);
-                    click.decision = decision;
-                });
-            }
-            match fallback {
-                _ if asked.class == Class::Speculative => answer::not_yet().into(),
-                Some(fallback) => Reply::Redirect {
-                    location: Bytes::copy_from_slice(fallback.as_bytes()),
-                    cookie: None,
-                },
-                None => answer::not_found().into(),
+        Decision::Redirect(route) => send(worker, live, asked, place, route, &query),
+        refused => missed(worker, live, asked, place, &query, refused),
+    }
+}
+
+/// The decision about a path that is no text.
+const BAD_SLUG: Decision<'static> = Decision::Refuse {
+    reason: Reason::BadSlug,
+    offer: None,
+    affiliate: None,
+    link: None,
+};
+
+fn send(
+    worker: &Worker,
+    live: &Live,
+    asked: &Asked<'_>,
+    (domain, secure): (Domain, bool),
+    route: &Route<'_>,
+    query: &Query<'_>,
+) -> Reply {
+    let clicked = Clicked {
+        route,
+        params: &query.params,
+        domain,
+        secure,
+        consent: consented(&query.said, asked.fields),
+    };
+    redirect(worker, live, asked, &clicked, query.labels.clone())
+}
+
+/// Answers an address that leads nowhere: perhaps it leads somewhere as it was meant.
+#[cold]
+fn missed(
+    worker: &Worker,
+    live: &Live,
+    asked: &Asked<'_>,
+    place: (Domain, bool),
+    query: &Query<'_>,
+    refused: &Decision<'_>,
+) -> Reply {
+    let &Decision::Refuse { reason, .. } = refused else {
+        unreachable!("a redirect is no miss");
+    };
+    let may_be_mended = matches!(
+        reason,
+        Reason::UnknownLink | Reason::UnknownOffer | Reason::UnknownAffiliate | Reason::BadSlug
+    );
+    if may_be_mended {
+        for meant in mend::candidates(asked.head.uri, &query.params) {
+            let query = Query::mended(&meant.query);
+            let path = meant.slug.as_deref().map_or(Path::Click, Path::Slug);
+            let decision = routing::decide(&live.table, place.0, path, &query.params);
+            if let Decision::Redirect(route) = &decision {
+                return send(worker, live, asked, place, route, &query);
             }
         }
     }
+    refuse(worker, live, asked, place.0, query, refused)
+}
+
+/// 414. A known link or offer leaves a click with the reason.
+#[cold]
+fn refuse_long(
+    worker: &Worker,
+    live: &Live,
+    asked: &Asked<'_>,
+    domain: Domain,
+    query: &Query<'_>,
+    decision: &Decision<'_>,
+) -> Reply {
+    let (offer, affiliate, link) = match decision {
+        Decision::Redirect(route) => (Some(route.offer), Some(route.affiliate), route.link),
+        &Decision::Refuse {
+            offer,
+            affiliate,
+            link,
+            ..
+        } => (offer, affiliate, link),
+    };
+    let refused = Decision::Refuse {
+        reason: Reason::TargetTooLong,
+        offer,
+        affiliate,
+        link,
+    };
+    record_refusal(
+        worker,
+        live,
+        asked,
+        domain,
+        query,
+        &refused,
+        event::Decision::Refuse,
+    );
+    let (status, line) = request::TOO_LONG;
+    answer::text(status, line).into()
+}
+
+/// Answers with the domain's fallback or an error.
+fn refuse(
+    worker: &Worker,
+    live: &Live,
+    asked: &Asked<'_>,
+    domain: Domain,
+    query: &Query<'_>,
+    refused: &Decision<'_>,
+) -> Reply {
+    if let Decision::Refuse {
+        reason: Reason::BadSlug,
+        ..
+    } = refused
+    {
+        unmatched(worker, asked, Reason::BadSlug, event::Decision::Refuse);
+        let line = "the path holds control characters or is not UTF-8";
+        return answer::text(StatusCode::BAD_REQUEST, line).into();
+    }
+    let fallback = live.table.fallback(domain);
+    let decision = match fallback {
+        _ if asked.class == Class::Speculative => event::Decision::Speculative,
+        Some(_) => event::Decision::Fallback,
+        None => event::Decision::Refuse,
+    };
+    record_refusal(worker, live, asked, domain, query, refused, decision);
+    match fallback {
+        _ if asked.class == Class::Speculative => answer::not_yet().into(),
+        Some(fallback) => Reply::Redirect {
+            location: Bytes::copy_from_slice(fallback.as_bytes()),
+            cookie: None,
+        },
+        None => answer::not_found().into(),
+    }
+}
+
+/// Records a request that is sent to no shop, as far as it named something known.
+fn record_refusal(
+    worker: &Worker,
+    live: &Live,
+    asked: &Asked<'_>,
+    domain: Domain,
+    query: &Query<'_>,
+    refused: &Decision<'_>,
+    decision: event::Decision,
+) {
+    let &Decision::Refuse {
+        reason,
+        offer,
+        affiliate,
+        link,
+    } = refused
+    else {
+        return;
+    };
+    if offer.is_none() && link.is_none() {
+        unmatched(worker, asked, reason, decision);
+        return;
+    }
+    worker.metrics.decided(decision, reason);
+    record(worker, asked, query, |click, _| {
+        click.catalog_version = live.table.catalog().version;
+        click.catalog_hash = live.table.catalog().hash;
+        click.domain = domain.get();
+        click.reason = reason;
+        click.offer = offer.map_or(0, domain::Offer::get);
+        click.affiliate = affiliate.map_or(0, domain::Affiliate::get);
+        click.link = link.map_or(0, domain::Link::get);
+        click.decision = decision;
+    });
 }
 
 struct Clicked<'t> {
@@ -193,9 +318,17 @@ fn redirect(
     if speculative {
         return answer::not_yet().into();
     }
+    let cookie = match kept {
+        Some(token) => Some(worker.cookie(live, history.as_ref(), &token, *secure)),
+        // Who says no gets rid of what was set before.
+        None if consent.0 == Consent::None && history.is_some_and(|history| history.is_sent) => {
+            Some(Bytes::from_static(cookie::deletion(*secure).as_bytes()))
+        }
+        None => None,
+    };
     Reply::Redirect {
         location: worker.location(route, params, token.as_ref().map(|token| &token[..])),
-        cookie: kept.map(|token| worker.cookie(live, history.as_ref(), &token, *secure)),
+        cookie,
     }
 }
 
@@ -379,14 +512,65 @@ impl Address {
 }
 
 /// `cons=` speaks first, then a TCF signal, then `Sec-GPC` (Global Privacy Control), then the default. Where somebody spoke
-/// and was not understood (a TCF string is not read yet), no cookie is set: doubt never widens consent.
+/// and was not understood (a placeholder nobody filled in, `gdpr=true`, a TCF string, which is not read yet), no cookie is
+/// set: doubt never widens consent.
 fn consented(said: &Said<'_>, fields: &Fields<'_>) -> (Consent, ConsentSource) {
-    match said.cons.as_deref() {
-        Some("all") => (Consent::All, ConsentSource::Parameter),
-        Some("none") => (Consent::None, ConsentSource::Parameter),
-        Some(text) if !text.is_empty() => (Consent::Token, ConsentSource::Parameter),
-        _ if said.gdpr.as_deref() == Some("1") => (Consent::Token, ConsentSource::Tcf),
-        _ if fields.gpc => (Consent::Token, ConsentSource::Gpc),
-        _ => (Consent::All, ConsentSource::Default),
+    let word = |text: &Option<Cow<'_, str>>| {
+        let text = text.as_deref().unwrap_or_default().trim();
+        text.to_ascii_lowercase()
+    };
+    match &*word(&said.cons) {
+        "" => {}
+        "all" => return (Consent::All, ConsentSource::Parameter),
+        "none" => return (Consent::None, ConsentSource::Parameter),
+        _ => return (Consent::Token, ConsentSource::Parameter),
+    }
+    match &*word(&said.gdpr) {
+        // `0`: the regulation does not apply.
+        "" | "0" => {}
+        _ => return (Consent::Token, ConsentSource::Tcf),
+    }
+    if fields.gpc {
+        (Consent::Token, ConsentSource::Gpc)
+    } else {
+        (Consent::All, ConsentSource::Default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn consent_that_was_not_understood_never_sets_a_cookie() {
+        for (query, gpc, expected) in [
+            ("", false, Consent::All),
+            ("", true, Consent::Token),
+            ("cons=all", true, Consent::All),
+            ("cons=ALL", false, Consent::All),
+            ("cons=none", false, Consent::None),
+            ("cons=+None", false, Consent::None),
+            ("cons=&gdpr=", false, Consent::All),
+            ("cons={cons}", false, Consent::Token),
+            ("cons=1", false, Consent::Token),
+            ("gdpr=0", false, Consent::All),
+            ("gdpr=0", true, Consent::Token),
+            ("gdpr=1", false, Consent::Token),
+            ("gdpr=${GDPR}", false, Consent::Token),
+            ("gdpr={gdpr}", false, Consent::Token),
+            ("gdpr=true", false, Consent::Token),
+            ("gdpr=2", false, Consent::Token),
+            ("cons=all&gdpr=1", false, Consent::All),
+        ] {
+            let uri = format!("/c?{query}").parse().expect("a target");
+            let mut headers = HeaderMap::new();
+            if gpc {
+                headers.insert("sec-gpc", "1".parse().expect("a header"));
+            }
+            let consent = consented(&Query::of(&uri).said, &Fields::read(&headers)).0;
+            assert_eq!(consent, expected, "{query} {gpc}");
+        }
     }
 }

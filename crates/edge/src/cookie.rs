@@ -23,12 +23,23 @@ pub(crate) fn attributes(secure: bool, max_age_s: u64) -> String {
     format!("{secure}; HttpOnly; SameSite=Lax; Path=/; Max-Age={max_age_s}")
 }
 
+/// The `Set-Cookie` value that deletes it.
+pub(crate) fn deletion(secure: bool) -> &'static str {
+    if secure {
+        "__Host-sl=; Secure; HttpOnly; SameSite=Lax; Path=/; Max-Age=0"
+    } else {
+        "sl=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0"
+    }
+}
+
 /// What a request's cookie held: tokens that verify, oldest first.
 #[derive(Default)]
 pub(crate) struct History {
     count: usize,
     texts: [Text; TOKENS_MAX],
     opened: [[u8; OPENED_BYTES]; TOKENS_MAX],
+    /// There was one, whatever it held.
+    pub(crate) is_sent: bool,
     /// Something in it did not verify.
     pub(crate) bad: bool,
 }
@@ -58,6 +69,7 @@ impl History {
             else {
                 continue;
             };
+            history.is_sent = true;
             for (at, text) in value.split(|b| *b == b'.').take(TOKENS_MAX + 1).enumerate() {
                 match (at < TOKENS_MAX).then(|| keyring.open(text)) {
                     Some(Ok(token)) => {
@@ -160,6 +172,10 @@ mod tests {
             attributes(false, 5),
             "; HttpOnly; SameSite=Lax; Path=/; Max-Age=5"
         );
+        for secure in [false, true] {
+            let expected = format!("{}={}", name(secure), attributes(secure, 0));
+            assert_eq!(deletion(secure), expected);
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod journals;
 pub mod keys;
 mod live;
 mod local_hosts;
+mod mend;
 mod metrics;
 mod parameters;
 mod postback;

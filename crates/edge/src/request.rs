@@ -220,20 +220,28 @@ pub(crate) fn host<'r>(uri: &'r Uri, fields: &Fields<'r>) -> Result<Host<'r>, Re
         Some(authority) => authority.as_str(),
         None => only.to_str().map_err(|_| BAD)?,
     };
-    let legal =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']');
-    if authority.is_empty() || authority.len() > 260 || !authority.bytes().all(legal) {
+    if authority.len() > 260 {
         return Err(BAD);
     }
-    let name = match authority.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => {
-            if name.is_empty() || port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(BAD);
-            }
-            name
+    // In brackets an address of IPv6 (RFC 3986 §3.2.2), else a name; then a port or none.
+    let name_bytes = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest.find(']').ok_or(BAD)?;
+            let address = rest[..end].parse::<std::net::Ipv6Addr>();
+            address.map_err(|_| BAD)?;
+            end + 2
         }
-        _ => authority,
+        None => authority.find(':').unwrap_or(authority.len()),
     };
+    let (name, port) = authority.split_at(name_bytes);
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let is_name = name.starts_with('[') || !name.is_empty() && name.bytes().all(legal);
+    let is_port = |port: &str| {
+        port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
+    };
+    if !is_name || !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+        return Err(BAD);
+    }
     Ok(Host {
         name_bytes: name.strip_suffix('.').unwrap_or(name).len(),
         with_port: lower_case(authority),
@@ -254,21 +262,24 @@ pub(crate) fn method(head: Head<'_>) -> Result<(), &'static str> {
     }
 }
 
-/// Within the bound, and a path.
+/// The answer to an address that is longer than the bound.
+pub(crate) const TOO_LONG: Refusal = (
+    StatusCode::URI_TOO_LONG,
+    "the address is longer than 8192 bytes",
+);
+
+/// Whether the address is longer than the bound.
+pub(crate) fn is_too_long(head: Head<'_>) -> bool {
+    let target = head.uri.path_and_query();
+    target.is_some_and(|target| target.as_str().len() > TARGET_BYTES_MAX)
+}
+
+/// A path, as all but `*` and an authority have one.
 pub(crate) fn target(head: Head<'_>) -> Result<(), Refusal> {
-    let length = head
-        .uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    if length > TARGET_BYTES_MAX {
-        Err((
-            StatusCode::URI_TOO_LONG,
-            "the address is longer than 8192 bytes",
-        ))
-    } else if !head.uri.path().starts_with('/') {
-        Err((StatusCode::BAD_REQUEST, "expected a path"))
-    } else {
+    if head.uri.path().starts_with('/') {
         Ok(())
+    } else {
+        Err((StatusCode::BAD_REQUEST, "expected a path"))
     }
 }
 
@@ -307,6 +318,14 @@ impl<'q> Query<'q> {
         if let Some(text) = uri.query() {
             query.read(text);
         }
+        query
+    }
+
+    /// The query of an address that was mended.
+    pub(crate) fn mended(text: &'q str) -> Self {
+        let mut query = Self::default();
+        query.read(text);
+        query.labels.push(Label::MendedLink);
         query
     }
 
@@ -453,6 +472,16 @@ mod tests {
             ("/", &["go.example:8080"], Some("go.example")),
             ("/", &["go.example."], Some("go.example")),
             ("/", &["[::1]:80"], Some("[::1]")),
+            ("/", &["[::1]"], Some("[::1]")),
+            ("/", &["go.example:"], Some("go.example")),
+            ("/", &["[::1"], None),
+            ("/", &["[::1]80"], None),
+            ("/", &["[nonsense]"], None),
+            ("/", &["::1"], None),
+            ("/", &["a]"], None),
+            ("/", &["a:b:80"], None),
+            ("/", &["go.example:99999"], None),
+            ("/", &["go.example:+80"], None),
             (
                 "http://other.example/",
                 &["go.example"],

@@ -42,7 +42,7 @@ use crate::secrets::Secrets;
 use crate::settings::{Settings, WhenFull};
 use crate::tls::Tls;
 use crate::unmatched::Unmatched;
-use crate::{forwarded, request};
+use crate::{forwarded, mend, request};
 
 /// How long a postback's body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -282,7 +282,15 @@ impl Service<Request<Incoming>> for Visitor {
 
     fn call(&self, mut request: Request<Incoming>) -> Answering {
         let begun = Instant::now();
-        let kind = PathKind::of(request.uri().path());
+        let mut kind = PathKind::of(request.uri().path());
+        let mut is_mended = false;
+        if let PathKind::Slug = kind
+            && let Some(uri) = mend::reserved(request.uri())
+        {
+            kind = PathKind::of(uri.path());
+            *request.uri_mut() = uri;
+            is_mended = true;
+        }
         if let PathKind::Postback = kind {
             self.slot.begin();
             let (parts, body) = request.into_parts();
@@ -294,7 +302,9 @@ impl Service<Request<Incoming>> for Visitor {
                 answer
             }));
         }
-        let (reply, class) = self.worker.reply(self.peer, (&request).into(), kind);
+        let (reply, class) = self
+            .worker
+            .reply(self.peer, (&request).into(), kind, is_mended);
         let mut answer = reply.into_answer(std::mem::take(request.headers_mut()));
         self.worker.close_if_draining(&mut answer);
         self.worker
@@ -337,13 +347,6 @@ impl Worker {
         head: Head<'r>,
         fields: &'r Fields<'r>,
     ) -> Result<Asked<'r>, Box<Answer>> {
-        if let Err(line) = request::method(head) {
-            let allowed = match PathKind::of(head.uri.path()) {
-                PathKind::Postback => "GET, POST",
-                _ => "GET, HEAD",
-            };
-            return Err(Box::new(answer::foreign_method(line, allowed)));
-        }
         let refused = |(status, line)| Box::new(answer::text(status, line));
         request::target(head).map_err(refused)?;
         // Most requests have a domain's name just as the catalog has it, which needs no check of its form.
@@ -355,6 +358,13 @@ impl Worker {
             Some(domain) => Some((domain, true)),
             None => self.domain(live, &request::host(head.uri, fields).map_err(refused)?),
         };
+        if let Err(line) = request::method(head) {
+            let allowed = match PathKind::of(head.uri.path()) {
+                PathKind::Postback => "GET, POST",
+                _ => "GET, HEAD",
+            };
+            return Err(Box::new(answer::foreign_method(line, allowed)));
+        }
         let (class, user_agent) = self.classifier.borrow_mut().classify(head.method, fields);
         Ok(Asked {
             head,
@@ -363,6 +373,7 @@ impl Worker {
             domain,
             class,
             user_agent,
+            is_mended: false,
         })
     }
 
@@ -377,7 +388,13 @@ impl Worker {
     }
 
     /// Answers everything but a postback.
-    fn reply(&self, peer: IpAddr, head: Head<'_>, kind: PathKind) -> (Reply, Class) {
+    fn reply(
+        &self,
+        peer: IpAddr,
+        head: Head<'_>,
+        kind: PathKind,
+        is_mended: bool,
+    ) -> (Reply, Class) {
         if let PathKind::Other = kind
             && head.uri.path() == HEALTH_PATH
         {
@@ -385,14 +402,19 @@ impl Worker {
         }
         let live = self.live.load();
         let fields = Fields::read(head.headers);
-        let asked = match self.hear(&live, peer, head, &fields) {
+        let mut asked = match self.hear(&live, peer, head, &fields) {
             Ok(asked) => asked,
             Err(refused) => return ((*refused).into(), Class::Unspecified),
         };
+        asked.is_mended = is_mended;
         let reply = match (asked.domain, kind) {
             (None, _) => self.misdirected(&asked).into(),
             (Some((domain, secure)), PathKind::Slug | PathKind::Click) => {
                 click::serve(self, &live, &asked, domain, secure)
+            }
+            _ if request::is_too_long(head) => {
+                let (status, line) = request::TOO_LONG;
+                answer::text(status, line).into()
             }
             _ if head.uri.path() == "/robots.txt" => {
                 answer::text(StatusCode::OK, "User-agent: *\nAllow: /").into()
@@ -419,6 +441,10 @@ impl Worker {
         };
         if asked.domain.is_none() {
             return (self.misdirected(&asked), asked.class);
+        }
+        if request::is_too_long(head) {
+            let (status, line) = request::TOO_LONG;
+            return (answer::text(status, line), asked.class);
         }
         (
             self.durable_postback(&live, &asked, body).await,

@@ -68,17 +68,30 @@ impl Table {
         self.catalog.domains.get(&domain)?.fallback.as_deref()
     }
 
+    /// In any case: names in the catalog have only small letters.
     pub(crate) fn offer(&self, name: &str) -> Option<Offer> {
-        self.offers.get(name.as_bytes()).copied()
+        find(&self.offers, name)
     }
 
+    /// In any case.
     pub(crate) fn affiliate(&self, name: &str) -> Option<Affiliate> {
-        self.affiliates.get(name.as_bytes()).copied()
+        find(&self.affiliates, name)
     }
 
     pub(crate) fn link(&self, domain: Domain, slug: &str) -> Option<(Link, LinkEntry<'_>)> {
         self.catalog.links.find(domain, slug)
     }
+}
+
+fn find<N: Copy>(names: &Names<N>, name: &str) -> Option<N> {
+    if let Some(found) = names.get(name.as_bytes()) {
+        return Some(*found);
+    }
+    // Only where the name was not found as it came.
+    let lower = name.to_ascii_lowercase();
+    (lower != name)
+        .then(|| names.get(lower.as_bytes()).copied())
+        .flatten()
 }
 
 fn names<'a, N>(entries: impl Iterator<Item = (&'a str, N)>) -> Names<N> {

@@ -288,8 +288,7 @@ fn because(path: &Path, error: &dyn std::fmt::Display) -> String {
 
 /// The network's time zone, as the catalog in force has it; none where there is no catalog yet.
 pub(crate) fn zone(catalog: &Path) -> Option<jiff::tz::TimeZone> {
-    let mut catalogs = catalog::Folder::open(catalog).ok()?;
-    let current = catalogs.current_unverified().ok()??;
+    let current = catalog::Folder::open(catalog).ok()?.current().ok()??;
     current.network.zone().ok()
 }
 

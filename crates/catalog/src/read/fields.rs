@@ -226,8 +226,10 @@ pub(crate) fn name_mistake(kind: Kind, name: &str) -> Option<String> {
                 return Some("a slug has no empty, \".\" or \"..\" segment".to_owned());
             }
             let first = segments.next().unwrap_or_default();
+            // In any case: the edge reads `/C` as `/c`.
             RESERVED
-                .contains(&first)
+                .iter()
+                .any(|reserved| reserved.eq_ignore_ascii_case(first))
                 .then(|| format!("\"/{first}\" is reserved"))
         }
         _ => None,
