@@ -10,6 +10,7 @@ use journal::StreamId;
 use prometheus::IntGauge;
 use prost::Message;
 use service::{Clock, Health, Refusal, Shutdown};
+use sha2::{Digest, Sha256};
 use stream::{Kafka, Receiver, Record, SendError, Stream};
 
 use crate::commands::{print, refuse};
@@ -258,10 +259,7 @@ impl Follower {
         self.failing.set(1);
         self.health.beat(NAME);
         if told.as_deref() != Some(error) {
-            tracing::error!(
-                error,
-                "published catalog not taken over, the version here goes on"
-            );
+            tracing::error!(error, "published catalog not taken over");
             *told = Some(error.to_owned());
         }
     }
@@ -270,8 +268,11 @@ impl Follower {
         let prefix = &self.settings.stream.prefix;
         let topic = format!("{prefix}.{TOPIC}");
         let member = self.settings.stream.member();
-        // Every process of every machine reads all of it.
-        let group = format!("{prefix}.{NAME}.{member}.{}", self.process);
+        // Every process of every data folder reads all of it.
+        let folder = std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone());
+        let digest = Sha256::digest(folder.as_os_str().as_encoded_bytes());
+        let folder: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
+        let group = format!("{prefix}.{NAME}.{member}.{}.{folder}", self.process);
         let stream = Stream::Kafka(self.kafka.clone());
         let mut receiver = stream
             .receiver(&topic, &group, &member)

@@ -44,7 +44,14 @@ fn refused(data: &Path, said: &str) {
 fn it_redirects_with_everything_else_down_and_its_clicks_are_counted_later() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
+    // On a new installation it makes the keys, and only lacks a catalog.
+    refused(&data, "no catalog has been applied yet");
+    assert!(data.join("keys/tokens.key").exists());
+    // Beside data that was made with others it makes none.
+    std::fs::create_dir_all(data.join("journal/0")).unwrap();
+    std::fs::rename(data.join("keys"), folder.path().join("keys")).unwrap();
     refused(&data, "tokens.key: missing");
+    std::fs::remove_dir_all(&data).unwrap();
 
     // An installation is made elsewhere; this one is it.
     System::start(&data, &[]).stop();
