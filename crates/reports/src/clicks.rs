@@ -71,8 +71,8 @@ pub fn clicks<'a>(
     };
     let mut before = span.to_ms.map_or(ClickKey::from_bytes([0xff; 16]), end);
     if let Some(after) = parameters.get("after") {
-        let id =
-            parse_id(after).ok_or_else(|| Error::parameter("after", "is not the id of a click"))?;
+        let id = ClickKey::parse(after)
+            .ok_or_else(|| Error::parameter("after", "is not the id of a click"))?;
         before = before.min(id);
     }
     let pages = ClickPages {
@@ -82,21 +82,6 @@ pub fn clicks<'a>(
         from_ms: span.from_ms.unwrap_or(0),
     };
     Selection::new(Box::new(pages), parameters, format)
-}
-
-/// How a click is called in lists.
-pub(crate) fn id(key: ClickKey) -> String {
-    format!("{}-{:08x}-{}", key.time_ms, key.stream, key.sequence)
-}
-
-fn parse_id(id: &str) -> Option<ClickKey> {
-    let mut parts = id.split('-');
-    let key = ClickKey {
-        time_ms: parts.next()?.parse().ok()?,
-        stream: u32::from_str_radix(parts.next()?, 16).ok()?,
-        sequence: parts.next()?.parse().ok()?,
-    };
-    parts.next().is_none().then_some(key)
 }
 
 struct ClickPages<'a> {
@@ -121,10 +106,13 @@ impl Pages for ClickPages<'_> {
         let row = |kept: &KeptClick| {
             let key = kept.key;
             let click = Click::decode(kept.facts.as_slice()).map_err(|source| {
-                let text = format!("click {} does not decode: {source}", id(key));
+                let text = format!("click {key} does not decode: {source}");
                 Error::from(store::Error::other(text))
             })?;
-            Ok((id(key), cells(self.catalog, key, click, &kept.labels)))
+            Ok((
+                key.to_string(),
+                cells(self.catalog, key, click, &kept.labels),
+            ))
         };
         found.iter().map(row).collect()
     }
@@ -149,7 +137,7 @@ fn cells(catalog: &Catalog, key: ClickKey, click: Click, found_later: &[u32]) ->
     };
     vec![
         Cell::text(moment(key.time_ms)),
-        Cell::text(id(key)),
+        Cell::text(key.to_string()),
         Cell::text(names::offer(catalog, click.offer)),
         Cell::text(names::affiliate(catalog, click.affiliate)),
         Cell::text(names::advertiser(catalog, click.advertiser)),
@@ -186,23 +174,4 @@ fn cells(catalog: &Catalog, key: ClickKey, click: Click, found_later: &[u32]) ->
 /// The name of a value in the schema, as people read it.
 fn word(name: &str, prefix: &str) -> String {
     name.trim_start_matches(prefix).to_ascii_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_read_back() {
-        let key = ClickKey {
-            time_ms: 1_795_176_000_000,
-            stream: 0x0a1b,
-            sequence: 7,
-        };
-        assert_eq!(id(key), "1795176000000-00000a1b-7");
-        assert_eq!(parse_id(&id(key)), Some(key));
-        for wrong in ["", "1-2", "1-2-3-4", "x-1-1", "1-zz-1"] {
-            assert_eq!(parse_id(wrong), None, "{wrong}");
-        }
-    }
 }

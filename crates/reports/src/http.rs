@@ -21,7 +21,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::list::{self, Selection, list_parameters};
-use crate::{CLICK_COLUMNS, Error, Format, OrderQuery, Parameters, ReportQuery, clicks, run};
+use crate::{
+    CLICK_COLUMNS, CONVERSION_COLUMNS, Error, Format, OrderQuery, Parameters, ReportQuery, clicks,
+    conversions, run,
+};
 
 /// Queries read much of the store: more at once would only slow each other, and the consumers beside them.
 const QUERIES_MAX: usize = 4;
@@ -39,7 +42,10 @@ const REPORT: &str = "/api/v1/report";
 const ORDERS: &str = "/api/v1/orders/";
 
 /// The lists, their columns and what makes them.
-const LISTS: [(&str, &[&str], MakeList); 1] = [("/api/v1/clicks", &CLICK_COLUMNS, clicks)];
+const LISTS: [(&str, &[&str], MakeList); 2] = [
+    ("/api/v1/clicks", &CLICK_COLUMNS, clicks),
+    ("/api/v1/conversions", &CONVERSION_COLUMNS, conversions),
+];
 
 type MakeList = for<'a> fn(
     &'a View,

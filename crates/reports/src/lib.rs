@@ -3,6 +3,7 @@
 //! Events and rollups carry numbers; here they meet the catalog's names.
 
 mod clicks;
+mod conversions;
 mod error;
 mod format;
 mod http;
@@ -13,6 +14,7 @@ mod query;
 mod report;
 
 pub use clicks::{CLICK_COLUMNS, clicks};
+pub use conversions::{CONVERSION_COLUMNS, conversions};
 pub use error::Error;
 pub use format::{FORMATS, Format};
 pub use http::serve;

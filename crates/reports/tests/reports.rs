@@ -422,6 +422,30 @@ async fn the_api_answers_and_refuses() {
             r#"{"error":"affiliate: \"trailblgo\" is not in the catalog","parameter":"affiliate"}"#,
         ),
         (
+            format!("GET /api/v1/conversions?format=csv&affiliate=trailblog HTTP/1.1\r\n{host}"),
+            200,
+            "text/csv",
+            ",northpeak,approved,,yes,boots,trailblog,",
+        ),
+        (
+            format!("GET /api/v1/conversions?status=rejected HTTP/1.1\r\n{host}"),
+            200,
+            "application/json",
+            "{\"rows\":[\n],\"next\":null}",
+        ),
+        (
+            format!("GET /api/v1/clicks?offer=boots HTTP/1.1\r\n{host}"),
+            200,
+            "application/json",
+            "\"next\":null}",
+        ),
+        (
+            format!("GET /api/v1/clicks?after=x HTTP/1.1\r\n{host}"),
+            400,
+            "application/json",
+            r#""parameter":"after""#,
+        ),
+        (
             get("?time=tomorrow"),
             400,
             "application/json",

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use reports::list::{List, list_parameters, write};
-use reports::{CLICK_COLUMNS, Format, Parameters};
+use reports::{CLICK_COLUMNS, CONVERSION_COLUMNS, Format, Parameters};
 use service::Refusal;
 
 use crate::commands::{format, now, open, refuse};
@@ -23,6 +23,14 @@ pub(crate) struct Clicks;
 
 impl Columns for Clicks {
     const COLUMNS: &'static [&'static str] = &CLICK_COLUMNS;
+}
+
+/// `sluice conversions`
+#[derive(Clone, Copy)]
+pub(crate) struct Conversions;
+
+impl Columns for Conversions {
+    const COLUMNS: &'static [&'static str] = &CONVERSION_COLUMNS;
 }
 
 /// What a list is asked for, as flags.
@@ -114,6 +122,12 @@ impl<C: Columns> FromArgMatches for Flags<C> {
 pub(crate) fn clicks(flags: &Flags<Clicks>) -> Result<(), Refusal> {
     let (view, catalog) = open(&flags.data).map_err(refuse)?;
     let list = reports::clicks(&view, &catalog, &flags.parameters, now(), flags.format);
+    show(list.map_err(refuse)?, flags.format)
+}
+
+pub(crate) fn conversions(flags: &Flags<Conversions>) -> Result<(), Refusal> {
+    let (view, catalog) = open(&flags.data).map_err(refuse)?;
+    let list = reports::conversions(&view, &catalog, &flags.parameters, now(), flags.format);
     show(list.map_err(refuse)?, flags.format)
 }
 

@@ -71,6 +71,8 @@ enum Command {
     Restore(backup::Restore),
     /// List clicks, the newest first, as long as they are kept.
     Clicks(lists::Flags<lists::Clicks>),
+    /// List conversions, the newest first, with status, reason, money and the click they are credited to.
+    Conversions(lists::Flags<lists::Conversions>),
     /// Print a report: clicks, conversions and money.
     Report(commands::Report),
     /// What became of an order, and a correction of it by hand.
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
         Command::Backup(arguments) => answered(backup::backup(&arguments)),
         Command::Restore(arguments) => answered(backup::restore(&arguments)),
         Command::Clicks(flags) => answered(lists::clicks(&flags)),
+        Command::Conversions(flags) => answered(lists::conversions(&flags)),
         Command::Report(arguments) => answered(commands::report(&arguments)),
         Command::Order(command) => answered(order::run(&command)),
         Command::DumpStore(arguments) => answered(commands::dump_store(&arguments)),

@@ -32,7 +32,9 @@ pub use click::KeptClick;
 pub use error::Error;
 pub use file::{FORMAT, Interrupter, Store, View};
 pub use mark::{Mark, MarkGroup};
-pub use order::{LoggedPostback, OrderKey, TRUSTED_MAX, UNTRUSTED_MAX};
+pub use order::{
+    ConversionPlace, KeptConversion, LoggedPostback, OrderKey, TRUSTED_MAX, UNTRUSTED_MAX,
+};
 pub use outbox::{OutboxCounter, OutboxRow};
 pub use parked::{Parked, ParkedEvent};
 pub use partitions::Partitions;

@@ -37,6 +37,28 @@ pub struct LoggedPostback {
     pub outcome: Vec<u8>,
 }
 
+/// Where a conversion stands in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConversionPlace {
+    /// Its time, Unix milliseconds.
+    pub time_ms: u64,
+    /// Its order.
+    pub key: OrderKey,
+    /// Its goal.
+    pub goal: String,
+}
+
+/// A conversion as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptConversion {
+    /// Where it stands.
+    pub place: ConversionPlace,
+    /// What [`Batch::put_conversion`] kept.
+    pub bytes: Vec<u8>,
+    /// Of its click: sub1 to sub10, ext, source, creative, page, coupon.
+    pub texts: Vec<String>,
+}
+
 /// Text of the click's facts is copied into its conversion, so that a list can filter by it after the click is gone.
 pub(crate) const SCHEMA: &str = "
 CREATE TABLE postbacks (
@@ -306,6 +328,53 @@ impl View {
         )?;
         let found = select.query_map((order,), |row| Ok((order_key(row)?, row.get(2)?)))?;
         Ok(found.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The newest conversions behind a place (all where there is none), not before a time: at most `limit`. The place of the
+    /// last one is where to go on.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn conversions_before(
+        &self,
+        before: &ConversionPlace,
+        from_ms: u64,
+        limit: u32,
+    ) -> Result<Vec<KeptConversion>> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT time_ms, advertiser, order_key, goal, bytes, sub1, sub2, sub3, sub4, sub5, sub6, sub7, sub8, sub9,
+                 sub10, ext, source, creative, page, coupon
+             FROM conversions
+             WHERE time_ms >= ?5 AND time_ms <= ?1 AND (time_ms, advertiser, order_key, goal) < (?1, ?2, ?3, ?4)
+             ORDER BY time_ms DESC, advertiser DESC, order_key DESC, goal DESC LIMIT ?6",
+        )?;
+        let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let mut rows = select.query((
+            bound(before.time_ms),
+            before.key.advertiser,
+            &before.key.order,
+            &before.goal,
+            bound(from_ms),
+            limit,
+        ))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let texts = (5..20).map(|column| row.get(column));
+            found.push(KeptConversion {
+                place: ConversionPlace {
+                    time_ms: row.get::<_, i64>(0)?.cast_unsigned(),
+                    key: OrderKey {
+                        advertiser: row.get(1)?,
+                        order: row.get(2)?,
+                    },
+                    goal: row.get(3)?,
+                },
+                bytes: row.get(4)?,
+                texts: texts.collect::<rusqlite::Result<_>>()?,
+            });
+        }
+        Ok(found)
     }
 
     /// The log of an order, trusted postbacks or the others, earliest first, at most `limit`, the latest.

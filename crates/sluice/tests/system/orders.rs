@@ -346,7 +346,7 @@ fn an_order_that_changes_its_affiliate_was_paid_to_both() {
     let shop = Shop::open_with_gearhub();
     let token = shop.click(1);
     shop.after(&format!("token={token}&order=B1&goal=sale&amount=80"));
-    shop.until_report("affiliate", "\ntrailblog,1,1,1,0,0,1,");
+    shop.until_report("affiliate", "\ntrailblog,1,1,1,0,0,0,1,");
     shop.system.command(&[
         "order",
         "adjust",
@@ -365,8 +365,8 @@ fn an_order_that_changes_its_affiliate_was_paid_to_both() {
     let event = &order["history"][1]["outcome"][0];
     assert_eq!(event["before"][0]["affiliate"], "trailblog", "{order:#}");
     assert_eq!(event["after"][0]["affiliate"], "gearhub", "{order:#}");
-    shop.until_report("affiliate", "\ntrailblog,1,1,1,0,0,0,");
-    shop.until_report("affiliate", "\ngearhub,0,0,0,0,0,1,");
+    shop.until_report("affiliate", "\ntrailblog,1,1,1,0,0,0,0,");
+    shop.until_report("affiliate", "\ngearhub,0,0,0,0,0,0,1,");
     shop.system.stop();
 }
 
@@ -399,7 +399,7 @@ fn a_token_of_a_head_request_paid() {
         let order = shop.outcome(&answer);
         order["goals"][0]["reason"] == "token_of_head"
     });
-    shop.until_report("", "\n1,0,0,0,1,0,");
+    shop.until_report("", "\n1,0,0,0,0,1,0,");
     shop.system.stop();
 }
 

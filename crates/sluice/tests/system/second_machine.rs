@@ -147,7 +147,7 @@ fn a_second_machine_paid_the_wrong_affiliate_by_another_catalog() {
         assert!(found, "expected {expected}:\n{last}");
         last
     };
-    let sold = report("rival,1,1,1,0,0,1,100.00,USD,100.00,40.00,20.00,");
+    let sold = report("rival,1,1,1,0,0,0,1,100.00,USD,100.00,40.00,20.00,");
     assert!(!sold.contains("trailblog"), "{sold}");
 
     // The third has the keys, and numbered a catalog of its own, in which rival is what trailblog is on the first.
