@@ -172,7 +172,7 @@ impl KafkaReceiver {
                 headers::identity(&message).filter(|found| own != 0 && *found != own)
             {
                 return Err(Error::other(format!(
-                    "{} partition {partition} offset {offset} is of the catalog.lock {other:016x}…, this machine has {own:016x}…: numbers would mean two things, and nothing is read until one of them is gone",
+                    "{} partition {partition} offset {offset} is of catalog.lock {other:016x}…, this machine has {own:016x}…: it is another catalog, whose numbers mean other things. Nothing is read until one of them is gone",
                     self.topic.name
                 )));
             }
