@@ -370,6 +370,9 @@ mod tests {
                 let offsets = |found: Vec<Parked>| -> Vec<u64> {
                     found.iter().map(|row| row.event.offset).collect()
                 };
+                let all = batch.parked_firsts("clicks", 1, "catalog_version")?;
+                let alike = batch.parked_alike(&all[0].event, 9)?;
+                let (first, second) = (alike[0].id, alike[1].id);
                 let firsts = batch.parked_firsts("clicks", 1, "catalog_version")?;
                 assert_eq!(offsets(batch.parked_alike(&firsts[0].event, 9)?), [1, 2]);
                 assert_eq!(offsets(firsts), [1, 3]);
@@ -379,15 +382,15 @@ mod tests {
                 assert_eq!(ended, [("catalog_version".into(), 1, "version 7".into())]);
                 assert_eq!(batch.parked_count("clicks", 1)?, 2);
 
-                assert_eq!(batch.want_parked(Some(2))?, (1, 2));
-                assert_eq!(batch.parked_left(Some(2), 2)?, (1, 1));
+                assert_eq!(batch.want_parked(Some(second))?, (1, second));
+                assert_eq!(batch.parked_left(Some(second), second)?, (1, 1));
                 assert_eq!(offsets(batch.parked_wanted("clicks", 1, 9)?), [2]);
-                batch.keep_parked(2, "undecodable", "truncated", None)?;
-                assert_eq!(batch.parked_left(Some(2), 2)?, (0, 1));
-                assert_eq!(batch.want_parked(None)?, (3, 3));
-                assert_eq!(batch.parked_left(None, 2)?, (2, 2));
-                assert!(batch.unpark(1)?);
-                assert!(!batch.unpark(1)?);
+                batch.keep_parked(second, "undecodable", "truncated", None)?;
+                assert_eq!(batch.parked_left(Some(second), second)?, (0, 1));
+                assert_eq!(batch.want_parked(None)?.0, 3);
+                assert_eq!(batch.parked_left(None, second)?, (2, 2));
+                assert!(batch.unpark(first)?);
+                assert!(!batch.unpark(first)?);
                 Ok(())
             })
             .unwrap();
@@ -395,7 +398,7 @@ mod tests {
         let left = view.parked_after(0, 9).unwrap();
         assert_eq!(left.len(), 2);
         assert_eq!(left[0].event.detail, "truncated");
-        assert_eq!(view.parked_after(2, 9).unwrap(), left[1..]);
+        assert_eq!(view.parked_after(left[0].id, 9).unwrap(), left[1..]);
     }
 
     #[test]
