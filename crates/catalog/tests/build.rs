@@ -156,7 +156,7 @@ fn numbers_keep_their_meaning_through_every_file() {
 fn links_move_from_the_catalog_to_a_file_with_their_numbers() {
     let bench = Bench::new();
     let own = "[link.fall]\naffiliate = \"t\"\noffer = \"boots\"\n[link.gone]\naffiliate = \"u\"\noffer = \"boots\"\n";
-    bench.write("catalog.toml", &format!("{CATALOG}{own}"));
+    bench.write("catalog.toml", format!("{CATALOG}{own}"));
     bench.apply().expect("good");
     assert_eq!(
         bench.said(bench.build("slug,affiliate,offer\nfall,t,boots\n")),
@@ -213,7 +213,7 @@ fn a_hundred_thousand_links_are_the_same_from_a_file_or_the_catalog() {
     lines.reverse();
     let turned = lines.join("\n").replace(",t,boots,", ",t,tents,");
     let last = Cell::new(("", 0, 0));
-    csv.write("links.csv", &format!("slug,affiliate,offer,sub1\n{turned}"));
+    csv.write("links.csv", format!("slug,affiliate,offer,sub1\n{turned}"));
     let (path, links) = (csv.path("catalog.toml"), csv.path("links.csv"));
     let built = build(
         &path,
@@ -309,13 +309,13 @@ fn mistakes_are_said_with_their_line_and_change_nothing() {
         assert!(!bench.path("links.lock").exists());
         assert!(!bench.path("data/current").exists());
     }
-    bench.build(&format!("{head}\na,t,boots\n")).expect("good");
-    let twice = bench.build(&format!("{head}\na,t,boots\na,t,boots\n"));
+    bench.build(format!("{head}\na,t,boots\n")).expect("good");
+    let twice = bench.build(format!("{head}\na,t,boots\na,t,boots\n"));
     assert_eq!(
         bench.said(twice),
         "links.csv:3: slug: \"a\" stands in line 2 already"
     );
-    let twice = bench.build(&format!(
+    let twice = bench.build(format!(
         "{head}\nb,t,boot\na,t,boots\na,t,boots\nd,t,boot\n"
     ));
     let boot =
@@ -323,7 +323,7 @@ fn mistakes_are_said_with_their_line_and_change_nothing() {
     let slug = "links.csv:4: slug: \"a\" stands in line 3 already";
     assert_eq!(bench.said(twice), [&*boot(2), slug, &boot(5)].join("\n"));
     let bad = "x,t,boot\n".repeat(1000);
-    let said = bench.said(bench.build(&format!("{head}\n{bad}")));
+    let said = bench.said(bench.build(format!("{head}\n{bad}")));
     assert_eq!(said.lines().count(), 101);
     assert!(said.ends_with("links.csv: more than 100 problems: the rest was not read"));
 }
@@ -337,9 +337,9 @@ fn a_lost_or_torn_lock() {
 
     // What a run left behind that did not come to its end means nothing.
     for torn in ["3 1.1.torn\n4 1.", "3 1.1.torn\n", "x"] {
-        bench.write("links.lock", &format!("{good}{torn}"));
+        bench.write("links.lock", format!("{good}{torn}"));
         let now = bench
-            .build(&format!("{links}winter,t,boots\n"))
+            .build(format!("{links}winter,t,boots\n"))
             .expect("good");
         assert_eq!(now.link_number("winter"), Some(link(3)));
         assert_eq!(bench.read("links.lock"), format!("{good}3 1.1.winter\n"));
@@ -360,17 +360,17 @@ fn a_lost_or_torn_lock() {
         bench.said(bench.build(links)),
         "links.lock: has lost link number 2: restore it from backup"
     );
-    bench.write("links.lock", &good.replace("1.2.spring", "1.2.sprinG"));
+    bench.write("links.lock", good.replace("1.2.spring", "1.2.sprinG"));
     assert_eq!(
         bench.said(bench.build(links)),
         "links.lock: has lost link number 2, \"spring\": restore it from backup"
     );
-    bench.write("links.lock", &good.replace(ID, "another"));
+    bench.write("links.lock", good.replace(ID, "another"));
     assert_eq!(
         bench.said(bench.build(links)),
         "links.lock: belongs to another catalog.lock: restore the two from one backup"
     );
-    bench.write("links.lock", &good.replace("format 1", "format 2"));
+    bench.write("links.lock", good.replace("format 1", "format 2"));
     assert!(
         bench
             .said(bench.build(links))
