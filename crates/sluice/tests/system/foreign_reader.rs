@@ -123,7 +123,7 @@ impl Reader {
 }
 
 /// The columns of CSV that are asked for, by name.
-fn columns<const N: usize>(csv: &str, names: [&str; N]) -> Vec<[String; N]> {
+pub(crate) fn columns<const N: usize>(csv: &str, names: [&str; N]) -> Vec<[String; N]> {
     let mut lines = csv.lines();
     let head: Vec<&str> = lines.next().expect("a head").split(',').collect();
     let places = names.map(|name| head.iter().position(|found| *found == name).expect(name));
