@@ -348,7 +348,6 @@ impl Worker {
         fields: &'r Fields<'r>,
     ) -> Result<Asked<'r>, Box<Answer>> {
         let refused = |(status, line)| Box::new(answer::text(status, line));
-        request::target(head).map_err(refused)?;
         // Most requests have a domain's name just as the catalog has it, which needs no check of its form.
         let known = match head.uri.authority() {
             None => fields.plain_host().and_then(|host| live.table.domain(host)),
@@ -365,6 +364,7 @@ impl Worker {
             };
             return Err(Box::new(answer::foreign_method(line, allowed)));
         }
+        request::target(head).map_err(refused)?;
         let (class, user_agent) = self.classifier.borrow_mut().classify(head.method, fields);
         Ok(Asked {
             head,
