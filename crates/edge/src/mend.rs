@@ -21,7 +21,7 @@ pub(crate) struct Mended {
 
 /// What a path or a `link=` that leads nowhere may have meant, the likelier one first; at most two.
 pub(crate) fn candidates(uri: &Uri, params: &Params<'_>) -> Vec<Mended> {
-    let query = uri.query().unwrap_or_default();
+    let query = query(uri);
     if uri.path() == "/c" {
         return click_candidates(query, params);
     }
@@ -32,6 +32,11 @@ pub(crate) fn candidates(uri: &Uri, params: &Params<'_>) -> Vec<Mended> {
         query: query.clone(),
     });
     mended.collect()
+}
+
+/// Without the second `?` that [`crate::parameters`] takes off: it is to be joined to other parameters.
+fn query(uri: &Uri) -> &str {
+    uri.query().unwrap_or_default().trim_start_matches('?')
 }
 
 fn click_candidates(query: &str, params: &Params<'_>) -> Vec<Mended> {
@@ -70,7 +75,7 @@ pub(crate) fn reserved(uri: &Uri) -> Option<Uri> {
     let path = ["c", "postback"]
         .into_iter()
         .find(|reserved| slug.eq_ignore_ascii_case(reserved))?;
-    let query = joined(&[&rest, uri.query().unwrap_or_default()]);
+    let query = joined(&[&rest, query(uri)]);
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(format!("/{path}?{query}").parse().ok()?);
     Uri::from_parts(parts).ok()
@@ -242,6 +247,8 @@ mod tests {
             ("/C?OFFER=A", Some("/c?OFFER=A")),
             ("/%63?offer=a", Some("/c?offer=a")),
             ("//c?offer=a", Some("/c?offer=a")),
+            ("/c/??offer=a", Some("/c?offer=a")),
+            ("/c&x=1??offer=a", Some("/c?x=1&offer=a")),
             ("/c&offer=a&aff=b", Some("/c?offer=a&aff=b")),
             ("/c%3Foffer=a&aff=b", Some("/c?offer=a&aff=b")),
             ("/postback/?token=a", Some("/postback?token=a")),

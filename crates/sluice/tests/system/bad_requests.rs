@@ -283,3 +283,52 @@ fn a_half_sent_request_is_let_go_and_holds_up_nobody() {
     assert_eq!(demo_secret(&folder.path().join("data")).len(), 64);
     system.stop();
 }
+
+#[test]
+fn an_address_that_is_not_quite_right_leads_where_it_was_meant_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = System::start(&folder.path().join("data"), &[]);
+    let get = |target: &str| {
+        let headers = [
+            ("Host", "go.northpeak.example"),
+            ("User-Agent", CHROME),
+            ("Cookie", "__Host-sl=x"),
+        ];
+        http::get(system.edge, target, &headers).unwrap()
+    };
+    for (target, sub) in [
+        ("/fall-boots/", "newsletter"),
+        ("//fall-boots", "newsletter"),
+        ("/fall-boots.", "newsletter"),
+        ("/fall-boots)", "newsletter"),
+        ("/fall-boots%0A", "newsletter"),
+        ("/fall-boots%E2%80%9D", "newsletter"),
+        ("/fall-boots&sub1=soup", "soup"),
+        ("/fall-boots%3Fsub1=soup", "soup"),
+        ("/fall-boots??sub1=soup", "soup"),
+        ("/c/?offer=boots&aff=trailblog&sub1=x", "x"),
+        ("/c??offer=boots&aff=trailblog)&sub1=x", "x"),
+        ("/c?offer=boots&amp;aff=trailblog&amp;sub1=x", "x"),
+        ("/C?OFFER=BOOTS&AFF=TRAILBLOG&SUB1=x", "x"),
+        ("/%63?link=fall-boots/", "newsletter"),
+        ("/fall-boots?sub1=%EE%EA%F0%E1", "%EE%EA%F0%E1"),
+    ] {
+        let answer = get(target);
+        assert_eq!(answer.status, 302, "{target}");
+        let location = answer.header("location").unwrap_or_default();
+        let start = format!("https://shop.northpeak.example/boots?aff=trailblog&s={sub}&");
+        assert!(location.starts_with(&start), "{target}: {location}");
+    }
+    for target in ["/Fall-boots", "/nope/", "/c/fall-boots"] {
+        assert_eq!(get(target).status, 404, "{target}");
+    }
+    for (target, cookie) in [
+        ("/fall-boots?gdpr=${GDPR}", None),
+        (
+            "/fall-boots?cons=none",
+            Some("__Host-sl=; Secure; HttpOnly; SameSite=Lax; Path=/; Max-Age=0"),
+        ),
+    ] {
+        assert_eq!(get(target).header("set-cookie"), cookie, "{target}");
+    }
+}
