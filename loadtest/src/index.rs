@@ -1,4 +1,4 @@
-//! The click index of a store, as `sluice dump-store` prints it.
+//! What a store holds, as `sluice dump-store` and `sluice report` print it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -26,6 +26,21 @@ pub(crate) fn parse(dump: &str) -> Result<BTreeMap<String, Vec<ClickKey>>, Box<d
             .push(ClickKey::from_bytes(key));
     }
     Ok(index)
+}
+
+/// Gross clicks and conversions of a report's first line in CSV.
+pub(crate) fn reported(report: &str) -> Result<(usize, usize), Box<dyn Error>> {
+    let mut lines = report.lines().map(|line| line.split(','));
+    let (names, figures) = (lines.next(), lines.next());
+    let row: BTreeMap<&str, &str> = names
+        .zip(figures)
+        .map(|(names, figures)| names.zip(figures).collect())
+        .ok_or("an empty report")?;
+    let figure = |name: &str| -> Result<usize, Box<dyn Error>> {
+        let figure = row.get(name);
+        Ok(figure.ok_or_else(|| format!("no column {name}"))?.parse()?)
+    };
+    Ok((figure("gross")?, figure("conversions")?))
 }
 
 /// The orders that are paid for.

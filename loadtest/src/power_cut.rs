@@ -416,13 +416,7 @@ impl Promised {
                 ));
             }
         }
-        let row: Vec<&str> = report
-            .lines()
-            .nth(1)
-            .ok_or("an empty report")?
-            .split(',')
-            .collect();
-        let (gross, conversions): (usize, usize) = (row[0].parse()?, row[5].parse()?);
+        let (gross, conversions) = index::reported(report)?;
         let clicks: usize = index.values().map(Vec::len).sum();
         if gross != clicks {
             self.wrong.push(format!(

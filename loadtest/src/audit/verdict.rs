@@ -14,8 +14,8 @@ use super::cluster::Cluster;
 use super::stored::{Stored, StoredClick};
 use super::streamed::Streamed;
 use super::{LAST, SUB_CHARS};
-use crate::generate;
 use crate::ledger::{self, Answers};
+use crate::{generate, index};
 
 /// Most mistakes that are printed.
 const PRINTED_MAX: usize = 20;
@@ -302,11 +302,9 @@ impl Found {
         let data = cluster.data();
         let data = data.to_str().ok_or("the folder's name is not text")?;
         let report = cluster.sluice(&["report", "--by", "", "--format", "csv", "--data", data])?;
-        let row = report.lines().nth(1).ok_or("an empty report")?;
-        let row: Vec<&str> = row.split(',').collect();
-        let reported: (u64, u64) = (row[0].parse()?, row[5].parse()?);
+        let reported = index::reported(&report)?;
         let clicks: usize = stored.clicks.values().map(Vec::len).sum();
-        let counted = (clicks as u64, stored.orders.len() as u64);
+        let counted = (clicks, stored.orders.len());
         if reported != counted {
             self.wrong(format!(
                 "clicks and conversions are {reported:?} in the report, {counted:?} in index and orders"
