@@ -141,7 +141,7 @@ fn decisions() {
             "go.example",
             "c",
             "offer=Boots&aff=trailblog",
-            "UnknownOffer - trailblog -",
+            "boots trailblog - ",
         ),
         (
             "go.example",
