@@ -1,6 +1,6 @@
 //! The consumer that turns postbacks into conversions: one order once, by (advertiser, order id, goal's name).
 //!
-//! What an advertiser says of an order is folded into a summary of bounded size ([`life`]); what the order is worth is
+//! What an advertiser says of an order is folded into a summary of bounded size (`life`); what the order is worth is
 //! worked out from this summary alone, so arrival order does not matter. A postback whose click is not in the index yet is
 //! credited by its token and completed when the click is there. A postback that is not believed changes nothing but the
 //! log.
