@@ -315,7 +315,7 @@ fn grown_topics_count_everything_once() {
         installation.does_not_start("courier", said);
     }
     // And after the last one.
-    for name in ["postbacks", "conversions", "fraud-signals"] {
+    for name in ["postbacks", "conversions", "fraud-signals", "catalog"] {
         installation
             .admin()
             .grow(&installation.topic(name), 4)

@@ -61,6 +61,8 @@ fn clicks_are_redirected_while_the_cluster_is_away_and_counted_when_it_comes() {
     });
     let alone = folder.path().join("alone");
     let output = sluice(&[
+        "consume",
+        "--only",
         "clicks",
         "--kafka",
         &address,
