@@ -88,11 +88,11 @@ impl Streamed {
                     .insert(Postback::decode(&*record.value)?.order);
             }
             Some(Kind::Conversion) => {
-                // Every conversion of an order has the same lane of one stream: the greatest number is the latest.
-                let order = order_key(&Conversion::decode(&*record.value)?);
-                let latest = self.conversions.entry(order).or_default();
-                if record.n > latest.0 {
-                    *latest = (record.n, record.value.clone());
+                // The greatest change is the latest, whichever opening of the outbox says it.
+                let conversion = Conversion::decode(&*record.value)?;
+                let latest = self.conversions.entry(order_key(&conversion)).or_default();
+                if conversion.change >= latest.0 {
+                    *latest = (conversion.change, record.value.clone());
                 }
             }
             Some(Kind::FraudSignal) => {
