@@ -25,7 +25,7 @@ pub(super) struct Streamed {
     pub(super) clicks: BTreeMap<String, BTreeMap<Identity, u64>>,
     /// Orders that were posted back.
     pub(super) postbacks: BTreeSet<String>,
-    /// The number of the latest conversion of each order, and its event.
+    /// The highest change of each order, and the event that says it.
     pub(super) conversions: BTreeMap<OrderKey, (u64, Vec<u8>)>,
     /// Which click was flagged for what, and under which identities that was said.
     pub(super) signals: BTreeMap<(ClickKey, u32), BTreeSet<Identity>>,
