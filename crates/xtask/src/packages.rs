@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A program that must be there, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 10] = [
     ("cc", "gcc"),
     ("c++", "g++"),
     ("make", "make"),
@@ -16,6 +16,8 @@ const NEEDED: [(&str, &str); 9] = [
     ("faketime", "faketime"),
     ("valgrind", "valgrind"),
     ("strace", "strace"),
+    // Checks the units in deploy/; it need not be what started the machine.
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Python and its own way to keep packages apart, which Debian has in a package beside it.
@@ -36,7 +38,7 @@ pub(crate) fn ensure() -> Result<(), String> {
     );
     if !on_path("apt-get") {
         return Err(format!(
-            "missing {}: install a C and C++ compiler, make, perl, Java 17, Maven, faketime, valgrind, strace and Python 3 with venv",
+            "missing {}: install a C and C++ compiler, make, perl, Java 17, Maven, faketime, valgrind, strace, systemd-analyze and Python 3 with venv",
             programs.join(", ")
         ));
     }
