@@ -342,7 +342,12 @@ impl Courier {
                 None if self.refused == Some((entry.stream, entry.sequence)) => {
                     dead(entry, DeadReason::Refused)
                 }
-                None => plan(&mut self.enricher, &self.sent, self.options.topic, entry),
+                None => match plan(&mut self.enricher, &self.sent, self.options.topic, entry) {
+                    Ok(planned) => planned,
+                    // What lies before it is settled first, or each try would send that again.
+                    Err(_) if !self.under_way.is_empty() => break,
+                    Err(other) => return Err(Error::other_catalog(&self.folder, other)),
+                },
             };
             match hand_over(sender, &self.topic, &mut planned, &mut self.sender_sent) {
                 Ok(()) => {}
@@ -556,49 +561,59 @@ fn hand_over(
     Ok(())
 }
 
-fn plan(enricher: &mut Enricher, sent: &Marks, topic: Topic, entry: &Entry) -> Planned {
+fn plan(
+    enricher: &mut Enricher,
+    sent: &Marks,
+    topic: Topic,
+    entry: &Entry,
+) -> Result<Planned, OtherCatalog> {
     let of = topic_of(&entry.payload);
     if TOPICS
         .iter()
         .any(|&known| known != topic && of == Some(known as u64))
     {
-        return passed(entry, Outcome::Other);
+        return Ok(passed(entry, Outcome::Other));
     }
-    match translate(enricher, topic, entry.stream, &entry.payload) {
-        Ok(Translated::Record(record)) => {
-            let last = sent.last(entry, record.lane).unwrap_or(record.n - 1);
-            if record.n > last.saturating_add(HOLE_MAX) {
-                return dead(entry, DeadReason::Invalid);
+    Ok(
+        match translate(enricher, topic, entry.stream, &entry.payload) {
+            Ok(Translated::Record(record)) => {
+                let last = sent.last(entry, record.lane).unwrap_or(record.n - 1);
+                if record.n > last.saturating_add(HOLE_MAX) {
+                    return Ok(dead(entry, DeadReason::Invalid));
+                }
+                let outcome = Outcome::Record {
+                    lane: record.lane,
+                    n: record.n,
+                };
+                Planned {
+                    time_ms: record.time_ms,
+                    fill: last + 1,
+                    records: VecDeque::from([record]),
+                    ..passed(entry, outcome)
+                }
             }
-            let outcome = Outcome::Record {
-                lane: record.lane,
-                n: record.n,
-            };
-            Planned {
-                time_ms: record.time_ms,
-                fill: last + 1,
-                records: VecDeque::from([record]),
-                ..passed(entry, outcome)
+            Ok(Translated::End) => {
+                let ends = sent.ends(entry.stream);
+                let records = ends.iter();
+                let records = records.map(|(lane, _)| Record::end(entry.stream, *lane, &ends));
+                let outcome = if topic == TOPICS[0] {
+                    Outcome::End
+                } else {
+                    Outcome::Other
+                };
+                Planned {
+                    records: records.collect(),
+                    ..passed(entry, outcome)
+                }
             }
-        }
-        Ok(Translated::End) => {
-            let ends = sent.ends(entry.stream);
-            let records = ends.iter();
-            let records = records.map(|(lane, _)| Record::end(entry.stream, *lane, &ends));
-            let outcome = if topic == TOPICS[0] {
-                Outcome::End
-            } else {
-                Outcome::Other
-            };
-            Planned {
-                records: records.collect(),
-                ..passed(entry, outcome)
+            Err(Untranslated::OtherCatalog(other)) => return Err(other),
+            // What is of no known topic is the first one's to keep.
+            Err(_) if of != Some(topic as u64) && topic != TOPICS[0] => {
+                passed(entry, Outcome::Other)
             }
-        }
-        // What is of no known topic is the first one's to keep.
-        Err(_) if of != Some(topic as u64) && topic != TOPICS[0] => passed(entry, Outcome::Other),
-        Err(reason) => dead(entry, reason),
-    }
+            Err(Untranslated::Dead(reason)) => dead(entry, reason),
+        },
+    )
 }
 
 /// A record that is not shipped. Its number shows as a hole, which is filled before the lane's next record.
@@ -637,14 +652,52 @@ pub(crate) enum Translated {
     End,
 }
 
+/// Why a record is not translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Untranslated {
+    Dead(DeadReason),
+    OtherCatalog(OtherCatalog),
+}
+
+/// A record has the numbers of another catalog: shipped, it would pay somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OtherCatalog {
+    pub(crate) found: u64,
+    pub(crate) here: u64,
+}
+
+impl std::fmt::Display for OtherCatalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "a record was made with the catalog.lock {:016x}…, the catalog here has {:016x}…, whose numbers mean other things: put the catalog back that the record was made with, or move the record's file out of the data folder",
+            self.found, self.here
+        )
+    }
+}
+
+impl std::error::Error for OtherCatalog {}
+
+impl From<DeadReason> for Untranslated {
+    fn from(reason: DeadReason) -> Self {
+        Self::Dead(reason)
+    }
+}
+
 /// A journal record as the stream's topic gets it.
 pub(crate) fn translate(
     enricher: &mut Enricher,
     topic: Topic,
     stream: StreamId,
     payload: &[u8],
-) -> Result<Translated, DeadReason> {
+) -> Result<Translated, Untranslated> {
     let edge = EdgeRecord::decode(payload).map_err(|_| DeadReason::Undecodable)?;
+    if let Some(here) = enricher.other_catalog(edge.catalog_lock) {
+        return Err(Untranslated::OtherCatalog(OtherCatalog {
+            found: edge.catalog_lock,
+            here,
+        }));
+    }
     let lane = u8::try_from(edge.lane).map_err(|_| DeadReason::Invalid)?;
     let (of, kind, time_ms, key, value) = match edge.event.ok_or(DeadReason::Invalid)? {
         Event::Click(mut click) => {
@@ -674,11 +727,9 @@ pub(crate) fn translate(
         }
         Event::End(_) => return Ok(Translated::End),
     };
-    if topic != of || topic as u32 != edge.topic {
-        return Err(DeadReason::Invalid);
-    }
-    if edge.n == 0 || key.len() > stream::record::KEY_BYTES_MAX {
-        return Err(DeadReason::Invalid);
+    let is_consistent = topic == of && topic as u32 == edge.topic;
+    if !is_consistent || edge.n == 0 || key.len() > stream::record::KEY_BYTES_MAX {
+        return Err(DeadReason::Invalid.into());
     }
     Ok(Translated::Record(Record {
         key,

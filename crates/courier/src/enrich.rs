@@ -14,7 +14,7 @@ use sha2::Sha256;
 /// Every zone's months begin at a multiple of it.
 const QUARTER_HOUR_MS: u64 = 900_000;
 
-/// How to enrich. The whole address is dropped whatever it says.
+/// What is known where a courier runs. The whole address is dropped whatever it says.
 #[derive(Clone)]
 pub struct Enrich {
     /// The installation's master key for `visitor`.
@@ -23,6 +23,8 @@ pub struct Enrich {
     pub truncate: bool,
     /// The network's time zone, by whose months the key of `visitor` changes; UTC where none is known.
     pub zone: Option<TimeZone>,
+    /// The first 64 bits of the identity of the `catalog.lock` whose numbers records must have; 0 where none is known yet.
+    pub catalog_lock: u64,
 }
 
 impl std::fmt::Debug for Enrich {
@@ -30,6 +32,7 @@ impl std::fmt::Debug for Enrich {
         f.debug_struct("Enrich")
             .field("truncate", &self.truncate)
             .field("zone", &self.zone)
+            .field("catalog_lock", &self.catalog_lock)
             .finish_non_exhaustive()
     }
 }
@@ -60,6 +63,12 @@ impl Enricher {
                 mac: keyed(&[0; 32]),
             },
         }
+    }
+
+    /// The catalog's identity here, where a record has the numbers of another one.
+    pub(crate) fn other_catalog(&self, found: u64) -> Option<u64> {
+        let own = self.enrich.catalog_lock;
+        (own != 0 && found != 0 && found != own).then_some(own)
     }
 
     pub(crate) fn click(&mut self, click: &mut Click, time_ms: u64, address: &[u8]) {
@@ -174,6 +183,7 @@ mod tests {
             visitor_key: [5; 32],
             truncate,
             zone: None,
+            catalog_lock: 0,
         })
     }
 
@@ -260,6 +270,7 @@ mod tests {
                 visitor_key: [5; 32],
                 truncate: true,
                 zone: Some(TimeZone::posix(zone).expect("a zone's rules")),
+                catalog_lock: 0,
             });
             let time: jiff::Timestamp = time.parse().expect("a time");
             let mut click = Click::default();

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::courier::OtherCatalog;
+
 /// What went wrong, with what, and why.
 #[derive(Debug)]
 pub struct Error {
@@ -17,6 +19,7 @@ enum Kind {
     CursorFormat(u8),
     DeadLetters,
     Sender,
+    OtherCatalog,
 }
 
 impl Error {
@@ -57,6 +60,10 @@ impl Error {
         Self::new(Kind::Sender, path, Some(source.into()))
     }
 
+    pub(crate) fn other_catalog(path: &Path, other: OtherCatalog) -> Self {
+        Self::new(Kind::OtherCatalog, path, Some(other.into()))
+    }
+
     fn new(
         kind: Kind,
         path: &Path,
@@ -81,6 +88,7 @@ impl std::fmt::Display for Error {
                 "the cursor {path} has version {version}, which is newer than this version reads"
             )?,
             Kind::DeadLetters => write!(f, "cannot write {path}")?,
+            Kind::OtherCatalog => write!(f, "nothing of {path} is shipped")?,
             Kind::Sender => write!(f, "cannot send the records of {path}")?,
         }
         match &self.source {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use stream::{Record, SendError, Sender};
 
 use crate::Enrich;
-use crate::courier::{Translated, translate};
+use crate::courier::{Translated, Untranslated, translate};
 use crate::dead_letters::{Letter, Reason};
 use crate::enrich::Enricher;
 
@@ -58,7 +58,10 @@ impl Release {
             Ok(Translated::Record(record)) => Record { n: 1, ..record },
             // A stream's end is nothing to be told late.
             Ok(Translated::End) => return Ok(Released::Dead(Reason::Invalid)),
-            Err(reason) => return Ok(Released::Dead(reason)),
+            Err(Untranslated::Dead(reason)) => return Ok(Released::Dead(reason)),
+            Err(Untranslated::OtherCatalog(other)) => {
+                return Err(stream::Error::other(other.to_string()));
+            }
         };
         let end = Record::end(stream, record.lane, &[(record.lane, 2)]);
         match self.ship(&[record, end], sender) {

@@ -286,10 +286,18 @@ fn because(path: &Path, error: &dyn std::fmt::Display) -> String {
     format!("{}: {error}", path.display())
 }
 
-/// The network's time zone, as the catalog in force has it; none where there is no catalog yet.
-pub(crate) fn zone(catalog: &Path) -> Option<jiff::tz::TimeZone> {
-    let current = catalog::Folder::open(catalog).ok()?.current().ok()??;
-    current.network.zone().ok()
+/// How records are enriched with the catalog in force, where there is one.
+pub(crate) fn enrich(visitor_key: [u8; 32], truncate: bool, catalog: &Path) -> Enrich {
+    let current = catalog::Folder::open(catalog).and_then(|folder| folder.current());
+    let current = current.ok().flatten();
+    Enrich {
+        visitor_key,
+        truncate,
+        zone: current
+            .as_ref()
+            .and_then(|current| current.network.zone().ok()),
+        catalog_lock: current.map_or(0, |current| current.lock()),
+    }
 }
 
 fn open(around: &Around, task: &Task) -> Result<Courier, courier::Error> {
@@ -299,11 +307,8 @@ fn open(around: &Around, task: &Task) -> Result<Courier, courier::Error> {
         topic_prefix: around.prefix.clone(),
         ..Options::default()
     };
-    let enrich = Enrich {
-        visitor_key: around.visitor_key,
-        truncate: around.settings.truncated_address,
-        zone: zone(&around.catalog),
-    };
+    let truncate = around.settings.truncated_address;
+    let enrich = enrich(around.visitor_key, truncate, &around.catalog);
     let metrics = &around.metrics.couriers;
     Courier::open(&task.places, enrich, options, metrics)
 }

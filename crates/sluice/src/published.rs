@@ -11,6 +11,7 @@ use prometheus::IntGauge;
 use prost::Message;
 use service::{Clock, Health, Refusal, Shutdown};
 use sha2::{Digest, Sha256};
+use stream::kafka::Gate;
 use stream::{Kafka, Receiver, Record, SendError, Stream};
 
 use crate::commands::{print, refuse};
@@ -24,6 +25,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(2);
 const NAME: &str = "published-catalog";
+const NO_PARTITIONS: &str = "Kafka gives nothing of the catalog's topic: see that this process may read it, and that its brokers answer";
 
 /// The topic's name without the installation's prefix.
 pub(crate) const TOPIC: &str = "catalog";
@@ -49,12 +51,10 @@ pub(crate) fn publish(to: &Cluster) -> Result<(), Refusal> {
     })?;
     let stream = topics::open(&settings).map_err(refuse)?;
     let topic = format!("{}.{TOPIC}", settings.stream.prefix);
-    let group = format!("{}.{NAME}-publish", settings.stream.prefix);
-    let mut receiver = stream
-        .receiver(&topic, &group, &settings.stream.member())
-        .map_err(refuse)?;
-    let mut replica = Replica::default();
-    read_to_end(&mut *receiver, &mut replica, stream.silence()).map_err(refuse)?;
+    let Stream::Kafka(kafka) = &stream else {
+        return Err(refuse("only Kafka has a topic of the catalog"));
+    };
+    let mut replica = read_all(kafka, &settings, "publish")?;
 
     let mut sent = 0;
     let mut writer = Writer {
@@ -162,7 +162,7 @@ impl Writer<'_> {
     }
 }
 
-/// Takes what comes within a poll; the numbers of versions that are closed by it.
+/// Takes what comes within a poll; the numbers of versions that are closed by it, or `None` where nothing came.
 fn take(receiver: &mut dyn Receiver, replica: &mut Replica) -> Result<Option<Vec<u32>>, String> {
     for partition in receiver.assigned().unwrap_or_default() {
         receiver
@@ -193,36 +193,45 @@ fn take(receiver: &mut dyn Receiver, replica: &mut Replica) -> Result<Option<Vec
     Ok(Some(closed))
 }
 
-/// Reads a topic from its beginning until nothing comes any more.
-fn read_to_end(
-    receiver: &mut dyn Receiver,
-    replica: &mut Replica,
-    silence: Duration,
-) -> Result<(), String> {
+/// Everything that is published.
+fn read_all(kafka: &Kafka, settings: &Settings, by: &str) -> Result<Replica, Refusal> {
+    let prefix = &settings.stream.prefix;
+    let group = format!("{prefix}.{NAME}-{by}");
+    let member = settings.stream.member();
+    let receiver = kafka.receiver(&format!("{prefix}.{TOPIC}"), &group, &member);
+    let mut receiver = receiver.map_err(refuse)?;
+    let mut replica = Replica::default();
     let until = Instant::now() + WAIT_MAX;
-    let mut assigned = 0;
-    let mut quiet_since = Instant::now();
-    loop {
+    while take(&mut *receiver, &mut replica)
+        .map_err(refuse)?
+        .is_some()
+        || !receiver.is_at_end()
+    {
         if Instant::now() >= until {
-            return Err(
-                "Kafka gives no partitions of the catalog's topic: run it again".to_owned(),
-            );
-        }
-        if let Some(partitions) = receiver.assigned() {
-            assigned = partitions.len();
-            for partition in partitions {
-                receiver
-                    .seek(partition, 0)
-                    .map_err(|error| error.to_string())?;
-            }
-        }
-        let came = take(receiver, replica)?.is_some();
-        if came || assigned == 0 {
-            quiet_since = Instant::now();
-        } else if quiet_since.elapsed() >= silence {
-            return Ok(());
+            return Err(refuse(NO_PARTITIONS));
         }
     }
+    Ok(replica)
+}
+
+/// Refuses where the published catalog numbers otherwise than the one here: what is sent would mean other things.
+pub(crate) fn check_lock(kafka: &Kafka, settings: &Settings) -> Result<(), Refusal> {
+    let versions = settings.data.join("catalog");
+    let here = Folder::open(&versions).and_then(|folder| folder.current());
+    let here = here.map_err(refuse)?;
+    match (here, read_all(kafka, settings, "check")?.last()) {
+        (Some(here), Some(last)) if here.lock_id != last.lock => {
+            Err(refuse(two_catalogs(&versions, &here.lock_id, &last.lock)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn two_catalogs(versions: &Path, here: &str, published: &str) -> String {
+    format!(
+        "{} holds the versions of catalog.lock {here}, the topic those of {published}: two catalogs number apart, and nothing is shipped or counted here until one of them is gone. Name another stream.prefix, or move this folder away",
+        versions.display(),
+    )
 }
 
 /// Brings published versions into a data folder.
@@ -240,8 +249,11 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Follows the topic until the shutdown. Where the catalog there is another one than here, nothing is shipped or read any
-    /// more until one of them is put right: numbers would mean two things.
+    /// Has to do with the gate what [`Self::run`] says.
+    pub(crate) const UNREAD: Gate = Gate::NotYet("the published catalog is read first");
+
+    /// Follows the topic until the shutdown. The gate opens when the topic was read to its end once and has no other catalog
+    /// than this folder; where it has, the gate is closed until one of them is gone: numbers would mean two things.
     pub(crate) fn run(self, shutdown: &Shutdown) {
         let mut told = None;
         while !shutdown.requested() {
@@ -279,23 +291,27 @@ impl Follower {
             .map_err(|error| error.to_string())?;
         let mut replica = Replica::default();
         let mut waiting = Vec::new();
+        let started = Instant::now();
         while !shutdown.requested() {
             self.health.beat(NAME);
-            match take(&mut *receiver, &mut replica)? {
-                // Read to its end for now, so that old versions are not put in force one after another.
-                None => {}
-                Some(closed) => {
-                    waiting.extend(closed);
-                    continue;
-                }
+            // Old versions are not put in force one after another.
+            if let Some(closed) = take(&mut *receiver, &mut replica)? {
+                waiting.extend(closed);
+                continue;
             }
-            if waiting.is_empty() {
+            if !receiver.is_at_end() {
+                if started.elapsed() >= WAIT_MAX {
+                    self.fail(NO_PARTITIONS, told);
+                }
+                continue;
+            }
+            if waiting.is_empty() && self.kafka.is_open() {
                 continue;
             }
             match self.take_over(&replica, &waiting) {
-                Ok(()) => {
+                Ok(gate) => {
                     waiting.clear();
-                    self.kafka.stand_still(None);
+                    self.kafka.set_gate(gate);
                     self.failing.set(0);
                     *told = None;
                 }
@@ -310,15 +326,16 @@ impl Follower {
         Ok(())
     }
 
-    fn take_over(&self, replica: &Replica, closed: &[u32]) -> Result<(), String> {
+    /// Takes the versions over that were closed, and says what becomes of the gate.
+    fn take_over(&self, replica: &Replica, closed: &[u32]) -> Result<Gate, String> {
         let versions = self.data.join("catalog");
-        let last = replica.last().ok_or("no version is published")?;
+        let last = replica.last();
         // Consumers need no keys.
         let keys = Keys::read(&self.data.join("keys"));
-        if keys.is_ok_and(|keys| keys.known_by() != last.keys) {
-            let error = "the keys here are not those of the installation that published the catalog: stop the processes here, copy its keys folder, and start them";
-            self.kafka.stand_still(Some(error.to_owned()));
-            return Err(error.to_owned());
+        if let (Some(last), Ok(keys)) = (last, keys)
+            && keys.known_by() != last.keys
+        {
+            return Err(self.close("the keys here are not those of the installation that published the catalog: stop the processes here, copy its keys folder, and start them"));
         }
         let mut numbers = closed.to_vec();
         numbers.sort_unstable();
@@ -329,31 +346,28 @@ impl Follower {
                 continue;
             }
             let catalog = replica.build(number)?;
-            if let Err(problems) = catalog::receive(&versions, &catalog) {
-                self.kafka.stand_still(Some(problems.to_string()));
-                return Err(problems.to_string());
-            }
+            catalog::receive(&versions, &catalog)
+                .map_err(|problems| self.close(&problems.to_string()))?;
             tracing::info!(version = number, "published catalog taken over");
         }
         let here = Folder::open(&versions).and_then(|folder| folder.current());
-        let here = here.map_err(|error| error.to_string())?;
-        let here = here.ok_or("no version is in force")?;
-        if here.lock_id != last.lock {
-            let error = format!(
-                "{} holds the versions of catalog.lock {}, the topic those of {}: two catalogs number apart, and nothing is shipped or counted until one of them is gone. Name another stream.prefix, or move this folder away",
-                versions.display(),
-                here.lock_id,
-                last.lock
-            );
-            self.kafka.stand_still(Some(error.clone()));
-            return Err(error);
+        let Some(here) = here.map_err(|error| error.to_string())? else {
+            return Ok(Gate::NotYet(
+                "no catalog is in force here, and none is published: apply one, or publish it where it is",
+            ));
+        };
+        if let Some(last) = last.filter(|last| here.lock_id != last.lock) {
+            return Err(self.close(&two_catalogs(&versions, &here.lock_id, &last.lock)));
         }
-        if let Err(error) = (self.keep)(here.lock()) {
-            self.kafka.stand_still(Some(error.clone()));
-            return Err(error);
-        }
+        (self.keep)(here.lock()).map_err(|error| self.close(&error))?;
         self.kafka.identify(here.lock());
-        Ok(())
+        Ok(Gate::Open)
+    }
+
+    /// Closes the gate, and gives the reason back.
+    fn close(&self, why: &str) -> String {
+        self.kafka.set_gate(Gate::Closed(why.to_owned()));
+        why.to_owned()
     }
 }
 

@@ -12,7 +12,7 @@ use stream::Stream;
 
 use crate::commands::{print, refuse};
 use crate::topics::Cluster;
-use crate::{couriers, live_line, topics};
+use crate::{couriers, live_line, published, topics};
 
 /// A replay that takes longer than a day is stopped by whoever waits for it.
 const REPLAY_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -30,15 +30,16 @@ impl Target {
     fn open(to: &Cluster) -> Result<Self, Refusal> {
         let settings = to.load()?;
         let keys = Keys::read(&settings.data.join("keys")).map_err(refuse)?;
+        let stream = topics::open(&settings).map_err(refuse)?;
+        if let Stream::Kafka(kafka) = &stream {
+            published::check_lock(kafka, &settings)?;
+        }
+        let truncate = settings.courier.truncated_address;
         Ok(Self {
-            stream: topics::open(&settings).map_err(refuse)?,
-            prefix: settings.stream.prefix,
+            stream,
+            enrich: couriers::enrich(keys.visitor, truncate, &settings.data.join("catalog")),
             dead_letters: settings.data.join("dead-letters"),
-            enrich: Enrich {
-                visitor_key: keys.visitor,
-                truncate: settings.courier.truncated_address,
-                zone: couriers::zone(&settings.data.join("catalog")),
-            },
+            prefix: settings.stream.prefix,
         })
     }
 }

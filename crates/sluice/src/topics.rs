@@ -128,7 +128,12 @@ fn store_difference(settings: &Settings) -> Result<Option<String>, Refusal> {
 pub(crate) fn open(settings: &Settings) -> Result<Stream, stream::Error> {
     let topics = described(settings);
     if !settings.kafka.brokers.is_empty() {
-        return Kafka::new(&settings.kafka, &topics, KINDS).map(Stream::Kafka);
+        let kafka = Kafka::new(&settings.kafka, &topics, KINDS)?;
+        let catalog = catalog::Folder::open(settings.data.join("catalog"));
+        if let Ok(Some(catalog)) = catalog.and_then(|folder| folder.current()) {
+            kafka.identify(catalog.lock());
+        }
+        return Ok(Stream::Kafka(kafka));
     }
     let topics: Vec<(&str, u16)> = topics
         .iter()

@@ -318,6 +318,7 @@ fn run(
         None
     };
     if let Some(Stream::Kafka(kafka)) = &stream {
+        kafka.set_gate(published::Follower::UNREAD);
         if !has(Part::Edge) {
             told_at_once(kafka)?;
         }
@@ -398,10 +399,6 @@ fn run(
         });
     }
     if let Some(Stream::Kafka(kafka)) = &stream {
-        let here = catalog::Folder::open(&versions).and_then(|folder| folder.current());
-        if let Ok(Some(here)) = here {
-            kafka.identify(here.lock());
-        }
         let failing = IntGauge::new(
             "sluice_catalog_replica_failing",
             "1 while the published catalog cannot be taken over; the log says why.",

@@ -10,10 +10,15 @@ impl Waiting {
     /// The stream is not there, or must not be used.
     pub(crate) fn because(&mut self, part: &str, error: &stream::Error) {
         let reason = error.to_string();
-        if self.reason.as_ref() != Some(&reason) {
-            tracing::error!(part, reason, "waiting for the stream, nothing is lost");
-            self.reason = Some(reason);
+        if self.reason.as_ref() == Some(&reason) {
+            return;
         }
+        if error.is_not_yet() {
+            tracing::info!(part, reason, "not yet begun");
+        } else {
+            tracing::error!(part, reason, "waiting for the stream, nothing is lost");
+        }
+        self.reason = Some(reason);
     }
 
     /// The stream is there. Whether it was waited for.

@@ -63,6 +63,7 @@ enum Kind {
         lane: u8,
     },
     SenderEnded,
+    NotYet(&'static str),
     Other(String),
 }
 
@@ -81,6 +82,11 @@ impl Error {
     /// which.
     pub fn is_refusal(&self) -> bool {
         matches!(self.kind, Kind::Refused(_))
+    }
+
+    /// Whether the process has only begun, and has something to do before it sends and reads.
+    pub fn is_not_yet(&self) -> bool {
+        matches!(self.kind, Kind::NotYet(_))
     }
 
     /// Whether topics are not as they are described; that ends when somebody puts them, or the settings, right.
@@ -222,6 +228,10 @@ impl Error {
         })
     }
 
+    pub(crate) fn not_yet(why: &'static str) -> Self {
+        Self::bare(Kind::NotYet(why))
+    }
+
     pub(crate) fn sender_ended() -> Self {
         Self::bare(Kind::SenderEnded)
     }
@@ -311,6 +321,7 @@ impl std::fmt::Display for Error {
                 "offset {offset} of topic {topic}, partition {partition} is of lane {lane}, which belongs to another partition: who wrote it counts other partitions; stop that one and see \"A record in the wrong partition\" in docs/OPERATIONS.md"
             )?,
             Kind::SenderEnded => write!(f, "this sender failed before and takes nothing more")?,
+            Kind::NotYet(why) => f.write_str(why)?,
             Kind::Other(text) => write!(f, "{text}")?,
         }
         match &self.source {

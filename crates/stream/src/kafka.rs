@@ -17,7 +17,7 @@ mod topics;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -91,8 +91,19 @@ struct Inner {
     /// Whose records these are: another installation's under the same topic names must not be mixed with them. 0 as long as
     /// it is not known.
     identity: AtomicU64,
-    /// Why nothing may be sent or read.
-    still: Mutex<Option<String>>,
+    gate: Mutex<Gate>,
+}
+
+/// Whether records are sent and read. Compacted topics are read in any case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// They are.
+    #[default]
+    Open,
+    /// Not yet, for this reason.
+    NotYet(&'static str),
+    /// Not before a person has put this right.
+    Closed(String),
 }
 
 /// How the last look at the topics ended.
@@ -123,7 +134,7 @@ impl Kafka {
                 checked: Mutex::new(Checked::Never),
                 statistics: statistics::Registry::default(),
                 identity: AtomicU64::new(0),
-                still: Mutex::default(),
+                gate: Mutex::default(),
             }),
         })
     }
@@ -151,11 +162,14 @@ impl Kafka {
         self.inner.identity.store(identity, Ordering::Relaxed);
     }
 
-    /// Lets nothing be sent or read, but what compacted topics hold, until it is called with `None`; for what only a person
-    /// can put right.
-    pub fn stand_still(&self, why: Option<String>) {
-        let still = self.inner.still.lock();
-        *still.unwrap_or_else(PoisonError::into_inner) = why;
+    /// Opens or closes the gate.
+    pub fn set_gate(&self, gate: Gate) {
+        *self.inner.gate() = gate;
+    }
+
+    /// Whether the gate is open.
+    pub fn is_open(&self) -> bool {
+        *self.inner.gate() == Gate::Open
     }
 
     /// What librdkafka last said of this process's clients.
@@ -166,16 +180,17 @@ impl Kafka {
     /// A new sender.
     ///
     /// # Errors
-    /// As [`Self::check`], or librdkafka refuses the settings.
+    /// As [`Self::check`], librdkafka refuses the settings, or the gate is not open.
     pub fn sender(&self) -> Result<Box<dyn Sender>> {
         self.check()?;
+        self.inner.pass()?;
         sender::open(&self.inner)
     }
 
     /// A receiver of a topic in a consumer group, under a name of its own that it keeps over restarts (static membership).
     ///
     /// # Errors
-    /// As [`Self::check`], librdkafka refuses the settings, or there is no such topic.
+    /// As [`Self::check`], librdkafka refuses the settings, there is no such topic, or the gate is not open.
     pub fn receiver(&self, topic: &str, group: &str, member: &str) -> Result<Box<dyn Receiver>> {
         self.check()?;
         receiver::open(&self.inner, topic, group, member)
@@ -225,12 +240,16 @@ impl Inner {
         Ok(())
     }
 
-    /// An error while nothing may be sent or read.
-    fn moving(&self) -> Result<()> {
-        let still = self.still.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*still {
-            Some(why) => Err(Error::other(why.clone())),
-            None => Ok(()),
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An error while the gate is not open.
+    fn pass(&self) -> Result<()> {
+        match &*self.gate() {
+            Gate::Open => Ok(()),
+            Gate::NotYet(why) => Err(Error::not_yet(why)),
+            Gate::Closed(why) => Err(Error::other(why.clone())),
         }
     }
 

@@ -115,6 +115,11 @@ pub trait Receiver: Send {
     /// The partition is not assigned, or the offset is no longer (or not yet) there.
     fn seek(&mut self, partition: u16, offset: u64) -> Result<()>;
 
+    /// Whether everything a compacted topic held when its partitions were sought has been polled; other topics do not say.
+    fn is_at_end(&self) -> bool {
+        false
+    }
+
     /// The next records of some partition, or `None` when none came within `wait`.
     ///
     /// # Errors

@@ -11,7 +11,9 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
-use stream::kafka::{Cleanup, KindNames, Security, Settings, Topic, check_topics, create_topics};
+use stream::kafka::{
+    Cleanup, Gate, KindNames, Security, Settings, Topic, check_topics, create_topics,
+};
 use stream::{Kafka, Record, SendError, StreamId};
 use testkit::{kafka, wait};
 
@@ -190,6 +192,60 @@ fn records_keep_their_envelope_and_a_broker_that_is_killed_loses_none() {
         failed = receiver.poll(7, Duration::from_millis(100)).err();
         failed.is_some()
     });
+}
+
+#[test]
+fn a_compacted_topic_says_when_it_is_read_and_a_closed_gate_lets_nothing_else_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let test = "a_compacted_topic_says_when_it_is_read_and_a_closed_gate_lets_nothing_else_through";
+    let Some(cluster) = kafka::any(test, folder.path()) else {
+        return;
+    };
+    let settings = settings(cluster.address());
+    let [things, latest] = ["things", "latest"].map(|name| format!("{}.{name}", cluster.prefix()));
+    let compacted = Topic {
+        cleanup: Cleanup::Compact,
+        ..topic(&latest, 2)
+    };
+    let topics = [topic(&things, 1), compacted];
+    create_topics(&settings, &topics, 1).unwrap();
+    let kafka = Kafka::connect(&settings, &topics, KINDS).unwrap();
+    for count in [0_u64, 20] {
+        let mut sender = kafka.sender().unwrap();
+        for n in 1..=count {
+            sender.send(&latest, &record(0, n)).unwrap();
+        }
+        wait::until("all is acknowledged", BOUND, || {
+            sender.acknowledged(Duration::from_millis(50)).unwrap() == count
+        });
+        let group = format!("group-{count}");
+        let mut receiver = kafka.receiver(&latest, &group, "member").unwrap();
+        let mut came = 0;
+        wait::until("the topic is read to its end", BOUND, || {
+            for partition in receiver.assigned().unwrap_or_default() {
+                receiver.seek(partition, 0).unwrap();
+            }
+            let batch = receiver.poll(7, Duration::from_millis(100)).unwrap();
+            came += batch.map_or(0, |batch| batch.records.len());
+            receiver.is_at_end()
+        });
+        assert_eq!(came as u64, count, "the end came before the records");
+    }
+
+    let mut sender = kafka.sender().unwrap();
+    let mut receiver = kafka.receiver(&things, "group", "member").unwrap();
+    kafka.set_gate(Gate::Closed("two catalogs".to_owned()));
+    let refused = |error: stream::Error| {
+        assert_eq!(error.to_string(), "two catalogs");
+    };
+    refused(kafka.sender().err().unwrap());
+    refused(kafka.receiver(&things, "group", "other").err().unwrap());
+    refused(receiver.poll(7, Duration::ZERO).unwrap_err());
+    let Err(SendError::Failed(error)) = sender.send(&things, &record(0, 1)) else {
+        panic!("it was sent");
+    };
+    refused(error);
+    kafka.receiver(&latest, "group", "member").unwrap();
 }
 
 #[test]

@@ -57,6 +57,7 @@ impl Drain {
                 visitor_key: [7; 32],
                 truncate: true,
                 zone: None,
+                catalog_lock: 0,
             };
             let mut courier = Courier::open(&places, enrich, options, &metrics)?;
             let passed = Arc::new(AtomicU64::new(0));

@@ -14,6 +14,7 @@ const ENRICH: Enrich = Enrich {
     visitor_key: [5; 32],
     truncate: true,
     zone: None,
+    catalog_lock: 0,
 };
 
 /// A journal, a stream and a place for the cursor.
@@ -83,10 +84,14 @@ impl Bench {
     }
 
     fn courier_of(&self, topic: Topic) -> (Courier, prometheus::Registry) {
+        self.courier_with(topic, ENRICH)
+    }
+
+    fn courier_with(&self, topic: Topic, enrich: Enrich) -> (Courier, prometheus::Registry) {
         let registry = prometheus::Registry::new();
         let courier = Courier::open(
             &self.places(topic),
-            ENRICH,
+            enrich,
             Options {
                 topic,
                 acknowledgement_wait: Duration::ZERO,
@@ -552,6 +557,37 @@ fn what_is_not_understood_goes_to_the_dead_letters() {
         ),
         "a restart resets nothing"
     );
+}
+
+#[test]
+fn clicks_recorded_with_another_catalog_were_shipped_as_if_of_this_one() {
+    let mut bench = Bench::new();
+    let of = |catalog_lock, n| EdgeRecord {
+        catalog_lock,
+        ..click(0, n)
+    };
+    bench.record(&[of(7, 1), of(8, 2)]);
+    let courier = |catalog_lock| {
+        let enrich = Enrich {
+            catalog_lock,
+            ..ENRICH
+        };
+        bench.courier_with(Topic::Clicks, enrich).0
+    };
+    let mut sender = bench.stream.sender();
+    let error = courier(8).step(&mut *sender, NOW_MS).unwrap_err();
+    assert!(!error.is_sender());
+    assert!(
+        error.to_string().contains("catalog.lock 0000000000000007"),
+        "{error}"
+    );
+    assert_eq!(identities(&bench.clicks()), []);
+    // With the catalog it belongs to each goes on; where none is known yet, nothing speaks against any.
+    let mut first = courier(7);
+    while first.step(&mut *sender, NOW_MS).is_ok() {}
+    drop(first);
+    ship(&mut courier(0), &mut *bench.stream.sender());
+    assert_eq!(identities(&bench.clicks()), [(0, 1), (0, 2)]);
 }
 
 #[test]

@@ -52,7 +52,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka consumer");
+        // The end of a partition is what `is_at_end` tells of.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "kafka consumer");
+        }
     }
 }
 
@@ -87,6 +90,8 @@ struct KafkaReceiver {
     /// Partitions told and not sought yet.
     waiting: BTreeSet<u16>,
     sought: BTreeMap<u16, u64>,
+    /// Read to their end at least once. Only compacted topics are asked where they end.
+    ended: BTreeSet<u16>,
     /// Read and not yet asked for, by partition, each with its offset.
     read: BTreeMap<u16, VecDeque<(u64, Record)>>,
     turn: u16,
@@ -101,6 +106,10 @@ pub(super) fn open(
     let Some(described) = inner.topics.get(topic) else {
         return Err(Error::unknown_topic(topic));
     };
+    let is_compacted = described.cleanup == Cleanup::Compact;
+    if !is_compacted {
+        inner.pass()?;
+    }
     let context = Context {
         assignment: Arc::default(),
         seat: Seat::new(inner, Role::Consumer, group),
@@ -117,6 +126,7 @@ pub(super) fn open(
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("allow.auto.create.topics", "false")
+        .set("enable.partition.eof", is_compacted.to_string())
         .set("queued.max.messages.kbytes", AHEAD_KIB_MAX.to_string())
         .set(
             "statistics.interval.ms",
@@ -134,6 +144,7 @@ pub(super) fn open(
         context,
         waiting: BTreeSet::new(),
         sought: BTreeMap::new(),
+        ended: BTreeSet::new(),
         read: BTreeMap::new(),
         turn: 0,
     }))
@@ -142,8 +153,10 @@ pub(super) fn open(
 impl KafkaReceiver {
     /// Takes what the client has, at most `records_max`; waits for the first.
     fn fetch(&mut self, records_max: usize, wait: Duration) -> Result<()> {
-        if self.topic.cleanup != Cleanup::Compact {
-            self.inner.moving()?;
+        // Who reads a compacted topic finds out from it whether the gate may open.
+        let is_gated = self.topic.cleanup != Cleanup::Compact;
+        if is_gated {
+            self.inner.pass()?;
         }
         let until = Instant::now() + wait;
         let mut taken = 0;
@@ -158,6 +171,10 @@ impl KafkaReceiver {
             };
             let message = match polled {
                 Ok(message) => message,
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    self.ended.extend(u16::try_from(partition));
+                    continue;
+                }
                 Err(error) if is_weather(&error) => continue,
                 Err(error) => return Err(Error::kafka("read", error)),
             };
@@ -169,7 +186,7 @@ impl KafkaReceiver {
             };
             let own = self.inner.identity.load(Ordering::Relaxed);
             if let Some(other) =
-                headers::identity(&message).filter(|found| own != 0 && *found != own)
+                headers::identity(&message).filter(|found| is_gated && own != 0 && *found != own)
             {
                 return Err(Error::other(format!(
                     "{} partition {partition} offset {offset} is of catalog.lock {other:016x}…, this machine has {own:016x}…: it is another catalog, whose numbers mean other things. Nothing is read until one of them is gone",
@@ -267,6 +284,7 @@ impl Receiver for KafkaReceiver {
             return Err(Error::not_assigned(partition));
         }
         self.sought.insert(partition, offset);
+        self.ended.remove(&partition);
         self.read.remove(&partition);
         if !self.waiting.is_empty() {
             return Ok(());
@@ -280,6 +298,16 @@ impl Receiver for KafkaReceiver {
         self.consumer
             .assign(&list)
             .map_err(|error| Error::kafka("seek", error))
+    }
+
+    fn is_at_end(&self) -> bool {
+        let sought = self.sought.keys();
+        self.waiting.is_empty()
+            && !self.sought.is_empty()
+            && sought
+                .copied()
+                .all(|partition| self.ended.contains(&partition))
+            && self.read.values().all(VecDeque::is_empty)
     }
 
     fn poll(&mut self, records_max: usize, wait: Duration) -> Result<Option<Batch>> {

@@ -194,7 +194,7 @@ impl Sender for KafkaSender {
         let Some(found) = self.inner.topics.get(topic) else {
             return Err(Error::unknown_topic(topic).into());
         };
-        self.inner.moving()?;
+        self.inner.pass()?;
         let identity = self.inner.identity.load(Ordering::Relaxed);
         let Some(headers) = headers::encode(record, identity, &self.inner.kinds) else {
             return Err(
