@@ -5,7 +5,7 @@ use std::{fs::File, path::Path, sync::Arc};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Catalog, Changes, Problem, Problems, Removes, disk, folder,
+    Catalog, Changes, Problem, Problems, Removes, SecretRef, disk, folder,
     lock::{self, Lock},
     numbers, read,
     text::{self, NotText},
@@ -41,16 +41,22 @@ pub struct Applied {
 /// # Errors
 /// Every mistake in it.
 pub fn check(path: &Path) -> Result<Checked, Problems> {
+    no_links_file(path)?;
+    check_file(path, &[])
+}
+
+fn no_links_file(path: &Path) -> Result<(), Problems> {
     let numbers = numbers::path(path);
     if numbers.exists() {
         let message = "the catalog's links stand in a file of links: name both to `sluice catalog build` or to `sluice up`, without it they would all be gone";
         return Err(Problem::of_file(numbers, message).into());
     }
-    check_file(path)
+    Ok(())
 }
 
-/// Checks a catalog that may have a file of links beside it.
-pub(crate) fn check_file(path: &Path) -> Result<Checked, Problems> {
+/// Checks a catalog that may have a file of links beside it. A secret that cannot be read is a mistake where its name is new;
+/// where the version in force has it (`known`), it must not hold up what else the catalog says.
+pub(crate) fn check_file(path: &Path, known: &[SecretRef]) -> Result<Checked, Problems> {
     let whole = |message: String| Problems::from(Problem::of_file(path, message));
     let meta =
         std::fs::metadata(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
@@ -70,7 +76,7 @@ pub(crate) fn check_file(path: &Path) -> Result<Checked, Problems> {
     })?;
     let before = Lock::read(&lock_path(path))?;
     let mut after = before.clone();
-    let (catalog, warnings) = read::read(path, text, &mut after)?;
+    let (catalog, warnings) = read::read(path, text, known, &mut after)?;
     Ok(Checked {
         catalog,
         warnings,
@@ -93,7 +99,8 @@ pub fn apply(
     removes: Removes,
 ) -> Result<Applied, Problems> {
     let _doors = doors(path, folder)?;
-    let mut checked = check(path)?;
+    no_links_file(path)?;
+    let mut checked = check_file(path, &folder::secrets(folder))?;
     if checked.after.id.is_empty() {
         new_id.clone_into(&mut checked.after.id);
     }

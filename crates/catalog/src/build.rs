@@ -22,7 +22,8 @@ use domain::{Affiliate, Domain, Offer};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
-    Applied, Catalog, Changes, Checked, LinkEntry, Links, Problem, Problems, Removes, SUBS, apply,
+    Applied, Catalog, Changes, Checked, LinkEntry, Links, Problem, Problems, Removes, SUBS,
+    SecretRef, apply,
     apply::failed,
     disk, folder,
     links::{
@@ -63,7 +64,7 @@ pub fn build(
     progress: Progress<'_>,
 ) -> Result<Applied, Problems> {
     let _doors = apply::doors(path, folder)?;
-    let mut checked = check_without_links(path, links)?;
+    let mut checked = check_without_links(path, links, &folder::secrets(folder))?;
     let published = apply::published(folder, path, &checked.before)?;
     if let Some(published) = &published {
         apply::one_numbering(folder, published, &checked.before)?;
@@ -137,7 +138,7 @@ pub fn build(
 pub fn check_build(path: &Path, links: &Path, progress: Progress<'_>) -> Result<Checked, Problems> {
     let work = tempfile::tempdir();
     let work = work.map_err(|error| failed(&std::env::temp_dir(), "cannot be written", &error))?;
-    let mut checked = check_without_links(path, links)?;
+    let mut checked = check_without_links(path, links, &[])?;
     let numbers = Numbers::read(path, &checked.before, work.path())?;
     let rows = read(links, &checked.catalog, &numbers, work.path(), progress)?;
     let temporary = work.path().join("links.snapshot");
@@ -149,8 +150,12 @@ pub fn check_build(path: &Path, links: &Path, progress: Progress<'_>) -> Result<
     Ok(checked)
 }
 
-fn check_without_links(path: &Path, links: &Path) -> Result<Checked, Problems> {
-    let checked = apply::check_file(path)?;
+fn check_without_links(
+    path: &Path,
+    links: &Path,
+    known: &[SecretRef],
+) -> Result<Checked, Problems> {
+    let checked = apply::check_file(path, known)?;
     if checked.catalog.links.is_empty() {
         return Ok(checked);
     }

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{Catalog, Error, disk, map::map, snapshot::Kind};
+use crate::{Catalog, Error, SecretRef, disk, map::map, snapshot::Kind};
 
 /// Versions kept in memory: a fold that catches up meets a few at a time, each may be megabytes. Also, the last to let go of
 /// a version is then this folder, and not a worker that would wait for its memory to be unmapped.
@@ -250,6 +250,18 @@ pub(crate) fn current_version(folder: &Path) -> Result<Option<u32>, Error> {
 }
 
 /// One version, all of it checked.
+/// The secrets that the version in force names, as it names them; none where no version can be read.
+pub(crate) fn secrets(folder: &Path) -> Vec<SecretRef> {
+    let version = current_version(folder).ok().flatten();
+    let in_force = version.and_then(|version| load(folder, version).ok());
+    let advertisers = in_force
+        .into_iter()
+        .flat_map(|catalog| catalog.advertisers.into_values());
+    advertisers
+        .flat_map(|advertiser| advertiser.secrets)
+        .collect()
+}
+
 pub(crate) fn load_whole(folder: &Path, version: u32) -> Result<Catalog, Error> {
     let catalog = load(folder, version)?;
     let verified = catalog.verify();

@@ -47,10 +47,11 @@ struct Entries<'t> {
 }
 
 /// Reads a catalog's text, handing out numbers in `lock`; beside the catalog, whose version is 0, what is allowed and seldom
-/// meant.
+/// meant. The secrets in `known` need not be readable now.
 pub(crate) fn read(
     path: &Path,
     text: &str,
+    known: &[SecretRef],
     lock: &mut Lock,
 ) -> Result<(Catalog, Vec<Problem>), Problems> {
     let (root, errors) = DeTable::parse_recoverable(text);
@@ -94,7 +95,7 @@ pub(crate) fn read(
         .list
         .iter()
         .map(|entry| {
-            let read = advertiser(&mut reader, entry, &folder, network.as_ref());
+            let read = advertiser(&mut reader, entry, &folder, known, network.as_ref());
             (entry.number, read)
         })
         .collect::<Vec<_>>();
@@ -415,6 +416,7 @@ fn advertiser(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
     folder: &Path,
+    known: &[SecretRef],
     network: Option<&Network>,
 ) -> Option<Advertiser> {
     let section = &entry.section;
@@ -427,7 +429,7 @@ fn advertiser(
     let secrets = match reader.table(section, "postback") {
         Some(postback) => {
             reader.only(&postback, &fields::POSTBACK);
-            secrets(reader, &postback, folder)
+            secrets(reader, &postback, folder, known)
         }
         None => Some(Vec::new()),
     };
@@ -443,6 +445,7 @@ fn secrets(
     reader: &mut Reader<'_>,
     postback: &Section<'_>,
     folder: &Path,
+    known: &[SecretRef],
 ) -> Option<Vec<SecretRef>> {
     let Some(value) = reader.value(postback, "secret") else {
         reader.missing(postback, "secret");
@@ -465,6 +468,13 @@ fn secrets(
             there.resolve(folder);
             match there.read() {
                 Ok(_) => Ok(secret),
+                Err(error) if known.contains(&secret) => {
+                    let message = format!(
+                        "cannot read the secret in {there}: {error}: its postbacks wait until it can be read"
+                    );
+                    reader.warning(Some(found.at), &found.field, message);
+                    Ok(secret)
+                }
                 Err(error) => Err(format!("cannot read the secret in {there}: {error}")),
             }
         });

@@ -396,6 +396,32 @@ fn a_start_goes_on_with_the_last_good_version() {
 }
 
 #[test]
+fn a_link_could_not_be_stopped_while_somebody_elses_secret_was_unreadable() {
+    let bench = Bench::new();
+    let secret = "[advertiser.a]\npostback = { secret = \"file:northpeak.secret\" }\n";
+    let text = |offers: &[(&str, &str)]| text(offers, &[]).replace("[advertiser.a]\n", secret);
+    bench
+        .apply(&text(&[("boots", ""), ("tents", "")]))
+        .expect("good");
+    fs::remove_file(bench.folder.path().join("northpeak.secret")).expect("there");
+
+    let stopped = bench
+        .apply(&text(&[("tents", "")]))
+        .expect("only its own postbacks wait");
+    assert_eq!(stopped.version, 2);
+    assert_eq!(stopped.offers.len(), 1);
+    // Named for the first time it may be misspelt.
+    let misspelt = text(&[("tents", "")]).replace("northpeak.secret", "nortpeak.secret");
+    assert!(
+        bench
+            .said(&misspelt)
+            .contains("cannot read the secret in file nortpeak.secret")
+    );
+    let checked = check(&bench.catalog()).expect_err("a check says all");
+    assert!(checked.to_string().contains("cannot read the secret"));
+}
+
+#[test]
 fn a_version_that_came_to_no_end_never_stands_in_for_a_damaged_one() {
     let bench = Bench::new();
     bench.apply(&text(&[("boots", "")], &[])).expect("good");
