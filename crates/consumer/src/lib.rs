@@ -33,8 +33,8 @@ pub trait Handler {
     ///
     /// # Errors
     /// Nothing of it is committed.
-    fn tick(&mut self, out: &mut Output<'_, '_>) -> Result<bool, Error> {
-        let _ = out;
+    fn tick(&mut self, out: &mut Output<'_, '_>, now_ms: u64) -> Result<bool, Error> {
+        let _ = (out, now_ms);
         Ok(false)
     }
 }
@@ -394,7 +394,7 @@ impl<H: Handler> Fold for Stored<H> {
     }
 
     fn tick(&mut self, now_ms: u64) -> Result<bool, Error> {
-        let mut busy = self.with(0, Handler::tick)?;
+        let mut busy = self.with(0, |handler, out| handler.tick(out, now_ms))?;
         if now_ms.abs_diff(self.looked_ms) >= parking::LOOK_EVERY_MS {
             let more = self.look_at_parked(now_ms)?;
             self.looked_ms = if more { 0 } else { now_ms };

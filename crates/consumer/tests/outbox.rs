@@ -24,7 +24,7 @@ impl Handler for Speaker {
         Ok(())
     }
 
-    fn tick(&mut self, out: &mut Output<'_, '_>) -> Result<bool, Error> {
+    fn tick(&mut self, out: &mut Output<'_, '_>, _now_ms: u64) -> Result<bool, Error> {
         self.0 += 1;
         let signal = FraudSignal {
             visitor: self.0,

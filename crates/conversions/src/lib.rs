@@ -11,13 +11,15 @@ mod order;
 mod tests;
 mod verdict;
 
+use std::collections::BTreeMap;
+
 use consumer::{Error, Handler, Output, Versions, decode};
 use domain::event::{Click, Conversion, Kind, Line, Postback, Reason, Trust};
 use domain::{ClickKey, Lane, Token, Topic, time::bucket};
 use life::{Standing, Word};
 use order::Order;
 use prost::Message;
-use store::{Change, Cube, OrderKey, RollupKey, Source};
+use store::{Change, Cube, OrderKey, RollupKey, Sender, Source};
 use stream::Record;
 
 /// The code of this consumer in the source of rollup rows.
@@ -25,9 +27,14 @@ const SOURCE: u8 = 3;
 /// How many waiting orders one tick completes, so that a transaction stays short.
 const WOKEN_MAX: usize = 1000;
 
+/// How often it is looked whether held orders can be completed.
+const LOOK_EVERY_MS: u64 = 1000;
+
 /// Folds `postbacks`.
 pub struct Conversions {
     versions: Versions,
+    /// When that was.
+    looked_ms: u64,
 }
 
 /// An order as it is worked on.
@@ -49,7 +56,10 @@ struct Cause {
 impl Conversions {
     /// Rules are those of the catalog version that was in force when an order's first word came.
     pub fn new(versions: Versions) -> Self {
-        Self { versions }
+        Self {
+            versions,
+            looked_ms: 0,
+        }
     }
 
     fn open(out: &Output<'_, '_>, key: OrderKey, lane: Lane) -> Result<Open, Error> {
@@ -111,9 +121,31 @@ impl Conversions {
         Ok(out.batch.set_outcome(at, &log)?)
     }
 
-    /// Completes an order whose click has come.
-    fn complete(&mut self, out: &mut Output<'_, '_>, key: OrderKey) -> Result<(), Error> {
-        let open = Self::open(out, key, Lane(0))?;
+    /// Completes an order whose click has come. One whose catalog version cannot be read is held until it can, and holds up no
+    /// other; what it lacks is said.
+    fn complete_or_hold(
+        &mut self,
+        out: &mut Output<'_, '_>,
+        key: &OrderKey,
+    ) -> Result<Result<(), String>, Error> {
+        out.batch.begin_part()?;
+        match self.complete(out, key) {
+            Ok(()) => {
+                out.batch.keep_part()?;
+                out.batch.unhold(key)?;
+                Ok(Ok(()))
+            }
+            Err(Error::Event(refusal)) => {
+                out.batch.undo_part()?;
+                out.batch.hold(key, &refusal.detail)?;
+                Ok(Err(refusal.detail))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn complete(&mut self, out: &mut Output<'_, '_>, key: &OrderKey) -> Result<(), Error> {
+        let open = Self::open(out, key.clone(), Lane(0))?;
         for (goal, standing) in open.order.standings() {
             self.settle(out, &open, &goal, &standing, None)?;
         }
@@ -222,22 +254,46 @@ impl Handler for Conversions {
             advertiser: postback.advertiser,
             order: domain::order::key(&postback.order, &postback.token, &postback.token_text),
         };
-        let trusted = matches!(postback.trust(), Trust::Server | Trust::Operator);
+        let sender = match postback.trust() {
+            Trust::Server => Sender::Advertiser,
+            Trust::Operator => Sender::Operator,
+            _ => Sender::Stranger,
+        };
         out.batch
-            .put_postback(&key, at, trusted, out.partition, &record.value)?;
-        if !trusted || postback.reason() != Reason::None {
+            .put_postback(&key, at, sender, out.partition, &record.value)?;
+        if sender == Sender::Stranger || postback.reason() != Reason::None {
             return Ok(());
         }
         self.hear(out, key, Lane(record.lane), &postback, at)
     }
 
-    fn tick(&mut self, out: &mut Output<'_, '_>) -> Result<bool, Error> {
+    fn tick(&mut self, out: &mut Output<'_, '_>, now_ms: u64) -> Result<bool, Error> {
         let woken = out.batch.take_woken(WOKEN_MAX)?;
-        let completed = !woken.is_empty();
+        let mut held = BTreeMap::<String, usize>::new();
+        let mut is_busy = !woken.is_empty();
         for key in woken {
-            self.complete(out, key)?;
+            if let Err(lacks) = self.complete_or_hold(out, &key)? {
+                *held.entry(lacks).or_default() += 1;
+            }
         }
-        Ok(completed)
+        for (why, orders) in held {
+            tracing::error!(
+                orders,
+                why,
+                "orders whose click has come wait for their catalog version, the others are completed"
+            );
+        }
+        if now_ms.abs_diff(self.looked_ms) >= LOOK_EVERY_MS {
+            self.looked_ms = now_ms;
+            // One attempt tells of all that lack the same.
+            for (key, lacks) in out.batch.held_firsts()? {
+                if self.complete_or_hold(out, &key)?.is_ok() {
+                    out.batch.wake_held(&lacks)?;
+                    is_busy = true;
+                }
+            }
+        }
+        Ok(is_busy)
     }
 }
 

@@ -258,7 +258,9 @@ fn redirect(
         return unrecorded(worker, speculative, clicked);
     };
     let shard = shard(recorder.seed, asked.client, key);
-    let token = (!speculative && consent.0 != Consent::None).then(|| {
+    // A link checker's or a preview's look at the link is no visit that a sale could come of.
+    let is_visit = !matches!(asked.class, Class::Speculative | Class::Head);
+    let token = (is_visit && consent.0 != Consent::None).then(|| {
         recorder.keyring.seal(&Token {
             click: key,
             target: route.target,

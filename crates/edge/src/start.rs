@@ -363,7 +363,10 @@ fn follow(
                 health.set_ready("catalog", Ok(()));
                 None
             }
-            Ok(None) => None,
+            Ok(None) => {
+                metrics.catalog_refused.set(0);
+                None
+            }
             Err(error) => {
                 metrics.catalog_refused.set(1);
                 Some(error.to_string())

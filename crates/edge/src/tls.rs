@@ -62,7 +62,14 @@ pub(crate) fn load(files: &Files) -> Result<Tls, String> {
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|error| format!("{}: {error}", certificate.display()))?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => format!(
+                "{}: the key in {} is that of another certificate: name the two that were made together",
+                certificate.display(),
+                files.key.display()
+            ),
+            error => format!("{}: {error}", certificate.display()),
+        })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // A visitor comes for one answer: remembering the session would cost more than it saves.
     config.send_tls13_tickets = 0;

@@ -8,13 +8,17 @@ use domain::{ClickKey, Micros};
 use jiff::Timestamp;
 use prost::Message;
 use serde_json::{Value, json};
-use store::{LoggedPostback, OrderKey, View};
+use store::{LoggedPostback, OrderKey, Sender, View};
 
 use crate::error::Kind;
 use crate::{Error, Result, names};
 
-/// How many words are shown of an order that nobody vouched for: enough to see that something comes.
-const UNTRUSTED_SHOWN_MAX: u32 = 16;
+/// How many words are shown of an order, by who said them. Of those that nobody vouched for enough to see that something comes.
+const SHOWN_MAX: [(Sender, u32); 3] = [
+    (Sender::Advertiser, store::TRUSTED_MAX),
+    (Sender::Operator, u32::MAX),
+    (Sender::Stranger, 16),
+];
 
 /// Which order is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,10 +63,10 @@ pub fn order(view: &View, catalog: &Catalog, query: &OrderQuery) -> Result<Optio
     };
     let goals = conversions(view, &key)?;
     let mut words = Vec::new();
-    let trusted = view.postbacks(&key, true, store::TRUSTED_MAX)?;
-    let others = view.postbacks(&key, false, UNTRUSTED_SHOWN_MAX)?;
-    for logged in trusted.into_iter().chain(others) {
-        words.push(word(&logged)?);
+    for (sender, shown_max) in SHOWN_MAX {
+        for logged in view.postbacks(&key, sender, shown_max)? {
+            words.push(word(&logged)?);
+        }
     }
     words.sort_by_key(|word| word.at);
     if goals.is_empty() && words.is_empty() {
@@ -103,9 +107,10 @@ pub fn order_key(
             advertiser: number.get(),
             order,
         };
-        if !view.postbacks(&key, true, 1)?.is_empty() || !view.postbacks(&key, false, 1)?.is_empty()
-        {
-            return Ok(Some(key));
+        for (sender, _) in SHOWN_MAX {
+            if !view.postbacks(&key, sender, 1)?.is_empty() {
+                return Ok(Some(key));
+            }
         }
     }
     Ok(None)

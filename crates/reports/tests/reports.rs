@@ -212,9 +212,21 @@ fn filled(folder: &Path) -> PathBuf {
             };
             batch.put_conversion(&key, &conversion, None, &conversion.encode_to_vec())?;
             let (said, again) = (ClickKey::from(&click(21)), ClickKey::from(&click(22)));
-            batch.put_postback(&key, said, true, 0, &postback.encode_to_vec())?;
+            batch.put_postback(
+                &key,
+                said,
+                store::Sender::Advertiser,
+                0,
+                &postback.encode_to_vec(),
+            )?;
             batch.set_outcome(said, &event.encode_length_delimited_to_vec())?;
-            batch.put_postback(&key, again, false, 0, &stranger.encode_to_vec())?;
+            batch.put_postback(
+                &key,
+                again,
+                store::Sender::Stranger,
+                0,
+                &stranger.encode_to_vec(),
+            )?;
             Ok(())
         })
         .expect("a batch");

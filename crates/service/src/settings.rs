@@ -190,6 +190,9 @@ fn line_of(text: &str, at: usize) -> usize {
 
 /// Serde's message in our words. Its names stand between backticks: first the unknown one, then those expected.
 fn plain(message: &str) -> String {
+    if message == "invalid socket address syntax" {
+        return "expected an address and a port, such as \"127.0.0.1:8080\"".to_owned();
+    }
     if !message.starts_with("unknown field") {
         return message.replace('\n', ", ");
     }

@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use catalog::{Folder, SecretRef};
+use catalog::{Catalog, Folder, SecretRef};
 use clap::Args;
 use edge::Keys;
 use service::Refusal;
@@ -45,6 +45,22 @@ impl Report {
             Err(text) => self.bad.extend(text.lines().map(str::to_owned)),
         }
     }
+
+    fn end(self) -> Result<(), Refusal> {
+        for line in &self.good {
+            print(line)?;
+        }
+        if self.bad.is_empty() {
+            return print("all good: it would start");
+        }
+        for line in &self.bad {
+            print(&format!("wrong: {line}"))?;
+        }
+        Err(refuse(match self.bad.len() {
+            1 => "1 mistake, named above".to_owned(),
+            count => format!("{count} mistakes, listed above"),
+        }))
+    }
 }
 
 pub(crate) fn check(arguments: &Check) -> Result<(), Refusal> {
@@ -56,7 +72,11 @@ pub(crate) fn check(arguments: &Check) -> Result<(), Refusal> {
         }
         Err(problems) => {
             report.take("settings", Err(problems.to_string()));
-            Settings::default()
+            let text = "not looked at before the settings are right, which name them";
+            report
+                .good
+                .push(format!("data, certificate, keys, catalog: {text}"));
+            return report.end();
         }
     };
     let edge = settings.edge.check().map(|()| "good".to_owned());
@@ -81,8 +101,18 @@ pub(crate) fn check(arguments: &Check) -> Result<(), Refusal> {
     let links = arguments.links.clone().or(settings.links);
     match catalog {
         Some(path) => {
-            let checked = Source::new(path, links).check(&|_, _, _| {});
+            let checked = Source::new(path.clone(), links.clone()).check(&|_, _, _| {});
+            for path in [Some(&path), links.as_ref()].into_iter().flatten() {
+                if path.exists() {
+                    readable(&mut report, path, owner);
+                }
+            }
             let said = checked.map(|checked| {
+                // Names of files of secrets begin at the catalog's folder.
+                let home = path.parent().unwrap_or(Path::new(""));
+                for path in files_of_secrets(&checked.catalog) {
+                    readable(&mut report, &home.join(path), owner);
+                }
                 for warning in &checked.warnings {
                     report.good.push(format!("warning: {warning}"));
                 }
@@ -98,19 +128,7 @@ pub(crate) fn check(arguments: &Check) -> Result<(), Refusal> {
         None => in_force(&mut report, &data.join("catalog"), owner),
     }
 
-    for line in &report.good {
-        print(line)?;
-    }
-    if report.bad.is_empty() {
-        return print("all good: it would start");
-    }
-    for line in &report.bad {
-        print(&format!("wrong: {line}"))?;
-    }
-    Err(refuse(match report.bad.len() {
-        1 => "1 mistake, named above".to_owned(),
-        count => format!("{count} mistakes, listed above"),
-    }))
+    report.end()
 }
 
 /// Whether this user may use the data folder, and whose it has to be; the user and group of whoever runs Sluice.
@@ -234,9 +252,23 @@ fn in_force(report: &mut Report, versions: &Path, owner: (u32, u32)) {
                 report
                     .bad
                     .push(format!("advertiser {name}: {secret}: {error}"));
-            } else if let SecretRef::File(path) = secret {
-                readable(report, path, owner);
             }
         }
     }
+    for path in files_of_secrets(&catalog) {
+        if path.exists() {
+            readable(report, path, owner);
+        }
+    }
+}
+
+fn files_of_secrets(catalog: &Catalog) -> impl Iterator<Item = &Path> {
+    let secrets = catalog
+        .advertisers
+        .values()
+        .flat_map(|advertiser| &advertiser.secrets);
+    secrets.filter_map(|secret| match secret {
+        SecretRef::File(path) => Some(path.as_path()),
+        SecretRef::Env(_) => None,
+    })
 }

@@ -294,7 +294,18 @@ pub(crate) fn mistakes(path: &std::path::Path, problems: &catalog::Problems) -> 
     ))
 }
 
-/// The store and the current catalog of a data folder, read only.
+/// The version in force, or the newest before it that is whole where that one cannot be read; `None` before the first.
+pub(crate) fn last_good(
+    versions: &std::path::Path,
+) -> Result<Option<Arc<catalog::Catalog>>, catalog::Error> {
+    let folder = catalog::Folder::open(versions)?;
+    match folder.current() {
+        Err(error) => folder.whole_before(u32::MAX).map(Some).ok_or(error),
+        found => found,
+    }
+}
+
+/// The store and the last good catalog of a data folder, read only.
 pub(crate) fn open(data: &std::path::Path) -> Result<(store::View, Arc<catalog::Catalog>), String> {
     let path = data.join("store.sqlite");
     if !path.exists() {
@@ -304,8 +315,7 @@ pub(crate) fn open(data: &std::path::Path) -> Result<(store::View, Arc<catalog::
         ));
     }
     let view = store::View::open(&path).map_err(|error| error.to_string())?;
-    let folder = catalog::Folder::open(data.join("catalog")).map_err(|error| error.to_string())?;
-    let catalog = folder.current().map_err(|error| error.to_string())?;
+    let catalog = last_good(&data.join("catalog")).map_err(|error| error.to_string())?;
     Ok((
         view,
         catalog.ok_or_else(|| format!("{}: no catalog has been applied yet", data.display()))?,

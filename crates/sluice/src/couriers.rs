@@ -286,10 +286,9 @@ fn because(path: &Path, error: &dyn std::fmt::Display) -> String {
     format!("{}: {error}", path.display())
 }
 
-/// How records are enriched with the catalog in force, where there is one.
+/// How records are enriched with the last good catalog, where there is one.
 pub(crate) fn enrich(visitor_key: [u8; 32], truncate: bool, catalog: &Path) -> Enrich {
-    let current = catalog::Folder::open(catalog).and_then(|folder| folder.current());
-    let current = current.ok().flatten();
+    let current = crate::commands::last_good(catalog).ok().flatten();
     Enrich {
         visitor_key,
         truncate,

@@ -141,6 +141,30 @@ impl Source {
     }
 }
 
+/// Says until shutdown whether the version in force can be used, for a process that only looks versions up. `refused` is 1
+/// while it cannot.
+pub(crate) fn watch(versions: &Path, refused: &IntGauge, shutdown: &Shutdown) {
+    let mut told = None;
+    let mut folder = None;
+    loop {
+        let looked = match &mut folder {
+            Some(folder) => catalog::Folder::changed(folder).map(drop),
+            none => catalog::Folder::open(versions).map(|opened| *none = Some(opened)),
+        };
+        let failure = looked.err().map(|error| error.to_string());
+        refused.set(i64::from(failure.is_some()));
+        if failure != told
+            && let Some(error) = &failure
+        {
+            tracing::error!(error, "catalog refused, the versions before are used");
+        }
+        told = failure;
+        if shutdown.wait_timeout(POLL) {
+            return;
+        }
+    }
+}
+
 /// Logs why a catalog is refused.
 pub(crate) fn log(problems: &Problems) {
     for problem in &problems.0 {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use stream::kafka::Gate;
 use stream::{Kafka, Receiver, Record, SendError, Stream};
 
-use crate::commands::{print, refuse};
+use crate::commands::{last_good, print, refuse};
 use crate::settings::Settings;
 use crate::topics::{self, Cluster};
 
@@ -350,8 +350,8 @@ impl Follower {
                 .map_err(|problems| self.close(&problems.to_string()))?;
             tracing::info!(version = number, "published catalog taken over");
         }
-        let here = Folder::open(&versions).and_then(|folder| folder.current());
-        let Some(here) = here.map_err(|error| error.to_string())? else {
+        let here = last_good(&versions).map_err(|error| error.to_string())?;
+        let Some(here) = here else {
             return Ok(Gate::NotYet(
                 "no catalog is in force here, and none is published: apply one, or publish it where it is",
             ));

@@ -342,8 +342,7 @@ fn run(
         store
             .keep_partitions(settings.stream.partitions)
             .map_err(refuse)?;
-        let here = catalog::Folder::open(&versions).and_then(|folder| folder.current());
-        if let Ok(Some(here)) = here {
+        if let Ok(Some(here)) = commands::last_good(&versions) {
             // Others stand still and say so; this process has nothing else to do.
             keep_lock(&store, here.lock()).map_err(refuse)?;
         }
@@ -482,18 +481,30 @@ fn run(
     let followed = followed
         .take()
         .map(|followed| (followed.source, followed.start));
-    let refused = IntGauge::with_opts(
-        Opts::new(edge::CATALOG_REFUSED, edge::CATALOG_REFUSED_HELP).const_label("what", "file"),
-    );
-    let refused = refused.map_err(refuse)?;
-    if followed.is_some() {
-        let registered = metrics.registry().register(Box::new(refused.clone()));
+    let refused = |what| -> Result<IntGauge, Refusal> {
+        let opts = Opts::new(edge::CATALOG_REFUSED, edge::CATALOG_REFUSED_HELP);
+        let gauge = IntGauge::with_opts(opts.const_label("what", what)).map_err(refuse)?;
+        let registered = metrics.registry().register(Box::new(gauge.clone()));
         registered.map_err(refuse)?;
+        Ok(gauge)
+    };
+    // An edge tells of the snapshots itself.
+    if !has(Part::Edge) {
+        let (versions, refused, shutdown) =
+            (versions.clone(), refused("snapshot")?, shutdown.clone());
+        // Nobody joins it: it only reads.
+        std::thread::Builder::new()
+            .name("catalog-watch".into())
+            .spawn(move || follow::watch(&versions, &refused, &shutdown))
+            .map_err(refuse)?;
     }
+    let followed = followed
+        .map(|(source, start)| Ok::<_, Refusal>((source, start, refused("file")?)))
+        .transpose()?;
     let failures = std::thread::scope(|scope| {
-        if let Some((source, start)) = followed {
-            let (versions, metrics, refused, shutdown) = (&versions, &metrics, &refused, &shutdown);
-            scope.spawn(move || source.follow(versions, start, refused, shutdown));
+        if let Some((source, start, refused)) = followed {
+            let (versions, metrics, shutdown) = (&versions, &metrics, &shutdown);
+            scope.spawn(move || source.follow(versions, start, &refused, shutdown));
             scope.spawn(move || live_line::show(metrics, shutdown));
         }
         let ending = scope.spawn(|| {
@@ -590,11 +601,11 @@ fn apply(settings: &Settings, data: &Path, versions: &Path) -> Result<Followed, 
     let (version, refused) = match applied {
         Ok(applied) => (applied.catalog.version, None),
         Err(problems) => {
-            let Some(version) = last_good(versions) else {
+            let Ok(Some(last_good)) = commands::last_good(versions) else {
                 return Err(commands::mistakes(&source.catalog, &problems));
             };
             follow::log(&problems);
-            (version, Some(problems.to_string()))
+            (last_good.version, Some(problems.to_string()))
         }
     };
     Ok(Followed {
@@ -603,12 +614,6 @@ fn apply(settings: &Settings, data: &Path, versions: &Path) -> Result<Followed, 
         version,
         is_demo,
     })
-}
-
-/// The version that a start goes on with when the catalog's file is refused.
-fn last_good(versions: &Path) -> Option<u32> {
-    let mut folder = catalog::Folder::open(versions).ok()?;
-    Some(folder.start().ok()??.catalog.version)
 }
 
 type Thread = JoinHandle<Result<(), String>>;

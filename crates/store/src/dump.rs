@@ -19,7 +19,7 @@ const TABLES: [(&str, &str, &str); 7] = [
     ("marks", "*", "day, visitor, offer, affiliate, click"),
     (
         "postbacks",
-        "at, advertiser, order_key, trusted, bytes",
+        "at, advertiser, order_key, sender, bytes",
         "at",
     ),
     ("orders", "*", "advertiser, order_key"),

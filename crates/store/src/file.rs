@@ -11,7 +11,7 @@ use crate::error::Kind;
 use crate::{Batch, Error, Result, dump, order};
 
 /// The format this build writes, and the only one it reads (`user_version`).
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Marks the file as ours (`application_id`): "Slui".
 const APPLICATION: i64 = 0x536c_7569;

@@ -33,7 +33,7 @@ pub use error::Error;
 pub use file::{FORMAT, Interrupter, Store, View};
 pub use mark::{Mark, MarkGroup};
 pub use order::{
-    ConversionPlace, KeptConversion, LoggedPostback, OrderKey, TRUSTED_MAX, UNTRUSTED_MAX,
+    ConversionPlace, KeptConversion, LoggedPostback, OrderKey, Sender, TRUSTED_MAX, UNTRUSTED_MAX,
 };
 pub use outbox::{OutboxCounter, OutboxRow};
 pub use parked::{Parked, ParkedEvent};

@@ -7,8 +7,19 @@ use rusqlite::{OptionalExtension, Row, named_params};
 use crate::batch::click_key;
 use crate::{Batch, Result, View};
 
+/// Who a postback in the log comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// Somebody whom nobody vouches for.
+    Stranger,
+    /// The advertiser, by its secret.
+    Advertiser,
+    /// A person of the network.
+    Operator,
+}
+
 /// How many postbacks of one order, sent with the advertiser's secret, the log keeps: the latest. They explain the order;
-/// what they said is in its summary.
+/// what they said is in its summary. What a person of the network said of it stays for ever.
 pub const TRUSTED_MAX: u32 = 100;
 
 /// How many postbacks that nobody vouched for the log keeps of one partition: the latest. Enough to see what comes, too few
@@ -62,11 +73,11 @@ pub struct KeptConversion {
 /// Text of the click's facts is copied into its conversion, so that a list can filter by it after the click is gone.
 pub(crate) const SCHEMA: &str = "
 CREATE TABLE postbacks (
-    at BLOB NOT NULL PRIMARY KEY, advertiser INTEGER NOT NULL, order_key TEXT NOT NULL, trusted INTEGER NOT NULL,
+    at BLOB NOT NULL PRIMARY KEY, advertiser INTEGER NOT NULL, order_key TEXT NOT NULL, sender INTEGER NOT NULL,
     partition INTEGER NOT NULL, bytes BLOB NOT NULL, outcome BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX postbacks_by_order ON postbacks (advertiser, order_key, trusted, at);
-CREATE INDEX postbacks_untrusted ON postbacks (partition, at) WHERE trusted = 0;
+CREATE INDEX postbacks_by_order ON postbacks (advertiser, order_key, sender, at);
+CREATE INDEX postbacks_untrusted ON postbacks (partition, at) WHERE sender = 0;
 CREATE TABLE orders (
     advertiser INTEGER NOT NULL, order_key TEXT NOT NULL, partition INTEGER NOT NULL, lane INTEGER NOT NULL,
     summary BLOB NOT NULL,
@@ -93,16 +104,17 @@ CREATE TABLE conversions (
 CREATE INDEX conversions_by_time ON conversions (time_ms);
 CREATE INDEX conversions_by_order ON conversions (order_key);
 CREATE INDEX conversions_waiting ON conversions (click) WHERE facts_pending = 1;
--- Orders whose awaited click has come.
+-- Orders whose awaited click has come. One that could not be completed is held: it says what it lacks.
 CREATE TABLE woken (
-    advertiser INTEGER NOT NULL, order_key TEXT NOT NULL,
+    advertiser INTEGER NOT NULL, order_key TEXT NOT NULL, lacks TEXT NOT NULL,
     PRIMARY KEY (advertiser, order_key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX woken_by_lacks ON woken (lacks, advertiser, order_key);
 ";
 
 impl Batch<'_> {
-    /// Keeps a postback in the log; false when it was there before. Of an order's trusted ones the [`TRUSTED_MAX`] latest
-    /// stay, of a partition's others the [`UNTRUSTED_MAX`] latest, in whatever order they come.
+    /// Keeps a postback in the log; false when it was there before. Of an order's advertiser the [`TRUSTED_MAX`] latest
+    /// stay, of a partition's strangers the [`UNTRUSTED_MAX`] latest, in whatever order they come.
     ///
     /// # Errors
     ///
@@ -111,7 +123,7 @@ impl Batch<'_> {
         &mut self,
         key: &OrderKey,
         at: ClickKey,
-        trusted: bool,
+        sender: Sender,
         partition: u16,
         bytes: &[u8],
     ) -> Result<bool> {
@@ -119,26 +131,35 @@ impl Batch<'_> {
         let inserted = self
             .connection()
             .prepare_cached("INSERT OR IGNORE INTO postbacks VALUES (?1, ?2, ?3, ?4, ?5, ?6, x'')")?
-            .execute((at, key.advertiser, &key.order, trusted, partition, bytes))?;
+            .execute((
+                at,
+                key.advertiser,
+                &key.order,
+                sender as u8,
+                partition,
+                bytes,
+            ))?;
         if inserted == 0 {
             return Ok(false);
         }
-        let beyond: Option<Vec<u8>> = if trusted {
-            self.connection()
+        let beyond: Option<Vec<u8>> = match sender {
+            Sender::Operator => None,
+            Sender::Advertiser => self
+                .connection()
                 .prepare_cached(
-                    "SELECT at FROM postbacks WHERE advertiser = ?1 AND order_key = ?2 AND trusted = 1
+                    "SELECT at FROM postbacks WHERE advertiser = ?1 AND order_key = ?2 AND sender = 1
                      ORDER BY at DESC LIMIT 1 OFFSET ?3",
                 )?
                 .query_row((key.advertiser, &key.order, TRUSTED_MAX), |row| row.get(0))
-                .optional()?
-        } else {
-            self.connection()
+                .optional()?,
+            Sender::Stranger => self
+                .connection()
                 .prepare_cached(
-                    "SELECT at FROM postbacks WHERE trusted = 0 AND partition = ?1
+                    "SELECT at FROM postbacks WHERE sender = 0 AND partition = ?1
                      ORDER BY at DESC LIMIT 1 OFFSET ?2",
                 )?
                 .query_row((partition, UNTRUSTED_MAX), |row| row.get(0))
-                .optional()?
+                .optional()?,
         };
         if let Some(beyond) = beyond {
             self.connection()
@@ -287,7 +308,7 @@ impl Batch<'_> {
     pub(crate) fn wake(&mut self, click: ClickKey) -> Result<()> {
         self.connection()
             .prepare_cached(
-                "INSERT OR IGNORE INTO woken SELECT advertiser, order_key FROM conversions
+                "INSERT OR IGNORE INTO woken SELECT DISTINCT advertiser, order_key, '' FROM conversions
                  WHERE click = ?1 AND facts_pending = 1",
             )?
             .execute((&click.to_bytes()[..],))?;
@@ -302,7 +323,7 @@ impl Batch<'_> {
     pub fn take_woken(&mut self, limit: usize) -> Result<Vec<OrderKey>> {
         let mut select = self
             .connection()
-            .prepare_cached("SELECT advertiser, order_key FROM woken LIMIT ?1")?;
+            .prepare_cached("SELECT advertiser, order_key FROM woken WHERE lacks = '' LIMIT ?1")?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let woken = select
             .query_map((limit,), order_key)?
@@ -313,6 +334,55 @@ impl Batch<'_> {
                 .execute((key.advertiser, &key.order))?;
         }
         Ok(woken)
+    }
+
+    /// Holds a woken order that cannot be completed: [`Self::take_woken`] passes it over.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be changed.
+    pub fn hold(&mut self, key: &OrderKey, lacks: &str) -> Result<()> {
+        self.connection()
+            .prepare_cached("INSERT OR REPLACE INTO woken VALUES (?1, ?2, ?3)")?
+            .execute((key.advertiser, &key.order, lacks))?;
+        Ok(())
+    }
+
+    /// Forgets that an order is held.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be changed.
+    pub fn unhold(&mut self, key: &OrderKey) -> Result<()> {
+        self.connection()
+            .prepare_cached("DELETE FROM woken WHERE advertiser = ?1 AND order_key = ?2")?
+            .execute((key.advertiser, &key.order))?;
+        Ok(())
+    }
+
+    /// Of everything that held orders lack, the first of them and what it lacks.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn held_firsts(&self) -> Result<Vec<(OrderKey, String)>> {
+        let mut select = self.connection().prepare_cached(
+            "SELECT min(advertiser), order_key, lacks FROM woken WHERE lacks > '' GROUP BY lacks",
+        )?;
+        let firsts = select.query_map((), |row| Ok((order_key(row)?, row.get(2)?)))?;
+        Ok(firsts.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Wakes all held orders that lack the same.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be changed.
+    pub fn wake_held(&mut self, lacks: &str) -> Result<()> {
+        self.connection()
+            .prepare_cached("UPDATE woken SET lacks = '' WHERE lacks = ?1")?
+            .execute((lacks,))?;
+        Ok(())
     }
 }
 
@@ -377,7 +447,7 @@ impl View {
         Ok(found)
     }
 
-    /// The log of an order, trusted postbacks or the others, earliest first, at most `limit`, the latest.
+    /// What one kind of sender said of an order, earliest first, at most `limit`, the latest.
     ///
     /// # Errors
     ///
@@ -385,14 +455,14 @@ impl View {
     pub fn postbacks(
         &self,
         key: &OrderKey,
-        trusted: bool,
+        sender: Sender,
         limit: u32,
     ) -> Result<Vec<LoggedPostback>> {
         let mut select = self.connection.prepare_cached(
             "SELECT advertiser, order_key, at, bytes, outcome FROM postbacks
-             WHERE advertiser = ?1 AND order_key = ?2 AND trusted = ?3 ORDER BY at DESC LIMIT ?4",
+             WHERE advertiser = ?1 AND order_key = ?2 AND sender = ?3 ORDER BY at DESC LIMIT ?4",
         )?;
-        let mut rows = select.query((key.advertiser, &key.order, trusted, limit))?;
+        let mut rows = select.query((key.advertiser, &key.order, sender as u8, limit))?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             found.push(logged(row)?);
@@ -465,19 +535,26 @@ mod tests {
             let store = Store::open(&path).unwrap();
             store.batch(|batch| {
                 for n in order.into_iter().chain(again) {
-                    batch.put_postback(&key(), at(n), n % 10 == 9, 0, &[])?;
+                    let sender = match n % 10 {
+                        9 => Sender::Advertiser,
+                        8 => Sender::Operator,
+                        _ => Sender::Stranger,
+                    };
+                    batch.put_postback(&key(), at(n), sender, 0, &[])?;
                 }
                 Ok(())
             }).unwrap();
             let view = View::open(&path).unwrap();
-            let kept = |trusted| -> Vec<u32> {
-                let log = view.postbacks(&key(), trusted, u32::MAX).unwrap();
+            let kept = |sender| -> Vec<u32> {
+                let log = view.postbacks(&key(), sender, u32::MAX).unwrap();
                 log.into_iter().map(|postback| postback.at.sequence).collect()
             };
-            let trusted: Vec<u32> = (300..1_300).filter(|n| n % 10 == 9).collect();
-            prop_assert_eq!(kept(true), trusted);
-            let others: Vec<u32> = (0..1_300).filter(|n| n % 10 != 9).collect();
-            prop_assert_eq!(kept(false), &others[others.len() - 1_000..]);
+            let all = |last| -> Vec<u32> { (0..1_300).filter(|n| n % 10 == last).collect() };
+            prop_assert_eq!(kept(Sender::Advertiser), &all(9)[30..]);
+            // Why a person changed an order is not forgotten over the advertiser's retries.
+            prop_assert_eq!(kept(Sender::Operator), all(8));
+            let others: Vec<u32> = (0..1_300).filter(|n| n % 10 < 8).collect();
+            prop_assert_eq!(kept(Sender::Stranger), &others[others.len() - 1_000..]);
         }
     }
 

@@ -6,7 +6,7 @@ use domain::ClickKey;
 use proptest::prelude::*;
 use store::{
     Change, Counts, Cube, Dimension, Error, High, Mark, MarkGroup, Money, OrderKey, Query,
-    RollupKey, Source, Store, View,
+    RollupKey, Sender, Source, Store, View,
 };
 
 const QUARTER_MS: u64 = 900_000;
@@ -68,7 +68,11 @@ fn apply(store: &Store, actions: &[Action], batch_max: usize) {
                                 advertiser: 1,
                                 order: "A 1\n".into(),
                             };
-                            batch.put_postback(&key, *at, *trusted, 3, b"said")?;
+                            let sender = match trusted {
+                                true => Sender::Advertiser,
+                                false => Sender::Stranger,
+                            };
+                            batch.put_postback(&key, *at, sender, 3, b"said")?;
                         }
                         Action::FraudClick(visitor, click) => {
                             batch.put_fraud_click(*visitor, 1, 2, *click, b"link")?;

@@ -7,14 +7,14 @@ use catalog::Removes;
 use consumer::parking::{Parking, WAIT_MS};
 use consumer::{Handler, Reason};
 use domain::Topic;
-use domain::event::{Class, Click, Postback};
+use domain::event::{Class, Click, Conversion, Postback};
 use prost::Message;
 use store::{Parked, Store, View};
 use stream::consumer::Fold;
 use stream::{Record, UNKNOWN_TYPE};
 
 use crate::bench::{Bench, Consumers, Reading};
-use crate::traffic::{Traffic, Visit};
+use crate::traffic::{Said, Traffic, Visit};
 
 /// A store, and a catalog folder for its consumers.
 struct Rig {
@@ -245,4 +245,58 @@ fn a_postback_that_is_parked_leaves_nothing_of_itself_in_its_order() {
     conversions.stored.tick(9_000).unwrap();
     assert_eq!(rig.parked(), []);
     assert_eq!(crate::bench::sums(&rig.path).conversions, 1);
+}
+
+#[test]
+fn a_catalog_version_that_was_lost_held_up_every_order_that_waited_for_its_click() {
+    let rig = Rig::new();
+    let one = Traffic::one_sale();
+    let said = [1, 2].map(|version| Said {
+        order: version as u8 * 2,
+        catalog_version: version,
+        ..one.said[0]
+    });
+    let traffic = Traffic {
+        said: said.to_vec(),
+        ..one
+    };
+    let (clicks, postbacks) = (
+        traffic.records(Topic::Clicks),
+        traffic.records(Topic::Postbacks),
+    );
+    rig.consumers().conversions.step(&postbacks, 0, 9);
+    let pending = || {
+        let view = View::open(&rig.path).unwrap();
+        let orders = ["2", "4"].into_iter();
+        let orders = orders.filter(|order| {
+            let key = domain::order::key(order, &[], "");
+            let (_, bytes) = view.conversions_of(&key).unwrap().pop().expect("a sale");
+            Conversion::decode(&*bytes).unwrap().facts_pending
+        });
+        orders.collect::<Vec<_>>()
+    };
+    assert_eq!(pending(), ["2", "4"]);
+
+    let snapshot = rig.bench.folder.path().join("catalog/1.snapshot");
+    let lost = rig.bench.folder.path().join("lost");
+    rig.consumers().clicks.step(&clicks, 1, 9);
+    std::fs::rename(&snapshot, &lost).unwrap();
+    let conversions = &mut rig.consumers().conversions.stored;
+    conversions.tick(0).unwrap();
+    assert_eq!(pending(), ["2"]);
+    // It is looked for now and then, not all the time.
+    assert!(!conversions.tick(5_000).unwrap());
+    assert_eq!(pending(), ["2"]);
+    std::fs::rename(&lost, &snapshot).unwrap();
+    assert!(!conversions.tick(5_999).unwrap());
+    assert_eq!(pending(), ["2"]);
+    assert!(conversions.tick(6_000).unwrap());
+    assert_eq!(pending(), Vec::<&str>::new());
+    assert!(!conversions.tick(6_001).unwrap());
+
+    let in_turn = Rig::new();
+    let mut consumers = in_turn.consumers();
+    consumers.clicks.step(&clicks, 1, 9);
+    consumers.conversions.step(&postbacks, 0, 9);
+    assert_eq!(rig.store.dump().unwrap(), in_turn.store.dump().unwrap());
 }

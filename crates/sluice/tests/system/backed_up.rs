@@ -7,11 +7,10 @@ use std::process::{Command, Output};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use testkit::kafka::Broker;
-use testkit::{System, bin, http, python, system, wait};
+use testkit::{System, bin, http, system, wait};
 
-use crate::foreign_reader::Reader;
-use crate::{BOUND, CHROME, ledger, token};
+use crate::on_kafka::Reader;
+use crate::{BOUND, CHROME, ledger, on_kafka, token};
 
 const CATALOG: &str = r#"
 [network]
@@ -284,27 +283,16 @@ fn a_restore_writes_over_nothing_and_believes_no_damaged_file() {
 #[test]
 fn readers_of_the_topics_dropped_what_a_restored_store_said() {
     let test = "readers_of_the_topics_dropped_what_a_restored_store_said";
-    let (Some(jars), Some(python)) = (testkit::kafka::jars(), python::python()) else {
-        testkit::skip(
-            test,
-            "Apache Kafka or Python's packages are not there: cargo xtask test fetches them",
-        );
-        return;
-    };
     let root = tempfile::tempdir().unwrap();
     let installation = Installation::new(root.path());
-    let broker = Broker::start(&jars, &installation.path("kafka"), &[]);
+    let Some(broker) = on_kafka::broker(test, root.path()) else {
+        return;
+    };
+    let Some(reader) = Reader::new(test, &installation.path("generated"), &broker) else {
+        return;
+    };
     let address = broker.address();
-    let reader = Reader::new(python, &installation.path("generated"), address.clone());
     let kafka = ["--kafka", address.as_str()];
-    let create = ["topics", "create", "--replication", "1"];
-    done(
-        &Command::new(bin("sluice"))
-            .args(create)
-            .args(kafka)
-            .output()
-            .unwrap(),
-    );
     let click = |system: &System, numbers: std::ops::Range<usize>| {
         for number in numbers {
             assert!(installation.click(system, number));

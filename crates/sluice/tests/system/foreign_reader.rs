@@ -2,19 +2,15 @@
 //! agree with the report: also when records come twice, too early, or as tombstones, and when one is killed on its way.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use domain::event::{Class, Click, Decision, Kind, Postback, Trust};
 use domain::{Affiliate, Micros, Offer};
 use prost::Message;
-use stream::kafka::{Cleanup, KindNames, Settings, Topic};
-use stream::{Kafka, Record, StreamId};
+use stream::{Record, StreamId};
 use testkit::http::{self, Response};
-use testkit::kafka::Broker;
-use testkit::{System, bin, python, system, wait};
+use testkit::{System, system, wait};
 
+use crate::on_kafka::{self, CLICKS, POSTBACKS, Reader, columns, connect, records, send};
 use crate::{BOUND, CHROME, token};
 
 const CATALOG: &str = r#"
@@ -44,96 +40,8 @@ offer = "boots"
 "#;
 const SECRET: &str = "only for this test";
 
-const CLICKS: &str = "sluice.clicks";
-const POSTBACKS: &str = "sluice.postbacks";
-const PARTITIONS: u16 = 4;
-
 /// What is told of an (affiliate, offer): clicks, invalid, conversions, payout by currency.
 type Told = BTreeMap<(String, String), (u64, u64, u64, BTreeMap<String, Micros>)>;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// The Python readers with code generated from the schema.
-pub(crate) struct Reader {
-    python: PathBuf,
-    generated: PathBuf,
-    brokers: String,
-    /// What the incremental one keeps.
-    state: PathBuf,
-}
-
-impl Reader {
-    pub(crate) fn new(python: PathBuf, generated: &Path, brokers: String) -> Self {
-        std::fs::create_dir(generated).unwrap();
-        let output = Command::new(&python)
-            .args(["-m", "grpc_tools.protoc", "-I"])
-            .arg(root().join("crates/domain/proto"))
-            .arg(format!("--python_out={}", generated.display()))
-            .arg("sluice/v1/events.proto")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        Self {
-            python,
-            generated: generated.to_owned(),
-            brokers,
-            state: generated.join("state.sqlite"),
-        }
-    }
-
-    fn script(&self, name: &str) -> Command {
-        let mut command = Command::new(&self.python);
-        command
-            .arg(root().join("docs/reader").join(name))
-            .args(["--brokers", &self.brokers])
-            .env("PYTHONPATH", &self.generated)
-            // Nothing is written beside the scripts.
-            .env("PYTHONDONTWRITEBYTECODE", "1");
-        command
-    }
-
-    /// Reads everything.
-    pub(crate) fn read(&self) -> Output {
-        self.script("reader.py").output().unwrap()
-    }
-
-    fn incremental(&self) -> Command {
-        let mut command = self.script("incremental.py");
-        command.arg("--state").arg(&self.state);
-        command
-    }
-
-    /// Reads what is new.
-    pub(crate) fn go_on(&self) -> Output {
-        self.incremental().output().unwrap()
-    }
-
-    /// Begins to read what is new and kills the reader once it has begun to keep something.
-    fn go_on_and_kill(&self) {
-        let mut child = self.incremental().stdout(Stdio::null()).spawn().unwrap();
-        let journal = self.state.with_extension("sqlite-journal");
-        wait::holds_within(BOUND, || {
-            journal.exists() || child.try_wait().unwrap().is_some()
-        });
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-}
-
-/// The columns of CSV that are asked for, by name.
-pub(crate) fn columns<const N: usize>(csv: &str, names: [&str; N]) -> Vec<[String; N]> {
-    let mut lines = csv.lines();
-    let head: Vec<&str> = lines.next().expect("a head").split(',').collect();
-    let places = names.map(|name| head.iter().position(|found| *found == name).expect(name));
-    lines
-        .map(|line| {
-            let fields: Vec<&str> = line.split(',').collect();
-            places.map(|at| fields[at].to_owned())
-        })
-        .collect()
-}
 
 /// What a table tells, with names by `affiliate` and `offer`.
 fn told(csv: &str, affiliate: impl Fn(&str) -> String, offer: impl Fn(&str) -> String) -> Told {
@@ -178,49 +86,6 @@ fn told(csv: &str, affiliate: impl Fn(&str) -> String, offer: impl Fn(&str) -> S
         }
     }
     told
-}
-
-fn connect(broker: &Broker) -> Kafka {
-    let settings = Settings {
-        brokers: broker.address(),
-        ..Settings::default()
-    };
-    let topics = [CLICKS, POSTBACKS].map(|name| Topic {
-        name: name.to_owned(),
-        partitions: PARTITIONS,
-        cleanup: Cleanup::Days(100),
-    });
-    let kinds = KindNames {
-        name: |number| Kind::from_number(number).map(Kind::name),
-        number: |name| Kind::from_name(name).map(|kind| kind as u16),
-    };
-    Kafka::connect(&settings, &topics, kinds).unwrap()
-}
-
-/// A topic's records until some of them are there.
-fn records(kafka: &Kafka, topic: &str, enough: impl Fn(&[Record]) -> bool) -> Vec<Record> {
-    let mut receiver = kafka.receiver(topic, "test", "test").unwrap();
-    let mut records = Vec::new();
-    wait::until("the topic holds what is looked for", BOUND, || {
-        for partition in receiver.assigned().unwrap_or_default() {
-            receiver.seek(partition, 0).unwrap();
-        }
-        if let Some(batch) = receiver.poll(1000, Duration::from_millis(100)).unwrap() {
-            records.extend(batch.records.into_iter().map(|(_, record)| record));
-        }
-        enough(&records)
-    });
-    records
-}
-
-fn send(kafka: &Kafka, topic: &str, records: &[Record]) {
-    let mut sender = kafka.sender().unwrap();
-    for record in records {
-        sender.send(topic, record).unwrap();
-    }
-    wait::until("all is acknowledged", BOUND, || {
-        sender.acknowledged(Duration::from_millis(50)).unwrap() == records.len() as u64
-    });
 }
 
 /// Visitors, bots, prefetches, sales and a reversal; how many clicks of any kind, postbacks and paid orders.
@@ -342,39 +207,17 @@ const OUT_OF_ORDER: (usize, usize, usize) = (5, 1, 2);
 #[test]
 fn a_reader_in_another_language_agrees_with_the_report() {
     let test = "a_reader_in_another_language_agrees_with_the_report";
-    let Some(jars) = testkit::kafka::jars() else {
-        testkit::skip(
-            test,
-            "Apache Kafka is not there: cargo xtask test fetches it",
-        );
-        return;
-    };
-    let Some(python) = python::python() else {
-        testkit::skip(
-            test,
-            "Python's packages are not there: cargo xtask test fetches them",
-        );
-        return;
-    };
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("catalog.toml"), CATALOG).unwrap();
     std::fs::write(path("northpeak.secret"), SECRET).unwrap();
-    let broker = Broker::start(&jars, &path("kafka"), &[]);
+    let Some(broker) = on_kafka::broker(test, folder.path()) else {
+        return;
+    };
+    let Some(reader) = Reader::new(test, &path("generated"), &broker) else {
+        return;
+    };
     let address = broker.address();
-    let reader = Reader::new(python, &path("generated"), address.clone());
-    let made = Command::new(bin("sluice"))
-        .args([
-            "topics",
-            "create",
-            "--replication",
-            "1",
-            "--kafka",
-            &address,
-        ])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
 
     let (data, catalog) = (path("data"), path("catalog.toml"));
     let catalog = catalog.to_str().unwrap();

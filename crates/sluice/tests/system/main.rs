@@ -9,7 +9,9 @@ mod first_click;
 
 mod backed_up;
 mod bad_requests;
+mod checked;
 mod connections;
+mod refused_catalogs;
 mod refused_starts;
 
 mod catalog_changes;
@@ -27,6 +29,7 @@ mod size_bound;
 mod three_brokers;
 
 mod ledger;
+mod on_kafka;
 mod process;
 mod units;
 

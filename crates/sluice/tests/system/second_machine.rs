@@ -5,10 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use testkit::kafka::Broker;
 use testkit::{Running, System, bin, http, system, wait};
 
-use crate::foreign_reader::columns;
+use crate::on_kafka::{self, columns};
 use crate::{BOUND, CHROME, edge_alone, token};
 
 const SECRET: &str = "only for this test";
@@ -103,26 +102,16 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_second_machine_paid_the_wrong_affiliate_by_another_catalog() {
-    let Some(jars) = testkit::kafka::jars() else {
-        testkit::skip(
-            "a_second_machine_paid_the_wrong_affiliate_by_another_catalog",
-            "Apache Kafka is not there: cargo xtask test fetches it",
-        );
+    let test = "a_second_machine_paid_the_wrong_affiliate_by_another_catalog";
+    let root = tempfile::tempdir().unwrap();
+    let Some(broker) = on_kafka::broker(test, root.path()) else {
         return;
     };
-    let root = tempfile::tempdir().unwrap();
-    let broker = Broker::start(&jars, &root.path().join("kafka"), &[]);
     let machines = Machines {
         root: root.path().to_owned(),
         kafka: broker.address(),
     };
     let kafka = ["--kafka", machines.kafka.as_str()];
-    let created = Command::new(bin("sluice"))
-        .args(["topics", "create", "--replication", "1"])
-        .args(kafka)
-        .output()
-        .unwrap();
-    assert!(created.status.success(), "{created:?}");
 
     // The first machine: 8 %, then 20 %.
     let order = ["trailblog", "rival"];
