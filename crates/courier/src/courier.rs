@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use domain::event::{EdgeRecord, Kind, SCHEMA_VERSION, edge_record::Event};
 use domain::{Shard, Topic};
-use journal::{Cursor, Entry, Reader, StreamId};
+use journal::{Cursor, Deleted, Entry, Reader, StreamId};
 use prost::Message;
 use service::clock::Clock;
 use stream::{MakeSender, Record, SendError, Sender};
@@ -22,9 +22,6 @@ const READ_BYTES_MAX: usize = 128 << 10;
 
 /// Records sent and not acknowledged at once: seconds at full rate, and what a failure sends again.
 const UNDER_WAY_MAX: usize = 1 << 16;
-
-/// More numbers missing in a row than this are no power cut but a number that is wrong.
-const HOLE_MAX: u64 = 1 << 20;
 
 /// The pause when there is nothing to do; doubles up to the maximum.
 const IDLE_PAUSE: Duration = Duration::from_millis(1);
@@ -52,6 +49,9 @@ pub struct Options {
     pub acknowledgement_wait: Duration,
     /// How long to go on after a stop is asked for while there is something to ship.
     pub drain_max: Duration,
+    /// Give the numbers of records that cannot be read to tombstones, and end streams that have ended. Who ships a copy of a
+    /// journal does neither: the original may have what the copy lacks.
+    pub gives_up: bool,
 }
 
 impl Default for Options {
@@ -63,6 +63,7 @@ impl Default for Options {
             batch_records: 8192,
             acknowledgement_wait: Duration::from_millis(20),
             drain_max: Duration::from_secs(10),
+            gives_up: true,
         }
     }
 }
@@ -128,6 +129,8 @@ pub struct Courier {
     at_once: usize,
     /// The record it refuses, once found.
     refused: Option<(StreamId, u64)>,
+    /// The last record before which numbers were missing: only what is missing at a second reading is given up.
+    missed_before: Option<(StreamId, u64)>,
     /// When the oldest record that is not acknowledged was made; kept while senders fail.
     waiting_since_ms: Option<u64>,
 }
@@ -140,6 +143,13 @@ struct Planned {
     fill: u64,
     /// The record, or the ends of its stream's lanes; nothing for a dead one and one of another topic.
     records: VecDeque<Record>,
+}
+
+impl Planned {
+    /// Whether numbers are missing before the record.
+    fn has_hole(&self) -> bool {
+        matches!(self.step.outcome, Outcome::Record { n, .. } if self.fill < n)
+    }
 }
 
 struct UnderWay {
@@ -169,7 +179,11 @@ impl Courier {
         } = places;
         let (cursor, saved) =
             Cursor::open(cursor_path).map_err(|error| Error::cursor(cursor_path, error))?;
-        let marks = marks(cursor_path, options.topic, saved)?;
+        let mut marks = marks(cursor_path, saved)?;
+        if marks.is_new() {
+            let is_whole = journal::is_whole(folder);
+            marks.begin(is_whole.map_err(|error| Error::journal(folder, error))?);
+        }
         let metrics = metrics.of(options.journal, options.topic);
         metrics.show(folder, &marks.totals, 0.0);
         Ok(Self {
@@ -193,6 +207,7 @@ impl Courier {
             corrupt_bytes: 0,
             at_once: UNDER_WAY_MAX,
             refused: None,
+            missed_before: None,
             waiting_since_ms: None,
         })
     }
@@ -342,8 +357,20 @@ impl Courier {
                 None if self.refused == Some((entry.stream, entry.sequence)) => {
                     dead(entry, DeadReason::Refused)
                 }
-                None => match plan(&mut self.enricher, &self.sent, self.options.topic, entry) {
-                    Ok(planned) => planned,
+                None => match plan(&mut self.enricher, &self.sent, &self.options, entry) {
+                    Ok(planned) if !planned.has_hole() => planned,
+                    // What lies before it is settled first; then the disk is asked once more.
+                    Ok(_) if !self.under_way.is_empty() => break,
+                    Ok(planned) => {
+                        let at = Some((entry.stream, entry.sequence));
+                        if self.missed_before != at {
+                            self.missed_before = at;
+                            self.read_again()?;
+                            continue;
+                        }
+                        self.say_given_up(&planned);
+                        planned
+                    }
                     // What lies before it is settled first, or each try would send that again.
                     Err(_) if !self.under_way.is_empty() => break,
                     Err(other) => return Err(Error::other_catalog(&self.folder, other)),
@@ -377,6 +404,32 @@ impl Courier {
             sent += 1;
         }
         Ok(sent)
+    }
+
+    /// Goes back to the cursor, and to the disk itself. Nothing may be under way.
+    fn read_again(&mut self) -> Result<(), Error> {
+        let journal = |error| Error::journal(&self.folder, error);
+        self.reader = open_reader(&self.folder, &self.acknowledged)?;
+        self.reader.drop_cache().map_err(journal)?;
+        self.sent = self.acknowledged.clone();
+        self.read.clear();
+        self.corrupt_bytes = 0;
+        Ok(())
+    }
+
+    fn say_given_up(&self, planned: &Planned) {
+        let Outcome::Record { lane, n } = planned.step.outcome else {
+            return;
+        };
+        tracing::error!(
+            journal = self.options.journal,
+            topic = self.topic,
+            stream = %planned.step.stream,
+            lane,
+            first = planned.fill,
+            last = n - 1,
+            "journal records cannot be read, also not at a second try, or are dead: their numbers are given up"
+        );
     }
 
     /// False when there is nothing new.
@@ -487,8 +540,7 @@ impl Courier {
     }
 }
 
-/// Deletes the files of a journal folder that every topic's cursor has passed and that did not change for `retain`. How
-/// many.
+/// Deletes the files of a journal folder that every topic's cursor has passed and that did not change for `retain`.
 ///
 /// # Errors
 /// The cursors or the folder cannot be read, or a file cannot be deleted.
@@ -497,11 +549,11 @@ pub fn delete_acknowledged(
     cursors: &[PathBuf; TOPICS.len()],
     retain: Duration,
     now_ms: u64,
-) -> Result<u64, Error> {
+) -> Result<Deleted, Error> {
     let mut passed = u64::MAX;
-    for (path, topic) in cursors.iter().zip(TOPICS) {
+    for path in cursors {
         let saved = Cursor::read(path).map_err(|error| Error::cursor(path, error))?;
-        passed = passed.min(marks(path, topic, saved)?.position.file);
+        passed = passed.min(marks(path, saved)?.position.file);
     }
     let now = UNIX_EPOCH + Duration::from_millis(now_ms);
     let young = |path: &Path| {
@@ -513,8 +565,8 @@ pub fn delete_acknowledged(
 }
 
 /// What a cursor holds.
-fn marks(cursor: &Path, topic: Topic, saved: Option<Vec<u8>>) -> Result<Marks, Error> {
-    match saved.map(|value| Marks::decode(&value, topic)) {
+fn marks(cursor: &Path, saved: Option<Vec<u8>>) -> Result<Marks, Error> {
+    match saved.map(|value| Marks::decode(&value)) {
         None => Ok(Marks::default()),
         Some(Ok(marks)) => Ok(marks),
         Some(Err(Unreadable::Newer(version))) => Err(Error::cursor_format(cursor, version)),
@@ -564,9 +616,10 @@ fn hand_over(
 fn plan(
     enricher: &mut Enricher,
     sent: &Marks,
-    topic: Topic,
+    options: &Options,
     entry: &Entry,
 ) -> Result<Planned, OtherCatalog> {
+    let topic = options.topic;
     let of = topic_of(&entry.payload);
     if TOPICS
         .iter()
@@ -574,46 +627,51 @@ fn plan(
     {
         return Ok(passed(entry, Outcome::Other));
     }
-    Ok(
-        match translate(enricher, topic, entry.stream, &entry.payload) {
-            Ok(Translated::Record(record)) => {
-                let last = sent.last(entry, record.lane).unwrap_or(record.n - 1);
-                if record.n > last.saturating_add(HOLE_MAX) {
-                    return Ok(dead(entry, DeadReason::Invalid));
-                }
-                let outcome = Outcome::Record {
-                    lane: record.lane,
-                    n: record.n,
-                };
-                Planned {
-                    time_ms: record.time_ms,
-                    fill: last + 1,
-                    records: VecDeque::from([record]),
-                    ..passed(entry, outcome)
-                }
+    let planned = match translate(enricher, topic, entry.stream, &entry.payload) {
+        Ok(Translated::Record(record)) => {
+            // Each record of a lane is one of its stream: a higher number is wrong, and no hole however large.
+            if record.n > entry.sequence {
+                return Ok(dead(entry, DeadReason::Invalid));
             }
-            Ok(Translated::End) => {
-                let ends = sent.ends(entry.stream);
-                let records = ends.iter();
-                let records = records.map(|(lane, _)| Record::end(entry.stream, *lane, &ends));
-                let outcome = if topic == TOPICS[0] {
-                    Outcome::End
-                } else {
-                    Outcome::Other
-                };
-                Planned {
-                    records: records.collect(),
-                    ..passed(entry, outcome)
-                }
+            let last = match options.gives_up {
+                true => sent.last(entry, record.lane),
+                false => None,
+            };
+            let last = last.unwrap_or(record.n - 1);
+            let outcome = Outcome::Record {
+                lane: record.lane,
+                n: record.n,
+            };
+            Planned {
+                time_ms: record.time_ms,
+                fill: last + 1,
+                records: VecDeque::from([record]),
+                ..passed(entry, outcome)
             }
-            Err(Untranslated::OtherCatalog(other)) => return Err(other),
-            // What is of no known topic is the first one's to keep.
-            Err(_) if of != Some(topic as u64) && topic != TOPICS[0] => {
-                passed(entry, Outcome::Other)
+        }
+        Ok(Translated::End) => {
+            let ends = match options.gives_up {
+                true => sent.ends(entry.stream),
+                false => Vec::new(),
+            };
+            let records = ends.iter();
+            let records = records.map(|(lane, _)| Record::end(entry.stream, *lane, &ends));
+            let outcome = if topic == TOPICS[0] {
+                Outcome::End
+            } else {
+                Outcome::Other
+            };
+            Planned {
+                records: records.collect(),
+                ..passed(entry, outcome)
             }
-            Err(Untranslated::Dead(reason)) => dead(entry, reason),
-        },
-    )
+        }
+        Err(Untranslated::OtherCatalog(other)) => return Err(other),
+        // What is of no known topic is the first one's to keep.
+        Err(_) if of != Some(topic as u64) && topic != TOPICS[0] => passed(entry, Outcome::Other),
+        Err(Untranslated::Dead(reason)) => dead(entry, reason),
+    };
+    Ok(planned)
 }
 
 /// A record that is not shipped. Its number shows as a hole, which is filled before the lane's next record.

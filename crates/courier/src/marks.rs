@@ -1,10 +1,7 @@
 //! How far a courier is with its topic: a place in the journal, the last number of every lane there, and the totals.
 //!
-//! The cursor's value, version 2: version (1 byte), file (8, big-endian), offset (8), stream (16), then LEB128 varints:
-//! passed, midway (0 or 1), delivered, lost, dead by reason, and the last numbers of 256 lanes.
-//!
-//! Version 1 was of both topics at once: no passed and midway, a number that is not used any more before the lanes, and 256 lanes of
-//! clicks before 256 of postbacks.
+//! The cursor's value, version 3: version (1 byte), file (8, big-endian), offset (8), stream (16), then LEB128 varints:
+//! passed, beginning (0 to 2), delivered, lost, dead by reason, and the last numbers of 256 lanes.
 
 use domain::Topic;
 use domain::shard::LANES;
@@ -15,7 +12,7 @@ use crate::dead_letters::Reason;
 /// The topics an edge records for; each has a courier of its own.
 pub const TOPICS: [Topic; 2] = [Topic::Clicks, Topic::Postbacks];
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Counts since the journal folder was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -34,11 +31,21 @@ pub(crate) struct Marks {
     stream: StreamId,
     /// The ordinal after the last record passed, whatever its topic; 0 where that is not known.
     passed: u64,
-    /// This courier began in the middle of the stream (a cursor was lost and older files are deleted): what came before was
-    /// another's to send, and lanes begin where they are first met.
-    midway: bool,
+    beginning: Beginning,
     last: Vec<u64>,
     pub(crate) totals: Totals,
+}
+
+/// Where this courier begins, or began, to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// Of a new cursor: in a journal whose first files are deleted.
+    Late,
+    /// At a journal's first record, or at a stream's.
+    First,
+    /// In the middle of the stream (a cursor was lost and older files are deleted): what came before was another's to send,
+    /// and lanes begin where they are first met.
+    Midway,
 }
 
 /// One record of the journal, as far as marks are concerned.
@@ -77,7 +84,7 @@ impl Default for Marks {
             position: Position::default(),
             stream: StreamId([0; 16]),
             passed: 0,
-            midway: false,
+            beginning: Beginning::Late,
             last: vec![0; LANES],
             totals: Totals::default(),
         }
@@ -85,18 +92,30 @@ impl Default for Marks {
 }
 
 impl Marks {
+    /// Whether nothing was read by it yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.stream == StreamId([0; 16]) && self.beginning == Beginning::Late
+    }
+
+    /// Of a new cursor: whether the journal has every file it ever had.
+    pub(crate) fn begin(&mut self, is_whole: bool) {
+        if is_whole {
+            self.beginning = Beginning::First;
+        }
+    }
+
     /// The last number of a lane; a new stream starts at 0. `None` where that is not known.
     pub(crate) fn last(&self, entry: &Entry, lane: u8) -> Option<u64> {
         if entry.stream != self.stream {
-            return (!self.is_midway(entry.sequence, entry.next)).then_some(0);
+            return (!self.is_midway(entry.sequence)).then_some(0);
         }
         let last = self.last[usize::from(lane)];
-        (last > 0 || !self.midway).then_some(last)
+        (last > 0 || self.beginning != Beginning::Midway).then_some(last)
     }
 
-    /// Whether a stream is met in the middle, by its first record here: not where the folder's first file is still there.
-    fn is_midway(&self, sequence: u64, next: Position) -> bool {
-        self.stream == StreamId([0; 16]) && sequence > 1 && next.file > 1
+    /// Whether another stream is met in the middle, by its first record here.
+    fn is_midway(&self, sequence: u64) -> bool {
+        self.is_new() && sequence > 1
     }
 
     /// The lanes that a stream has records of, each with the number of its end.
@@ -113,13 +132,16 @@ impl Marks {
 
     pub(crate) fn advance(&mut self, step: &Step) {
         if step.stream != self.stream {
-            self.midway = self.is_midway(step.sequence, step.next);
+            if self.is_new() {
+                // Late, it was not there to lose what came before.
+                self.passed = step.ordinal;
+            }
+            self.beginning = match self.is_midway(step.sequence) {
+                true => Beginning::Midway,
+                false => Beginning::First,
+            };
             self.stream = step.stream;
             self.last.fill(0);
-        }
-        if self.passed == 0 {
-            // Where this courier began, it was not there to lose what came before.
-            self.passed = step.ordinal;
         }
         self.totals.lost += step.ordinal.saturating_sub(self.passed);
         // After a power cut the journal may hold again what was passed before it.
@@ -148,18 +170,19 @@ impl Marks {
             lost,
             dead,
         } = self.totals;
-        let head = [self.passed, u64::from(self.midway), delivered, lost];
+        let head = [self.passed, self.beginning as u64, delivered, lost];
         for &number in head.iter().chain(&dead).chain(&self.last) {
             prost::encoding::encode_varint(number, &mut bytes);
         }
         bytes
     }
 
-    /// Of a topic.
-    pub(crate) fn decode(bytes: &[u8], topic: Topic) -> Result<Self, Unreadable> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let (&version, mut rest) = bytes.split_first().ok_or(Unreadable::Damaged)?;
-        if version > VERSION {
-            return Err(Unreadable::Newer(version));
+        match version {
+            VERSION => {}
+            newer if newer > VERSION => return Err(Unreadable::Newer(newer)),
+            _ => return Err(Unreadable::Damaged),
         }
         let fixed = rest.split_off(..32).ok_or(Unreadable::Damaged)?;
         let long = |at: usize| {
@@ -179,34 +202,20 @@ impl Marks {
         };
         let mut number =
             || prost::encoding::decode_varint(&mut rest).map_err(|_| Unreadable::Damaged);
-        if version > 1 {
-            marks.passed = number()?;
-            marks.midway = number()? != 0;
-        }
+        marks.passed = number()?;
+        marks.beginning = match number()? {
+            0 => Beginning::Late,
+            1 => Beginning::First,
+            2 => Beginning::Midway,
+            _ => return Err(Unreadable::Damaged),
+        };
         marks.totals.delivered = number()?;
         marks.totals.lost = number()?;
         for dead in &mut marks.totals.dead {
             *dead = number()?;
         }
-        if version == 1 {
-            number()?;
-            let mut last = [vec![0; LANES], vec![0; LANES]];
-            for last in last.iter_mut().flatten() {
-                *last = number()?;
-            }
-            let [clicks, postbacks] = last;
-            marks.last = match topic {
-                Topic::Postbacks => postbacks,
-                _ => clicks,
-            };
-            // They were of both topics; they are told once.
-            if topic != TOPICS[0] {
-                marks.totals = Totals::default();
-            }
-        } else {
-            for last in &mut marks.last {
-                *last = number()?;
-            }
+        for last in &mut marks.last {
+            *last = number()?;
         }
         if rest.is_empty() {
             Ok(marks)
@@ -252,48 +261,19 @@ mod tests {
     #[test]
     fn golden() {
         let mut marks = Marks::default();
+        marks.begin(true);
         marks.advance(&step(9, 1, record(0, 1)));
         marks.advance(&step(9, 301, record(1, 300)));
         let bytes = marks.encode();
         assert_eq!(
             hex(&bytes[..44]),
-            "020000000000000001000000000000000209090909090909090909090909090909\
-             ae020002ab02000000\
+            "030000000000000001000000000000000209090909090909090909090909090909\
+             ae020102ac02000000\
              01ac"
         );
         assert_eq!(bytes[44], 2);
         assert_eq!(bytes[45..], [0; 254]);
-        assert_eq!(Marks::decode(&bytes, Topic::Clicks), Ok(marks));
-    }
-
-    #[test]
-    fn the_version_before_is_read() {
-        let mut bytes = vec![1];
-        bytes.extend([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
-        bytes.extend([9; 16]);
-        // delivered, lost, dead by reason, unplaced
-        bytes.extend([7, 1, 2, 0, 0, 0]);
-        bytes.extend([5].repeat(LANES));
-        bytes.extend([6].repeat(LANES));
-        for (topic, last, delivered, dead) in
-            [(Topic::Clicks, 5, 7, 2), (Topic::Postbacks, 6, 0, 0)]
-        {
-            let mut marks = Marks::decode(&bytes, topic).unwrap();
-            assert_eq!(marks.position, Position { file: 1, offset: 2 });
-            assert_eq!(marks.last(&entry(9, 7), 3), Some(last));
-            assert_eq!(
-                (marks.totals.delivered, marks.totals.dead[0]),
-                (delivered, dead)
-            );
-            let lost = marks.totals.lost;
-            marks.advance(&step(9, 1000, record(3, last + 1)));
-            assert_eq!(marks.totals.lost, lost, "it does not know what came before");
-        }
-        bytes.pop();
-        assert_eq!(
-            Marks::decode(&bytes, Topic::Clicks),
-            Err(Unreadable::Damaged)
-        );
+        assert_eq!(Marks::decode(&bytes), Ok(marks));
     }
 
     #[test]
@@ -301,7 +281,7 @@ mod tests {
         let marks = Marks {
             last: vec![u64::MAX; LANES],
             passed: u64::MAX,
-            midway: true,
+            beginning: Beginning::Midway,
             totals: Totals {
                 delivered: u64::MAX,
                 lost: u64::MAX,
@@ -310,15 +290,15 @@ mod tests {
             ..Marks::default()
         };
         assert!(marks.encode().len() <= journal::CURSOR_BYTES_MAX);
-        assert_eq!(Marks::decode(&marks.encode(), Topic::Clicks), Ok(marks));
+        assert_eq!(Marks::decode(&marks.encode()), Ok(marks));
     }
 
     #[test]
     fn refusals() {
         let bytes = Marks::default().encode();
-        let decode = |bytes| Marks::decode(bytes, Topic::Clicks);
+        let decode = |bytes| Marks::decode(bytes);
         assert_eq!(decode(&[]), Err(Unreadable::Damaged));
-        assert_eq!(decode(&[3]), Err(Unreadable::Newer(3)));
+        assert_eq!(decode(&[VERSION + 1]), Err(Unreadable::Newer(VERSION + 1)));
         assert_eq!(decode(&bytes[..bytes.len() - 1]), Err(Unreadable::Damaged));
     }
 
@@ -327,20 +307,15 @@ mod tests {
         let mut marks = Marks::default();
         assert_eq!(marks.last(&entry(1, 1), 0), Some(0));
         assert_eq!(marks.last(&entry(1, 70), 0), None);
-        let first = Entry {
-            next: Position { file: 1, offset: 2 },
-            ..entry(1, 70)
-        };
-        assert_eq!(
-            marks.last(&first, 0),
-            Some(0),
-            "a hole at the very beginning"
-        );
+        let mut whole = Marks::default();
+        whole.begin(true);
+        let last = whole.last(&entry(1, 70), 0);
+        assert_eq!(last, Some(0), "a hole at the very beginning");
         marks.advance(&Step {
             next: entry(1, 70).next,
             ..step(1, 69, record(0, 40))
         });
-        let marks = Marks::decode(&marks.encode(), Topic::Clicks).unwrap();
+        let marks = Marks::decode(&marks.encode()).unwrap();
         assert_eq!(marks.last(&entry(1, 71), 0), Some(40));
         assert_eq!(marks.last(&entry(1, 71), 1), None);
         // The next one begins at its beginning, though its first records may be lost.
@@ -379,7 +354,7 @@ mod tests {
         #[test]
         fn hostile_bytes_do_not_panic(mut bytes: Vec<u8>) {
             for version in [0, 1, VERSION] {
-                let _ = Marks::decode(&bytes, Topic::Postbacks);
+                let _ = Marks::decode(&bytes);
                 bytes.insert(0, version);
             }
         }

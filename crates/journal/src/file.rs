@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 0   8   magic "SLUICELG"
-//! 8   u32 format version, 1
+//! 8   u32 format version, 2
 //! 12  u32 crc32c over bytes 0..12 and 16..64
 //! 16  16  stream
 //! 32  u64 index, as in the name
@@ -14,7 +14,17 @@
 //! ```
 //!
 //! Magic, version and checksum keep their places in later versions, so that a damaged header and a newer one can be told
-//! apart. Frames follow (`frame.rs`), a mark after each sync. A file comes into being under another name and is renamed
+//! apart. Frames follow (`frame.rs`), a mark after each sync. A mark's payload, little endian, says again what the header says,
+//! so that a damaged header costs no record:
+//!
+//! ```text
+//! 0   u64 byte offset in this file up to which all is synced, which is where the mark stands
+//! 8   16  stream
+//! 24  u64 first sequence
+//! 32  u64 ordinal
+//! ```
+//!
+//! A file comes into being under another name and is renamed
 //! when what it begins with is synced: a `.log` file without a valid header is damaged, never young.
 
 use std::fs::{self, File};
@@ -22,11 +32,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::frame::{self, Kind, MARK_PAYLOAD_BYTES};
+use crate::scanner::Marks;
 use crate::{Error, StreamId};
 
 pub(crate) const HEADER_BYTES: u64 = 64;
 const MAGIC: &[u8; 8] = b"SLUICELG";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
@@ -56,8 +68,16 @@ impl Header {
         bytes
     }
 
-    /// None where the header is damaged.
+    /// The header, or where it is damaged what the file's marks say. None where they say nothing either.
     pub(crate) fn read(file: &File, path: &Path) -> Result<Option<Header>, Error> {
+        match Header::read_intact(file, path)? {
+            Some(header) => Ok(Some(header)),
+            None => Header::read_marks(file, path),
+        }
+    }
+
+    /// None where the header is damaged.
+    pub(crate) fn read_intact(file: &File, path: &Path) -> Result<Option<Header>, Error> {
         let mut bytes = [0; HEADER_BYTES as usize];
         match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => {}
@@ -78,6 +98,48 @@ impl Header {
             first_sequence: u64_at(40),
             ordinal: u64_at(48),
         }))
+    }
+
+    /// What most marks say. One that stands elsewhere than it says does not count, nor does a majority that a record's bytes
+    /// can make up: they would have to know where in the file they come to lie, again and again.
+    fn read_marks(file: &File, path: &Path) -> Result<Option<Header>, Error> {
+        let name = path.file_stem().and_then(|stem| stem.to_str());
+        let Some(index) = name.and_then(|name| u64::from_str_radix(name, 16).ok()) else {
+            return Ok(None);
+        };
+        let limit = file.metadata().map_err(Error::io("read", path))?.len();
+        let mut said: Vec<(Header, u64)> = Vec::new();
+        let mut marks = Marks::new(index);
+        while let Some(header) = marks.next(file, limit).map_err(Error::io("read", path))? {
+            match said.iter_mut().find(|(known, _)| *known == header) {
+                Some((_, count)) => *count += 1,
+                None => said.push((header, 1)),
+            }
+        }
+        let most = said.into_iter().max_by_key(|(_, count)| *count);
+        Ok(most.map(|(header, _)| header))
+    }
+
+    /// Appends the mark that all before `offset`, where it will stand, is synced.
+    pub(crate) fn encode_mark(&self, last_sequence: u64, offset: u64, into: &mut Vec<u8>) {
+        let mut payload = [0; MARK_PAYLOAD_BYTES];
+        payload[0..8].copy_from_slice(&offset.to_le_bytes());
+        payload[8..24].copy_from_slice(&self.stream.0);
+        payload[24..32].copy_from_slice(&self.first_sequence.to_le_bytes());
+        payload[32..40].copy_from_slice(&self.ordinal.to_le_bytes());
+        frame::encode(Kind::Mark, self.stream, last_sequence, &payload, into);
+    }
+
+    /// The header that a mark's payload says again.
+    pub(crate) fn of_mark(payload: &[u8], index: u64) -> Header {
+        let u64_at =
+            |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("8 bytes"));
+        Header {
+            stream: StreamId(payload[8..24].try_into().expect("16 bytes")),
+            index,
+            first_sequence: u64_at(24),
+            ordinal: u64_at(32),
+        }
     }
 }
 
@@ -202,6 +264,14 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<u64>, Error> {
     Ok(indexes)
 }
 
+/// Whether nothing of a folder was deleted yet: it has its first file, or none.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn is_whole(folder: &Path) -> Result<bool, Error> {
+    Ok(list(folder)?.first().is_none_or(|first| *first == 1))
+}
+
 /// Bytes of a folder's log files together.
 ///
 /// # Errors
@@ -218,33 +288,6 @@ pub fn folder_bytes(folder: &Path) -> Result<u64, Error> {
         }
     }
     Ok(bytes)
-}
-
-/// Deletes the log files with an index below `file`, except those for which `keep` says true. The newest file always
-/// stays, because it carries the folder's index and ordinal on. Returns how many were deleted.
-///
-/// # Errors
-/// When the folder cannot be read or a file cannot be deleted; those before it are gone.
-pub fn delete_before(
-    folder: &Path,
-    file: u64,
-    mut keep: impl FnMut(&Path) -> bool,
-) -> Result<u64, Error> {
-    let indexes = list(folder)?;
-    let newest = indexes.last().copied();
-    let mut deleted = 0;
-    for index in indexes {
-        let path = path_of(folder, index);
-        if index >= file || Some(index) == newest || keep(&path) {
-            continue;
-        }
-        fs::remove_file(&path).map_err(Error::io("delete", &path))?;
-        deleted += 1;
-    }
-    if deleted > 0 {
-        sync_folder(folder)?;
-    }
-    Ok(deleted)
 }
 
 #[cfg(test)]
@@ -266,8 +309,26 @@ mod tests {
             .collect();
         assert_eq!(
             hex,
-            "534c554943454c47010000007f0f4d503031323334353637383961626364656603000000000000000800000000000000e8030000000000000000000000000000"
+            "534c554943454c4702000000706412b93031323334353637383961626364656603000000000000000800000000000000e8030000000000000000000000000000"
         );
+    }
+
+    #[test]
+    fn golden_mark() {
+        let header = Header {
+            stream: StreamId(*b"0123456789abcdef"),
+            index: 3,
+            first_sequence: 8,
+            ordinal: 1000,
+        };
+        let mut bytes = Vec::new();
+        header.encode_mark(12, 88, &mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "280000108a0907e90c000000000000005800000000000000303132333435363738396162636465660800000000000000e803000000000000"
+        );
+        assert_eq!(Header::of_mark(&bytes[frame::HEAD_BYTES..], 3), header);
     }
 
     #[test]
@@ -282,7 +343,7 @@ mod tests {
         let (file, path) = create(folder.path(), &header, &[]).unwrap();
         assert_eq!(Header::read(&file, &path).unwrap(), Some(header));
         let mut bytes = header.bytes();
-        bytes[8] = 2;
+        bytes[8] = VERSION as u8 + 1;
         file.write_all_at(&bytes, 0).unwrap();
         assert_eq!(Header::read(&file, &path).unwrap(), None);
         let crc = checksum(&bytes);

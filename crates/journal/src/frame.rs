@@ -13,8 +13,7 @@
 //! | kind | | sequence | payload |
 //! |---|---|---|---|
 //! | 0 | record | its number in the stream, from 1 | the caller's bytes |
-//! | 1 | mark | last synced sequence | u64: byte offset in this file up to which all is synced |
-//! | 2 | end | reserved | reserved |
+//! | 1 | mark | last synced sequence | how far the file is synced, and what its header says (`file.rs`) |
 
 use crate::StreamId;
 
@@ -26,13 +25,13 @@ pub(crate) const ALIGN: usize = 8;
 pub(crate) const HEAD_BYTES: usize = 16;
 /// A payload is never empty, so no frame is shorter.
 pub(crate) const FRAME_BYTES_MIN: usize = HEAD_BYTES + ALIGN;
-pub(crate) const MARK_BYTES: usize = HEAD_BYTES + 8;
+pub(crate) const MARK_PAYLOAD_BYTES: usize = 40;
+pub(crate) const MARK_BYTES: usize = HEAD_BYTES + MARK_PAYLOAD_BYTES;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Record,
     Mark,
-    End,
 }
 
 /// A frame's first 16 bytes, plausible but not yet checked against the payload.
@@ -77,8 +76,7 @@ impl Head {
         }
         let kind = match word >> 28 {
             0 => Kind::Record,
-            1 if payload_bytes == 8 => Kind::Mark,
-            2 => Kind::End,
+            1 if payload_bytes == MARK_PAYLOAD_BYTES => Kind::Mark,
             _ => return None,
         };
         let crc = u32::from_le_bytes(bytes[4..8].try_into().expect("4 bytes"));
@@ -152,16 +150,6 @@ mod tests {
         assert_eq!(
             hex(&bytes),
             "050000004ad9ea620700000000000000636c69636b000000"
-        );
-    }
-
-    #[test]
-    fn golden_mark() {
-        let mut bytes = Vec::new();
-        encode(Kind::Mark, STREAM, 7, &88u64.to_le_bytes(), &mut bytes);
-        assert_eq!(
-            hex(&bytes),
-            "08000010051b330f07000000000000005800000000000000"
         );
     }
 

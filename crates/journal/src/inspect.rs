@@ -132,6 +132,9 @@ fn inspect_file(path: &Path, index: u64) -> Result<FileInspection, Error> {
         found.corrupt_bytes = bytes;
         return Ok(found);
     };
+    if Header::read_intact(&file, path)?.is_none() {
+        found.corrupt_bytes = HEADER_BYTES;
+    }
     found.stream = Some(header.stream);
     found.first_sequence = header.first_sequence;
     found.ordinal = header.ordinal;
@@ -148,7 +151,6 @@ fn inspect_file(path: &Path, index: u64) -> Result<FileInspection, Error> {
                 found.records += std::mem::take(&mut found.records_unmarked);
                 found.corrupt_bytes += std::mem::take(&mut found.torn_bytes);
             }
-            Kind::End => {}
         }
     }
     found.torn_bytes += bytes.saturating_sub(scanner.at);

@@ -8,7 +8,7 @@
 //! | `ring` | the newest frames in a shared mapping, see `ring.rs` | the worker and its journal thread |
 //! | `{index:016x}.log` | all frames, copied and synced, see `file.rs` and `frame.rs` | one appender, any number of readers |
 //! | `scoreboard` | what the folder's writers counted, since it was made, see `scoreboard.rs` | the worker; anybody reads it |
-//! | `quarantine-….bin` | bytes of a log file that went bad, see `quarantine.rs` | recovery makes it, a person deletes it |
+//! | `quarantine-….bin` | bytes of a log file that went bad, see `quarantine.rs` | recovery or deletion makes it, a person deletes it |
 //!
 //! The worker's [`Writer`] puts a record into the ring and is done: from then on it survives the process. The journal
 //! thread's [`Flusher`] copies new frames to the log, syncs, and writes a *mark* that says how far the log is durable.
@@ -26,6 +26,7 @@ mod file;
 mod log;
 mod ring;
 
+mod deletion;
 mod flusher;
 mod quarantine;
 mod recovery;
@@ -48,8 +49,9 @@ pub mod fuzz;
 mod tests;
 
 pub use cursor::{CURSOR_BYTES_MAX, Cursor};
+pub use deletion::{Deleted, delete_before};
 pub use error::Error;
-pub use file::{delete_before, folder_bytes};
+pub use file::{folder_bytes, is_whole};
 pub use flusher::{Flushed, Flusher, Gauges};
 pub use frame::PAYLOAD_BYTES_MAX;
 pub use inspect::{FileInspection, Inspection, RingInspection, inspect};

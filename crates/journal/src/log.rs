@@ -126,13 +126,7 @@ impl Appender {
         }
         self.sync()?;
         let mut mark = Vec::with_capacity(MARK_BYTES);
-        frame::encode(
-            Kind::Mark,
-            self.header.stream,
-            last_sequence,
-            &end.to_le_bytes(),
-            &mut mark,
-        );
+        self.header.encode_mark(last_sequence, end, &mut mark);
         file::write(&self.file, &self.path, &mark, end)?;
         let marked = end + MARK_BYTES as u64;
         self.bytes_written += marked - self.end;

@@ -24,16 +24,27 @@ const COPY_BYTES: usize = 256 << 10;
 const PREFIX: &str = "quarantine-";
 const SUFFIX: &str = ".bin";
 
+/// What is in quarantine after [`keep`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Kept {
+    /// Files that were not there before.
+    pub(crate) made: u64,
+    /// Every range is there whole.
+    pub(crate) is_all: bool,
+}
+
 /// Copies the ranges of the log file with this index, as far as there is room for them, and makes the copies durable.
-/// Returns how many files were made that were not there before.
-pub(crate) fn keep(folder: &Path, index: u64, ranges: &[Range<u64>]) -> Result<u64, Error> {
+pub(crate) fn keep(folder: &Path, index: u64, ranges: &[Range<u64>]) -> Result<Kept, Error> {
     if ranges.is_empty() {
-        return Ok(0);
+        return Ok(Kept {
+            made: 0,
+            is_all: true,
+        });
     }
     let mut kept = kept(folder)?;
     let path = file::path_of(folder, index);
     let log = File::open(&path).map_err(Error::io("open", &path))?;
-    let mut made = 0;
+    let (mut made, mut whole) = (0, 0);
     for range in ranges {
         let name = format!("{PREFIX}{index:016x}-{:016x}{SUFFIX}", range.start);
         let before = kept.remove(&name);
@@ -50,11 +61,15 @@ pub(crate) fn keep(folder: &Path, index: u64, ranges: &[Range<u64>]) -> Result<u
             made += 1;
         }
         kept.insert(name, bytes);
+        whole += usize::from(bytes == range.end - range.start);
     }
     if made > 0 {
         file::sync_folder(folder)?;
     }
-    Ok(made)
+    Ok(Kept {
+        made,
+        is_all: whole == ranges.len(),
+    })
 }
 
 /// Names and sizes of what is in quarantine already.
@@ -75,8 +90,8 @@ fn kept(folder: &Path) -> Result<BTreeMap<String, u64>, Error> {
 
 /// Makes `path` of some bytes of a log file; it has its name when its bytes are synced.
 fn copy(log: &File, log_path: &Path, from: u64, bytes: u64, path: &Path) -> Result<(), Error> {
-    // One young name for all: what a crash left of it is written over.
-    let young = path.with_file_name("quarantine.new");
+    // A courier and a recovery may copy at once. What a crash left is written over.
+    let young = path.with_extension("new");
     let file = File::create(&young).map_err(Error::io("create", &young))?;
     let mut buffer = vec![0; COPY_BYTES.min(bytes as usize)];
     let mut done = 0;
@@ -109,14 +124,16 @@ mod tests {
 
         let small: Vec<_> = (0..300).map(|count| count * 64..count * 64 + 8).collect();
         let made = QUARANTINE_FILES_MAX as u64;
-        assert_eq!(keep(folder.path(), 7, &small).unwrap(), made);
-        assert_eq!(keep(folder.path(), 7, &small).unwrap(), 0);
+        let keep = |ranges: &[Range<u64>]| keep(folder.path(), 7, ranges).unwrap();
+        let is_all = false;
+        assert_eq!(keep(&small), Kept { made, is_all });
+        assert_eq!(keep(&small), Kept { made: 0, is_all });
         assert_eq!(bytes(), 8 * made);
 
         // What grew is copied again, and the last one as far as it goes.
         let large = [0..QUARANTINE_BYTES_MAX / 2, 64..2 * QUARANTINE_BYTES_MAX];
         for made in [2, 0] {
-            assert_eq!(keep(folder.path(), 7, &large).unwrap(), made);
+            assert_eq!(keep(&large), Kept { made, is_all });
             assert_eq!(bytes(), QUARANTINE_BYTES_MAX);
         }
     }

@@ -134,6 +134,23 @@ impl Reader {
         Ok(None)
     }
 
+    /// Lets the kernel forget what it has read of the files from the reader's place on, so that the next reader asks the disk.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn drop_cache(&self) -> Result<(), Error> {
+        for index in file::list(&self.folder)? {
+            if index < self.position.file {
+                continue;
+            }
+            let path = file::path_of(&self.folder, index);
+            let file = File::open(&path).map_err(Error::io("open", &path))?;
+            // A hint, which a file system may not know.
+            _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        Ok(())
+    }
+
     /// Where the next record will be looked for.
     pub fn position(&self) -> Position {
         self.position
@@ -311,7 +328,7 @@ impl Current {
             let durable = match found.kind {
                 Kind::Mark => mark_offset(self.marks.payload(&found)),
                 Kind::Record if found.sequence < self.continued_from => self.marks.at,
-                Kind::Record | Kind::End => continue,
+                Kind::Record => continue,
             };
             self.durable = self.durable.max(durable);
         }
@@ -342,7 +359,7 @@ impl Current {
 }
 
 /// The sequence with which a later file goes on with the stream; 0 when the next one that can be read is of another.
-fn continued_from(folder: &Path, index: u64, stream: StreamId) -> Result<u64, Error> {
+pub(crate) fn continued_from(folder: &Path, index: u64, stream: StreamId) -> Result<u64, Error> {
     for later in file::list(folder)?
         .into_iter()
         .filter(|&other| other > index)

@@ -120,14 +120,15 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
         // A file without a readable header keeps the numbers of as many records as fit into it.
         let bytes = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
         let whole = 0..bytes;
-        recovered.quarantined_files += quarantine::keep(folder, index, &[whole])?;
+        recovered.quarantined_files += quarantine::keep(folder, index, &[whole])?.made;
         recovered.corrupt_bytes += bytes;
         next.ordinal += bytes / FRAME_BYTES_MIN as u64 + 1;
     }
     if let Some(survey) = &newest {
         recovered.torn_bytes = bytes_of(&survey.torn);
         recovered.corrupt_bytes = bytes_of(&survey.corrupt);
-        recovered.quarantined_files = quarantine::keep(folder, next.index - 1, &survey.corrupt)?;
+        let kept = quarantine::keep(folder, next.index - 1, &survey.corrupt)?;
+        recovered.quarantined_files = kept.made;
     }
 
     let remains = ring::remains(folder)?;
@@ -190,13 +191,7 @@ fn save(
         bytes.extend_from_slice(frame);
     }
     let end = HEADER_BYTES + bytes.len() as u64;
-    frame::encode(
-        Kind::Mark,
-        stream,
-        last_sequence,
-        &end.to_le_bytes(),
-        &mut bytes,
-    );
+    header.encode_mark(last_sequence, end, &mut bytes);
     file::create(folder, &header, &bytes)?;
     Ok(Next {
         index: next.index + 1,
@@ -211,14 +206,14 @@ fn remove_ring(folder: &Path) -> Result<(), Error> {
 }
 
 /// What one log file holds.
-struct Survey {
-    header: Header,
+pub(crate) struct Survey {
+    pub(crate) header: Header,
     /// Sequence of the last record that is durable for sure.
-    marked_sequence: u64,
+    pub(crate) marked_sequence: u64,
     /// Bytes behind it that are no frame.
-    torn: Vec<Range<u64>>,
+    pub(crate) torn: Vec<Range<u64>>,
     /// Bytes before it that are no frame.
-    corrupt: Vec<Range<u64>>,
+    pub(crate) corrupt: Vec<Range<u64>>,
     /// Frames of the records behind the last mark.
     bytes: Vec<u8>,
     records: Vec<(u64, Range<usize>)>,
@@ -226,7 +221,7 @@ struct Survey {
 
 impl Survey {
     /// None where the header is damaged.
-    fn of(path: &Path) -> Result<Option<Survey>, Error> {
+    pub(crate) fn of(path: &Path) -> Result<Option<Survey>, Error> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let Some(header) = Header::read(&file, path)? else {
             return Ok(None);
@@ -272,7 +267,6 @@ impl Survey {
                     survey.bytes.clear();
                     survey.records.clear();
                 }
-                Kind::End => {}
             }
         }
         survey.torn.extend(not_empty(from..limit));

@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use crate::StreamId;
-use crate::frame::{ALIGN, FRAME_BYTES_MIN, HEAD_BYTES, Head, Kind};
+use crate::file::Header;
+use crate::frame::{ALIGN, FRAME_BYTES_MIN, HEAD_BYTES, Head, Kind, MARK_BYTES};
 
 /// One read: large enough that system calls do not count, small enough for one per journal.
 const READ_BYTES: usize = 256 << 10;
@@ -140,11 +141,49 @@ impl Scanner {
     }
 }
 
+/// Finds the marks of a file whose stream is not known: each says whose it is.
+pub(crate) struct Marks {
+    scanner: Scanner,
+    index: u64,
+}
+
+impl Marks {
+    /// Of the file with this index.
+    pub(crate) fn new(index: u64) -> Marks {
+        Marks {
+            scanner: Scanner::new(StreamId([0; 16]), 0, 0),
+            index,
+        }
+    }
+
+    /// What the next mark says that stands where it says.
+    pub(crate) fn next(&mut self, file: &File, limit: u64) -> io::Result<Option<Header>> {
+        while self.scanner.at.saturating_add(MARK_BYTES as u64) <= limit {
+            let at = self.scanner.at;
+            self.scanner.at += ALIGN as u64;
+            let Some(bytes) = self.scanner.window(file, at, MARK_BYTES, limit)? else {
+                return Ok(None);
+            };
+            let payload = &bytes[HEAD_BYTES..];
+            let head = Head::parse(bytes).filter(|head| head.kind == Kind::Mark);
+            if let Some(head) = head
+                && mark_offset(payload) == at
+            {
+                let header = Header::of_mark(payload, self.index);
+                if head.is_of(header.stream, payload) {
+                    return Ok(Some(header));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Whether a record may come after one with sequence `last`.
 pub(crate) fn follows(sequence: u64, last: u64) -> bool {
     sequence > last && sequence - last <= SEQUENCE_GAP_MAX
 }
 
 pub(crate) fn mark_offset(payload: &[u8]) -> u64 {
-    u64::from_le_bytes(payload.try_into().expect("a mark's payload has 8 bytes"))
+    u64::from_le_bytes(payload[..8].try_into().expect("8 bytes"))
 }

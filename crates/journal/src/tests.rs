@@ -359,11 +359,15 @@ fn deleting_keeps_what_is_wanted_and_always_the_newest() {
     reader.read(&mut entries, 1).unwrap();
     let kept = file::path_of(folder.path(), 2);
     assert_eq!(
-        delete_before(folder.path(), 3, |path| path == kept).unwrap(),
+        delete_before(folder.path(), 3, |path| path == kept)
+            .unwrap()
+            .files,
         1
     );
     assert_eq!(
-        delete_before(folder.path(), u64::MAX, |_| false).unwrap(),
+        delete_before(folder.path(), u64::MAX, |_| false)
+            .unwrap()
+            .files,
         2
     );
     assert_eq!(file::list(folder.path()).unwrap(), [4]);
@@ -374,7 +378,58 @@ fn deleting_keeps_what_is_wanted_and_always_the_newest() {
 }
 
 #[test]
-fn a_file_with_a_damaged_header_is_counted_and_passed_over() {
+fn a_flipped_bit_in_a_header_lost_a_whole_file() {
+    let folder = folder();
+    for stream in 1..4 {
+        let (mut log, recovered) = Log::open(folder.path(), options(stream)).unwrap();
+        assert_eq!((recovered.corrupt_bytes, recovered.records), (0, 0));
+        for n in 0..3 {
+            log.append(&[b'0' + stream, b'a' + n]).unwrap();
+            log.sync().unwrap();
+        }
+        drop(log);
+        let file = File::options().write(true).open(newest(folder.path()));
+        file.unwrap().write_all_at(b"?", 60).unwrap();
+    }
+    let entries = read_all(folder.path());
+    let expected = ["1a", "1b", "1c", "2a", "2b", "2c", "3a", "3b", "3c"];
+    assert_eq!(texts(&entries), expected);
+    let ordinals = entries.iter().map(|entry| entry.ordinal);
+    assert!(ordinals.eq(0..9), "they keep their numbers");
+    let inspection = crate::inspect(folder.path()).unwrap();
+    let corrupt = inspection.files.iter().map(|file| file.corrupt_bytes);
+    assert!(corrupt.eq([HEADER_BYTES; 3]), "and are said to be damaged");
+}
+
+#[test]
+fn marks_that_a_record_carries_are_no_header() {
+    let folder = folder();
+    let forged = Header {
+        stream: StreamId([9; 16]),
+        index: 1,
+        first_sequence: 1,
+        ordinal: 0,
+    };
+    let (mut log, _) = Log::open(folder.path(), options(1)).unwrap();
+    // One of them stands by chance where it says.
+    let mut marks = Vec::new();
+    for _ in 0..100 {
+        forged.encode_mark(1, HEADER_BYTES + 16, &mut marks);
+    }
+    log.append(&marks).unwrap();
+    log.sync().unwrap();
+    log.append(b"more").unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let path = newest(folder.path());
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    file.write_all_at(b"?", 20).unwrap();
+    let header = Header::read(&file, &path).unwrap().unwrap();
+    assert_eq!(header.stream, StreamId([1; 16]));
+}
+
+#[test]
+fn a_file_without_header_and_marks_is_counted_and_passed_over() {
     let folder = folder();
     for stream in 1..4 {
         let (mut log, recovered) = Log::open(folder.path(), options(stream)).unwrap();
@@ -387,12 +442,10 @@ fn a_file_with_a_damaged_header_is_counted_and_passed_over() {
         log.append(&[b'0' + stream]).unwrap();
         log.sync().unwrap();
         if stream == 2 {
-            File::options()
-                .write(true)
-                .open(newest(folder.path()))
-                .unwrap()
-                .write_all_at(b"?", 20)
-                .unwrap();
+            let path = newest(folder.path());
+            lose_last_mark(&path);
+            let file = File::options().write(true).open(&path).unwrap();
+            file.write_all_at(b"?", 20).unwrap();
         }
     }
     let mut entries = Vec::new();
@@ -475,6 +528,42 @@ fn bytes_gone_bad_are_kept_once_and_outlive_their_file() {
     (&file).write_all(b"torn").unwrap();
     let recovered = seal(folder.path()).unwrap().unwrap();
     assert_eq!((recovered.torn_bytes, recovered.quarantined_files), (4, 0));
+}
+
+#[test]
+fn what_could_not_be_read_in_an_older_file_was_deleted_with_it() {
+    let folder = folder();
+    let range = damage_the_middle(folder.path());
+    let damaged = fs::read(newest(folder.path())).unwrap();
+    // Nobody looked at the damage while the file was the newest.
+    let header = Header {
+        stream: StreamId([2; 16]),
+        index: 2,
+        first_sequence: 1,
+        ordinal: 3,
+    };
+    file::create(folder.path(), &header, &[]).unwrap();
+    let deleted = delete_before(folder.path(), 2, |_| false).unwrap();
+    assert_eq!(
+        (deleted.files, deleted.quarantined, deleted.held),
+        (1, 1, 0)
+    );
+    let kept = format!("quarantine-0000000000000001-{:016x}.bin", range.start);
+    let kept = fs::read(folder.path().join(kept)).unwrap();
+    assert_eq!(kept, damaged[range.start as usize..range.end as usize]);
+
+    // Without room in the quarantine the file itself stays.
+    fs::write(file::path_of(folder.path(), 1), &damaged).unwrap();
+    let room = QUARANTINE_BYTES_MAX - kept.len() as u64;
+    for (name, bytes) in [("quarantine-a.bin", room), ("quarantine-b.bin", 8)] {
+        let file = File::create(folder.path().join(name)).unwrap();
+        file.set_len(bytes).unwrap();
+    }
+    let name = format!("quarantine-0000000000000001-{:016x}.bin", range.start);
+    fs::remove_file(folder.path().join(name)).unwrap();
+    let deleted = delete_before(folder.path(), 2, |_| false).unwrap();
+    assert_eq!((deleted.files, deleted.held), (0, 1));
+    assert!(file::path_of(folder.path(), 1).exists());
 }
 
 #[test]
@@ -598,7 +687,12 @@ fn a_folder_at_its_bound_takes_nothing_until_files_are_deleted() {
     let (mut writer, mut flusher, _) = open(folder.path(), bounded(2)).unwrap();
     assert_eq!(writer.append(b"one"), Err(Full::Bound));
     writer.unrecorded(Full::Bound);
-    assert!(delete_before(folder.path(), u64::MAX, |_| false).unwrap() > 3);
+    assert!(
+        delete_before(folder.path(), u64::MAX, |_| false)
+            .unwrap()
+            .files
+            > 3
+    );
     let begun = Instant::now();
     while writer.room(1).is_err() {
         assert!(begun.elapsed() < Duration::from_secs(30), "a look a second");

@@ -113,27 +113,6 @@ impl Folders {
     }
 }
 
-/// Gives each topic the cursor that all had together before.
-fn split_cursor(tasks: &[Task], cursors: &Path) -> Result<(), String> {
-    let [first, ..] = tasks else { return Ok(()) };
-    let together = cursors.join(format!("{}.cursor", first.journal));
-    if !together.exists() {
-        return Ok(());
-    }
-    let cursors_of_topics = tasks.iter().map(|task| &task.places.cursor);
-    for cursor in cursors_of_topics.filter(|cursor| !cursor.exists()) {
-        let young = cursor.with_extension("new");
-        fs::copy(&together, &young)
-            .and_then(|_| fs::File::open(&young)?.sync_all())
-            .and_then(|()| fs::rename(&young, cursor))
-            .map_err(|error| because(cursor, &error))?;
-    }
-    fs::File::open(cursors)
-        .and_then(|folder| folder.sync_all())
-        .and_then(|()| fs::remove_file(&together))
-        .map_err(|error| because(&together, &error))
-}
-
 /// Starts the thread that looks for journal folders and has a courier for each and each topic, until the stop; then it ends
 /// with the last of them. A folder of a dead edge is sealed first, so that its ring is shipped too.
 pub(crate) fn start(
@@ -146,7 +125,6 @@ pub(crate) fn start(
     // What is there is opened once here, so that what will never work is said at the start.
     for (journal, folder) in journals(&folders.journals)? {
         let tasks = folders.tasks(journal, &folder);
-        split_cursor(&tasks, &folders.cursors)?;
         for task in tasks {
             drop(open(&around, &task).map_err(|error| error.to_string())?);
         }
@@ -241,8 +219,28 @@ fn delete_acknowledged(around: &Around, tasks: &[Task; TOPICS.len()], short: boo
         false => Duration::from_secs(around.settings.retain_acked_s),
     };
     match courier::delete_acknowledged(&places.journal, &cursors, retain, around.clock.now_ms()) {
-        Ok(0) => {}
-        Ok(files) => tracing::info!(journal, files, "acknowledged journal files deleted"),
+        Ok(deleted) => {
+            if deleted.files > 0 {
+                let files = deleted.files;
+                tracing::info!(journal, files, "acknowledged journal files deleted");
+            }
+            if deleted.quarantined > 0 {
+                let files = deleted.quarantined;
+                tracing::error!(
+                    journal,
+                    files,
+                    "acknowledged journal files were damaged, what could not be read is in quarantine files"
+                );
+            }
+            if deleted.held > 0 {
+                let files = deleted.held;
+                tracing::error!(
+                    journal,
+                    files,
+                    "damaged journal files stay: move the journal's quarantine files elsewhere, there is no room for more"
+                );
+            }
+        }
         Err(error) => tracing::warn!(journal, %error, "acknowledged journal files not deleted"),
     }
 }
