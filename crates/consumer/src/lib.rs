@@ -7,12 +7,15 @@
 mod error;
 pub mod parking;
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use catalog::{Catalog, Folder, Lookup};
 use domain::Topic;
 use parking::Parking;
 use stream::consumer::{Accepted, Fold, Position};
+use stream::letters::{self, Content, Letter, Letters};
 use stream::receipts::High;
 use stream::{END, Record, StreamId, TOMBSTONE};
 
@@ -91,6 +94,9 @@ pub struct Stored<H> {
     /// What its rows in the outbox are known by. One handler may read several topics, each of these with a stream of its own.
     outbox: String,
     stream: [u8; 16],
+    /// Under which the dead letters lie, and those of each topic.
+    letters_folder: PathBuf,
+    letters: BTreeMap<u8, Letters>,
     observe: Box<dyn FnMut(Parking) + Send>,
     /// When parked events were last looked at.
     looked_ms: u64,
@@ -98,7 +104,8 @@ pub struct Stored<H> {
 
 impl<H: Handler> Stored<H> {
     /// Reads `topic`; topics it says something on are called `prefix.name`. What it says from now on belongs to `stream`,
-    /// which was never used before; the streams of earlier opens end when all that waits of them is acknowledged.
+    /// which was never used before; the streams of earlier opens end when all that waits of them is acknowledged. What a topic
+    /// refuses is kept in a folder of `letters`.
     ///
     /// # Errors
     /// The store could not be changed.
@@ -108,6 +115,7 @@ impl<H: Handler> Stored<H> {
         topic: Topic,
         prefix: &str,
         stream: StreamId,
+        letters: &Path,
     ) -> Result<Self, Error> {
         let outbox = outbox_name(H::NAME, topic);
         store.batch(|batch| {
@@ -131,6 +139,8 @@ impl<H: Handler> Stored<H> {
             prefix: prefix.to_owned(),
             outbox,
             stream: stream.0,
+            letters_folder: letters.to_owned(),
+            letters: BTreeMap::new(),
             observe: Box::new(|_| {}),
             looked_ms: 0,
         })
@@ -356,27 +366,9 @@ impl<H: Handler> Fold for Stored<H> {
             .store
             .batch(|batch| batch.outbox_waiting(&self.outbox, limit))?;
         let rows = rows.into_iter().map(|row| {
-            let stream = StreamId(row.stream);
-            let topic = Topic::from_number(row.topic.into())
-                .ok_or_else(|| Error::Damaged(format!("an outbox row of topic {}", row.topic)))?;
-            let record = if row.kind == TOMBSTONE {
-                Record::tombstone(stream, row.lane, row.n, row.time_ms)
-            } else {
-                Record {
-                    key: row.key,
-                    kind: row.kind,
-                    version: match row.kind {
-                        END => 0,
-                        _ => domain::event::SCHEMA_VERSION,
-                    },
-                    origin: stream,
-                    lane: row.lane,
-                    n: row.n,
-                    time_ms: row.time_ms,
-                    value: row.bytes,
-                }
-            };
-            Ok((row.id, format!("{}.{}", self.prefix, topic.name()), record))
+            let (id, topic) = (row.id, topic_of(&row)?);
+            let topic = format!("{}.{}", self.prefix, topic.name());
+            Ok((id, topic, record_of(row)))
         });
         rows.collect()
     }
@@ -388,9 +380,32 @@ impl<H: Handler> Fold for Stored<H> {
     }
 
     fn refused(&mut self, id: i64) -> Result<(), Error> {
-        Ok(self
-            .store
-            .batch(|batch| batch.outbox_refused(&self.outbox, id, TOMBSTONE))?)
+        let Self {
+            store,
+            outbox,
+            letters,
+            letters_folder,
+            ..
+        } = self;
+        // The letter is durable before its row is gone.
+        store.batch(|batch| {
+            let Some(row) = batch.outbox_refused(outbox, id, TOMBSTONE)? else {
+                return Ok(());
+            };
+            let topic = topic_of(&row).map_err(|error| store::Error::other(error.to_string()))?;
+            let name = format!("{}.{}", outbox.replace('/', "-"), topic.name());
+            let letters = letters
+                .entry(row.topic)
+                .or_insert_with(|| Letters::new(letters_folder.join(name)));
+            let letter = Letter {
+                reason: letters::Reason::Refused,
+                content: Content::Record(record_of(row)),
+            };
+            letters
+                .add(&letter)
+                .map_err(|error| store::Error::other(error.to_string()))
+        })?;
+        Ok(())
     }
 
     fn tick(&mut self, now_ms: u64) -> Result<bool, Error> {
@@ -401,6 +416,32 @@ impl<H: Handler> Fold for Stored<H> {
             busy |= more;
         }
         Ok(busy)
+    }
+}
+
+fn topic_of(row: &store::OutboxRow) -> Result<Topic, Error> {
+    Topic::from_number(row.topic.into())
+        .ok_or_else(|| Error::Damaged(format!("an outbox row of topic {}", row.topic)))
+}
+
+/// What an outbox's row says.
+fn record_of(row: store::OutboxRow) -> Record {
+    let stream = StreamId(row.stream);
+    if row.kind == TOMBSTONE {
+        return Record::tombstone(stream, row.lane, row.n, row.time_ms);
+    }
+    Record {
+        key: row.key,
+        kind: row.kind,
+        version: match row.kind {
+            END => 0,
+            _ => domain::event::SCHEMA_VERSION,
+        },
+        origin: stream,
+        lane: row.lane,
+        n: row.n,
+        time_ms: row.time_ms,
+        value: row.bytes,
     }
 }
 

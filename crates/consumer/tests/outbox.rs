@@ -12,6 +12,7 @@ use domain::event::{FraudSignal, Kind};
 use domain::{Lane, Topic};
 use store::{Store, View};
 use stream::consumer::Fold;
+use stream::letters::Content;
 use stream::{END, Receipts, Record, StreamId, Verdict};
 
 /// Says one signal a tick, each of another visitor.
@@ -40,7 +41,16 @@ impl Handler for Speaker {
 fn open(path: &Path, said: u64) -> Stored<Speaker> {
     let store = Store::open(path).unwrap();
     let stream = StreamId::random();
-    Stored::new(store, Speaker(said), Topic::Clicks, "sluice", stream).unwrap()
+    let letters = path.with_file_name("dead-letters");
+    Stored::new(
+        store,
+        Speaker(said),
+        Topic::Clicks,
+        "sluice",
+        stream,
+        &letters,
+    )
+    .unwrap()
 }
 
 /// Sends what waits to the topic; tells nobody that it is sent where the process dies before.
@@ -111,4 +121,23 @@ fn the_stream_of_each_open_ends_behind_what_waited_of_it() {
     assert_eq!(ends.count(), 4 + 1, "of four streams, one sent twice");
     drop(silent);
     assert_eq!(open(&path, 4).outbox(100).unwrap(), []);
+}
+
+#[test]
+fn nothing_could_release_what_a_topic_had_refused_of_an_outbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stored = open(&folder.path().join("store.sqlite"), 0);
+    stored.tick(1).unwrap();
+    let (id, _, said) = stored.outbox(1).unwrap().remove(0);
+    for _ in 0..2 {
+        stored.refused(id).unwrap();
+    }
+    let (_, _, left) = stored.outbox(1).unwrap().remove(0);
+    assert!(left.is_tombstone() && left.n == said.n);
+    let letters = folder
+        .path()
+        .join("dead-letters/fraud-clicks.fraud-signals");
+    let found = stream::letters::read(&letters).unwrap().letters;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].content, Content::Record(said));
 }

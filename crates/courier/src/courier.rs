@@ -9,9 +9,9 @@ use domain::{Shard, Topic};
 use journal::{Cursor, Deleted, Entry, Reader, StreamId};
 use prost::Message;
 use service::clock::Clock;
+use stream::letters::{Content, Letter, Letters, Reason as DeadReason};
 use stream::{MakeSender, Record, SendError, Sender};
 
-use crate::dead_letters::{DeadLetters, Letter, Reason as DeadReason};
 use crate::enrich::Enricher;
 use crate::marks::{Marks, Outcome, Step, TOPICS, Totals, Unreadable};
 use crate::metrics::JournalMetrics;
@@ -75,7 +75,7 @@ pub struct Places {
     pub journal: PathBuf,
     /// The cursor.
     pub cursor: PathBuf,
-    /// Where dead letters go; its folder exists.
+    /// The folder of the dead letters.
     pub dead_letters: PathBuf,
 }
 
@@ -105,7 +105,7 @@ pub struct Courier {
     topic: String,
     enricher: Enricher,
     metrics: JournalMetrics,
-    dead_letters: DeadLetters,
+    dead_letters: Letters,
     cursor_path: PathBuf,
     cursor: Cursor,
     /// As the cursor has it, or will have it after [`SAVE_EVERY_MS`].
@@ -192,7 +192,7 @@ impl Courier {
             options,
             enricher: Enricher::new(enrich),
             metrics,
-            dead_letters: DeadLetters::new(dead_letters),
+            dead_letters: Letters::new(dead_letters.clone()),
             cursor_path: cursor_path.clone(),
             cursor,
             reader: open_reader(folder, &marks)?,
@@ -389,9 +389,11 @@ impl Courier {
             let letter = match planned.step.outcome {
                 Outcome::Dead(reason) => Some(Letter {
                     reason,
-                    stream: entry.stream,
-                    sequence: entry.sequence,
-                    payload: entry.payload,
+                    content: Content::EdgeRecord {
+                        stream: entry.stream,
+                        sequence: entry.sequence,
+                        bytes: entry.payload,
+                    },
                 }),
                 Outcome::Record { .. } | Outcome::End | Outcome::Other => None,
             };
@@ -478,16 +480,16 @@ impl Courier {
             if let Some(letter) = &first.letter {
                 tracing::error!(
                     journal = self.options.journal,
-                    stream = %letter.stream,
-                    sequence = letter.sequence,
+                    stream = %first.step.stream,
+                    sequence = first.step.sequence,
                     reason = letter.reason.name(),
-                    file = %self.dead_letters.path().display(),
+                    folder = %self.dead_letters.folder().display(),
                     "journal record cannot be shipped, kept with the dead letters"
                 );
                 done = self
                     .dead_letters
                     .add(letter)
-                    .map_err(|error| Error::dead_letters(self.dead_letters.path(), error));
+                    .map_err(|error| Error::dead_letters(self.dead_letters.folder(), error));
                 if done.is_err() {
                     break;
                 }

@@ -52,7 +52,7 @@ impl Error {
         Self::new(Kind::CursorFormat(version), path, None)
     }
 
-    pub(crate) fn dead_letters(path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn dead_letters(path: &Path, source: stream::Error) -> Self {
         Self::new(Kind::DeadLetters, path, Some(source.into()))
     }
 

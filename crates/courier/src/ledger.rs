@@ -14,8 +14,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
-use crate::dead_letters::Reason;
 use crate::marks::{TOPICS, Totals};
+use stream::letters::Reason;
 
 /// The ledgers of all journals that a process ships. Clones share them.
 #[derive(Clone, Debug, Default)]

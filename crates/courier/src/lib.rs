@@ -9,10 +9,10 @@
 //! Numbers are without holes per (stream, topic, lane) when the edge hands them out. A power cut may take records the log
 //! had not synced, damage may take others; their numbers show as holes and are filled with tombstones so that receivers go
 //! on. How many were lost is seen in the journal's own numbers. A record that cannot be understood goes to
-//! the dead letters ([`dead_letters`]), from where [`Release`] sends it once it can be. Where the worker said that its stream ends, each lane gets an end record.
+//! the dead letters (`stream::letters`), from where [`Release`] sends it once it can be. Where the worker said that its stream
+//! ends, each lane gets an end record.
 
 mod courier;
-pub mod dead_letters;
 mod enrich;
 mod error;
 mod ledger;

@@ -7,7 +7,7 @@ use domain::Topic;
 use domain::shard::LANES;
 use journal::{Entry, Position, StreamId};
 
-use crate::dead_letters::Reason;
+use stream::letters::Reason;
 
 /// The topics an edge records for; each has a courier of its own.
 pub const TOPICS: [Topic; 2] = [Topic::Clicks, Topic::Postbacks];

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use domain::Topic;
 use journal::StreamId;
 use sha2::{Digest, Sha256};
+use stream::letters::{Content, Letter, Reason};
 use stream::{Record, SendError, Sender};
 
 use crate::Enrich;
 use crate::courier::{Translated, Untranslated, translate};
-use crate::dead_letters::{Letter, Reason};
 use crate::enrich::Enricher;
 
 /// How long the stream may take to acknowledge one letter.
@@ -54,14 +54,24 @@ impl Release {
     /// The stream does not take it now, for no reason of its own.
     pub fn send(&mut self, letter: &Letter, sender: &mut dyn Sender) -> stream::Result<Released> {
         let stream = stream_of(letter);
-        let record = match translate(&mut self.enricher, self.topic, stream, &letter.payload) {
-            Ok(Translated::Record(record)) => Record { n: 1, ..record },
-            // A stream's end is nothing to be told late.
-            Ok(Translated::End) => return Ok(Released::Dead(Reason::Invalid)),
-            Err(Untranslated::Dead(reason)) => return Ok(Released::Dead(reason)),
-            Err(Untranslated::OtherCatalog(other)) => {
-                return Err(stream::Error::other(other.to_string()));
+        let record = match &letter.content {
+            Content::Record(record) => record.clone(),
+            Content::EdgeRecord { bytes, .. } => {
+                match translate(&mut self.enricher, self.topic, stream, bytes) {
+                    Ok(Translated::Record(record)) => record,
+                    // A stream's end is nothing to be told late.
+                    Ok(Translated::End) => return Ok(Released::Dead(Reason::Invalid)),
+                    Err(Untranslated::Dead(reason)) => return Ok(Released::Dead(reason)),
+                    Err(Untranslated::OtherCatalog(other)) => {
+                        return Err(stream::Error::other(other.to_string()));
+                    }
+                }
             }
+        };
+        let record = Record {
+            origin: stream,
+            n: 1,
+            ..record
         };
         let end = Record::end(stream, record.lane, &[(record.lane, 2)]);
         match self.ship(&[record, end], sender) {
@@ -93,11 +103,19 @@ impl Release {
 
 /// The stream of a released letter: always the same for the same one.
 fn stream_of(letter: &Letter) -> StreamId {
-    let digest = Sha256::new()
-        .chain_update(b"sluice released")
-        .chain_update(letter.stream.0)
-        .chain_update(letter.sequence.to_be_bytes())
-        .finalize();
+    let digest = Sha256::new().chain_update(b"sluice released");
+    let digest = match &letter.content {
+        Content::EdgeRecord {
+            stream, sequence, ..
+        } => digest
+            .chain_update(stream.0)
+            .chain_update(sequence.to_be_bytes()),
+        Content::Record(record) => digest
+            .chain_update(record.origin.0)
+            .chain_update([record.lane])
+            .chain_update(record.n.to_be_bytes()),
+    };
+    let digest = digest.finalize();
     let mut stream = StreamId([0; 16]);
     stream.0.copy_from_slice(&digest[..16]);
     stream

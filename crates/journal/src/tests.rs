@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::file::{self, HEADER_BYTES, Header};
 use crate::frame::{self, Kind, MARK_BYTES};
+use crate::quarantine::QUARANTINE_BYTES_MAX;
 use crate::scanner::Scanner;
 use crate::{
     Entry, Flusher, Full, Log, Options, Position, Reader, Recovered, StreamId, Syncer, Writer,

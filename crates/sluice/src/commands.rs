@@ -117,17 +117,37 @@ pub(crate) enum Journal {
     Replay {
         /// The journal's folder, or a copy of it.
         folder: PathBuf,
+        /// Give up for good what cannot be read in it: nothing else has it.
+        #[arg(long)]
+        give_up: bool,
         #[command(flatten)]
         to: Cluster,
     },
-    /// Send dead letters that can be shipped now. Sent twice, one counts once.
+}
+
+/// `sluice dead-letters …`
+#[derive(Subcommand)]
+pub(crate) enum DeadLetters {
+    /// Say what could not be sent, by folder and reason.
+    List {
+        #[command(flatten)]
+        of: Cluster,
+    },
+    /// Send what can be sent now. Sent twice, a letter counts once: remove its folder when all of it is sent.
     Release {
-        /// Files of `DATA/dead-letters`.
+        /// Folders of `DATA/dead-letters`.
         #[arg(required = true)]
-        files: Vec<PathBuf>,
+        folders: Vec<PathBuf>,
         #[command(flatten)]
         to: Cluster,
     },
+}
+
+pub(crate) fn dead_letters(command: &DeadLetters) -> Result<(), Refusal> {
+    match command {
+        DeadLetters::List { of } => replay::list(&of.load()?.data),
+        DeadLetters::Release { folders, to } => replay::release(folders, to),
+    }
 }
 
 /// `sluice report`
@@ -347,8 +367,11 @@ pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
 pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {
     let folder = match command {
         Journal::Inspect { folder } | Journal::Verify { folder } => folder,
-        Journal::Replay { folder, to } => return replay::replay(folder, to),
-        Journal::Release { files, to } => return replay::release(files, to),
+        Journal::Replay {
+            folder,
+            give_up,
+            to,
+        } => return replay::replay(folder, *give_up, to),
     };
     let found = journal::inspect(folder).map_err(refuse)?;
     if let Journal::Inspect { .. } = command {

@@ -1,6 +1,7 @@
 //! The consumers' threads.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(crate) struct Around {
     pub(crate) health: Health,
     pub(crate) clock: Clock,
     pub(crate) records_max: usize,
+    /// The folder of the dead letters.
+    pub(crate) letters: PathBuf,
 }
 
 /// What reads a topic: the group (after the prefix), the name it keeps its place under in the store.
@@ -111,7 +114,7 @@ impl Metrics {
         let refused = IntCounterVec::new(
             Opts::new(
                 "sluice_outbox_dead_total",
-                "Records the stream refused for themselves; they are in the store's dead_letters.",
+                "Records the stream refused for themselves; they are in dead-letters/.",
             ),
             &["consumer"],
         )?;
@@ -179,6 +182,7 @@ pub(crate) fn start<H: Handler + Send + 'static>(
         health,
         clock,
         records_max,
+        ..
     } = around.clone();
     let topic = format!("{prefix}.{}", topic.name());
     let group = format!("{prefix}.{name}");

@@ -106,7 +106,7 @@ impl Folders {
                 places: Places {
                     journal: folder.to_owned(),
                     cursor: self.cursors.join(format!("{name}.cursor")),
-                    dead_letters: self.dead_letters.join(format!("{name}.log")),
+                    dead_letters: self.dead_letters.join(&name),
                 },
             }
         })

@@ -65,6 +65,9 @@ enum Command {
     /// Look into a worker's journal.
     #[command(subcommand)]
     Journal(commands::Journal),
+    /// List and release what could not be sent.
+    #[command(subcommand)]
+    DeadLetters(commands::DeadLetters),
     /// Copy what this installation needs to go on elsewhere into a folder, while it runs.
     Backup(backup::Backup),
     /// Put a backup back on an empty folder.
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Command::Catalog(command) => answered(commands::catalog(&command)),
         Command::Keys(command) => answered(commands::keys(&command)),
         Command::Journal(command) => answered(commands::journal(&command)),
+        Command::DeadLetters(command) => answered(commands::dead_letters(&command)),
         Command::Backup(arguments) => answered(backup::backup(&arguments)),
         Command::Restore(arguments) => answered(backup::restore(&arguments)),
         Command::Clicks(flags) => answered(lists::clicks(&flags)),

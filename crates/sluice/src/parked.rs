@@ -201,7 +201,9 @@ fn attempt_here<H: Handler>(
     topic: Topic,
 ) -> Result<(), consumer::Error> {
     let prefix = &settings.stream.prefix;
-    let mut stored = Stored::new(store.clone(), handler, topic, prefix, StreamId::random())?;
+    let letters = settings.data.join("dead-letters");
+    let stream = StreamId::random();
+    let mut stored = Stored::new(store.clone(), handler, topic, prefix, stream, &letters)?;
     while stored.look_at_parked(Clock::system().now_ms())? {}
     Ok(())
 }

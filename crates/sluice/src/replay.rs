@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use courier::dead_letters::{self, Letter};
 use courier::{Courier, Enrich, Options, Places, Release, Released, TOPICS};
 use domain::Topic;
 use edge::Keys;
 use service::{Clock, Refusal};
 use stream::Stream;
+use stream::letters::{self, Content, Found};
 
 use crate::commands::{print, refuse};
 use crate::topics::Cluster;
@@ -44,8 +44,9 @@ impl Target {
     }
 }
 
-/// Sends every record of a journal folder under the identity it has: what was folded before is a repeat.
-pub(crate) fn replay(folder: &Path, to: &Cluster) -> Result<(), Refusal> {
+/// Sends every record of a journal folder under the identity it has: what was folded before is a repeat. What cannot be read
+/// in it is given up by a person's word only: where the folder is a copy, the original may still have it.
+pub(crate) fn replay(folder: &Path, gives_up: bool, to: &Cluster) -> Result<(), Refusal> {
     service::logs::init();
     let target = Target::open(to)?;
     journal::seal(folder).map_err(refuse)?;
@@ -55,11 +56,10 @@ pub(crate) fn replay(folder: &Path, to: &Cluster) -> Result<(), Refusal> {
     };
     // Not the cursors of the courier whose journal this is.
     let scratch = tempfile::tempdir().map_err(refuse)?;
-    std::fs::create_dir_all(&target.dead_letters).map_err(refuse)?;
     let mut dead = Vec::new();
     let metrics = courier::Metrics::register(&prometheus::Registry::new()).map_err(refuse)?;
     for topic in TOPICS {
-        let letters = format!("{}.{}.log", scratch_name(scratch.path()), topic.name());
+        let letters = format!("{}.{}", scratch_name(scratch.path()), topic.name());
         let places = Places {
             journal: folder.to_owned(),
             cursor: scratch.path().join(topic.name()),
@@ -69,6 +69,7 @@ pub(crate) fn replay(folder: &Path, to: &Cluster) -> Result<(), Refusal> {
             topic,
             topic_prefix: target.prefix.clone(),
             drain_max: REPLAY_MAX,
+            gives_up,
             ..Options::default()
         };
         let mut courier =
@@ -94,11 +95,11 @@ pub(crate) fn replay(folder: &Path, to: &Cluster) -> Result<(), Refusal> {
             )));
         }
         if places.dead_letters.exists() {
-            let letters = dead_letters::read(&places.dead_letters).map_err(refuse)?;
-            let file = places.dead_letters.display();
+            let letters = letters::read(&places.dead_letters).map_err(refuse)?.letters;
             dead.push(format!(
-                "{} cannot be shipped, kept in {file}",
-                letters.len()
+                "{} cannot be shipped, kept in {}",
+                letters.len(),
+                places.dead_letters.display()
             ));
         }
     }
@@ -115,26 +116,77 @@ fn scratch_name(scratch: &Path) -> String {
     format!("replay{}", name.trim_start_matches('.'))
 }
 
-/// Sends the dead letters that can be shipped now.
-pub(crate) fn release(files: &[PathBuf], to: &Cluster) -> Result<(), Refusal> {
+/// `sluice dead-letters list`
+pub(crate) fn list(data: &Path) -> Result<(), Refusal> {
+    let folder = data.join("dead-letters");
+    let mut folders: Vec<PathBuf> = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(refuse(format!("{}: {error}", folder.display()))),
+    };
+    folders.retain(|folder| topic_of(folder).is_some());
+    folders.sort();
+    for folder in &folders {
+        let found = read(folder)?;
+        for reason in letters::Reason::ALL {
+            let of = found
+                .letters
+                .iter()
+                .filter(|letter| letter.reason == reason);
+            let count = of.count();
+            if count > 0 {
+                print(&format!("{}  {count} {}", folder.display(), reason.name()))?;
+            }
+        }
+        if found.unknown > 0 {
+            let unknown = found.unknown;
+            print(&format!(
+                "{}  {unknown} of a newer version",
+                folder.display()
+            ))?;
+        }
+        if found.corrupt_bytes > 0 {
+            let bytes = found.corrupt_bytes;
+            print(&format!("{}  {bytes} bytes are damaged", folder.display()))?;
+        }
+    }
+    if folders.is_empty() {
+        print("no dead letters")?;
+    }
+    Ok(())
+}
+
+fn read(folder: &Path) -> Result<Found, Refusal> {
+    if !folder.is_dir() {
+        return Err(refuse(format!(
+            "{}: no folder of dead letters: sluice dead-letters list names them",
+            folder.display()
+        )));
+    }
+    letters::read(folder).map_err(refuse)
+}
+
+/// `sluice dead-letters release`: sends what can be sent now.
+pub(crate) fn release(folders: &[PathBuf], to: &Cluster) -> Result<(), Refusal> {
     service::logs::init();
-    let letters: Vec<(Topic, &Path, Vec<Letter>)> = files
+    let letters: Vec<(Topic, &Path, Found)> = folders
         .iter()
-        .map(|path| {
-            let because =
-                |error: &dyn std::fmt::Display| refuse(format!("{}: {error}", path.display()));
-            let topic = topic_of(path).ok_or_else(|| {
-                because(&"not named like a file of dead letters: N.clicks.log or N.postbacks.log")
+        .map(|folder| {
+            let topic = topic_of(folder).ok_or_else(|| {
+                refuse(format!(
+                    "{}: not named like a folder of dead letters, whose name ends with a topic's: 0.clicks",
+                    folder.display()
+                ))
             })?;
-            let letters = dead_letters::read(path).map_err(|error| because(&error))?;
-            Ok((topic, path.as_path(), letters))
+            Ok((topic, folder.as_path(), read(folder)?))
         })
         .collect::<Result<_, Refusal>>()?;
     let target = Target::open(to)?;
     let mut left = 0;
-    for (topic, path, letters) in letters {
+    for (topic, path, found) in letters {
         let mut release = Release::new(topic, &target.prefix, target.enrich.clone());
-        for letter in letters {
+        left += found.unknown;
+        for letter in found.letters {
             let mut sender = target.stream.sender().map_err(refuse)?;
             let released = release.send(&letter, &mut *sender).map_err(refuse)?;
             let what = match released {
@@ -144,22 +196,29 @@ pub(crate) fn release(files: &[PathBuf], to: &Cluster) -> Result<(), Refusal> {
                     format!("still {}", reason.name())
                 }
             };
-            let (stream, sequence) = (letter.stream, letter.sequence);
+            let (stream, number) = match &letter.content {
+                Content::EdgeRecord {
+                    stream, sequence, ..
+                } => (stream, format!("record {sequence}")),
+                Content::Record(record) => {
+                    let (lane, n) = (record.lane, record.n);
+                    (&record.origin, format!("lane {lane} number {n}"))
+                }
+            };
             print(&format!(
-                "{}: stream {stream} record {sequence}: {what}",
+                "{}: stream {stream} {number}: {what}",
                 path.display()
             ))?;
         }
     }
     if left > 0 {
-        return Err(refuse(format!("{left} letters are left, listed above")));
+        return Err(refuse(format!("{left} letters are left")));
     }
     Ok(())
 }
 
-/// As couriers name the files: `0.clicks.log`.
-fn topic_of(path: &Path) -> Option<Topic> {
-    let name = path.file_stem()?.to_str()?;
-    let (_, name) = name.split_once('.')?;
-    TOPICS.into_iter().find(|topic| topic.name() == name)
+/// By the end of the name, as senders name their folders: `0.clicks`, `conversions-postbacks.conversions`.
+fn topic_of(folder: &Path) -> Option<Topic> {
+    let name = folder.extension()?.to_str()?;
+    Topic::ALL.into_iter().find(|topic| topic.name() == name)
 }

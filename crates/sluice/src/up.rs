@@ -337,6 +337,7 @@ fn run(
             health: health.clone(),
             clock: clock.clone(),
             records_max: settings.stream.batch_records_max,
+            letters: data.join("dead-letters"),
         };
         let store = Store::open(&data.join("store.sqlite")).map_err(refuse)?;
         store
@@ -716,6 +717,7 @@ fn fold<H: Handler + Send + 'static>(
         topic,
         &around.prefix,
         StreamId::random(),
+        &around.letters,
     );
     let stored = stored
         .map_err(refuse)?

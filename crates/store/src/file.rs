@@ -83,12 +83,6 @@ CREATE TABLE ended (
 CREATE TABLE partitions (
     version INTEGER NOT NULL PRIMARY KEY, count INTEGER NOT NULL, in_force INTEGER NOT NULL
 ) STRICT;
--- Events of the outbox that the stream refused for themselves, under the id their row had.
-CREATE TABLE dead_letters (
-    id INTEGER PRIMARY KEY,
-    consumer TEXT NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL, stream BLOB NOT NULL, n INTEGER NOT NULL,
-    kind INTEGER NOT NULL, time_ms INTEGER NOT NULL, key BLOB NOT NULL, bytes BLOB NOT NULL
-) STRICT;
 ";
 
 /// The writing end of a store. Clones share one connection: one batch runs at a time.

@@ -570,7 +570,7 @@ impl<'a, 'b> Outbox<'a, 'b> {
             tracing::error!(
                 row,
                 %error,
-                "the stream refuses a record of the outbox: it is kept in the store's dead_letters, a tombstone takes its number"
+                "the stream refuses a record of the outbox: it is kept with the dead letters, a tombstone takes its number"
             );
             observe(&Progress::Refused);
         }

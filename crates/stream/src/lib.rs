@@ -11,6 +11,7 @@ pub mod embedded;
 pub mod error;
 pub mod gaps;
 pub mod kafka;
+pub mod letters;
 pub mod receipts;
 pub mod record;
 

@@ -47,7 +47,7 @@ impl Drain {
             let places = Places {
                 journal: journal.to_path_buf(),
                 cursor: folder.join(format!("{}.cursor", topic.name())),
-                dead_letters: folder.join("dead-letters.log"),
+                dead_letters: folder.join(format!("dead.{}", topic.name())),
             };
             let options = Options {
                 topic,

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use domain::event::{Click, ClickKey, Consent, Postback, StreamEnd, Unmatched};
 use journal::{Log, Position, StreamId};
-use stream::{Batch, END, Embedded, Receipts, Verdict};
+use stream::{Batch, END, Embedded, Receipts, Verdict, letters};
 
 use super::*;
-use crate::{Release, Released, dead_letters};
+use crate::{Release, Released};
 
 /// 2026-01-31T23:59:59.999Z
 const NOW_MS: u64 = 1_769_903_999_999;
@@ -77,7 +77,9 @@ impl Bench {
     }
 
     fn letters(&self, topic: Topic) -> Vec<Letter> {
-        dead_letters::read(&self.places(topic).dead_letters).unwrap()
+        letters::read(&self.places(topic).dead_letters)
+            .unwrap()
+            .letters
     }
 
     /// The clicks' courier.
@@ -652,7 +654,7 @@ fn what_is_not_understood_goes_to_the_dead_letters() {
     let line = "sluice_journal_dead_total{journal=\"0\",reason=\"invalid\",topic=\"postbacks\"} 1";
     assert!(metric(&registry, line));
     let letters = bench.letters(Topic::Clicks);
-    assert_eq!(letters[0].payload, b"\xff no message");
+    assert_eq!(bytes(&letters[0]), b"\xff no message");
     assert_eq!(bench.letters(Topic::Postbacks).len(), 1);
     let (_, registry) = bench.courier();
     assert!(
@@ -724,7 +726,7 @@ fn a_refused_record_is_found_kept_and_replaced_by_a_tombstone() {
     assert_eq!(found[found.len() - 6..], expected);
     let letters = bench.letters(Topic::Clicks);
     assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].payload, records[2].encode_to_vec());
+    assert_eq!(bytes(&letters[0]), records[2].encode_to_vec());
     for line in [
         "sluice_journal_dead_total{journal=\"0\",reason=\"refused\",topic=\"clicks\"} 1",
         "sluice_journal_delivered_total{journal=\"0\",topic=\"clicks\"} 5",
@@ -749,18 +751,39 @@ fn a_refused_record_is_found_kept_and_replaced_by_a_tombstone() {
         .collect();
     counted.sort_unstable();
     assert_eq!(counted, [1, 2, 3, 4, 5, 6].map(|n| NOW_MS - 1000 + n));
-    assert_eq!(
-        release
-            .send(
-                &Letter {
-                    payload: b"\xff".to_vec(),
-                    ..letters[0].clone()
-                },
-                &mut *bench.stream.sender()
-            )
-            .unwrap(),
-        Released::Dead(DeadReason::Undecodable)
-    );
+    let undecodable = Letter {
+        content: Content::EdgeRecord {
+            stream: StreamId([1; 16]),
+            sequence: 1,
+            bytes: b"\xff".to_vec(),
+        },
+        ..letters[0].clone()
+    };
+    let released = release.send(&undecodable, &mut *bench.stream.sender());
+    assert_eq!(released.unwrap(), Released::Dead(DeadReason::Undecodable));
+
+    // What a consumer said is a record already.
+    let said = Record {
+        key: b"key".to_vec(),
+        kind: 9,
+        ..Record::tombstone(StreamId([4; 16]), 1, 77, 5)
+    };
+    let letter = Letter {
+        reason: DeadReason::Refused,
+        content: Content::Record(said.clone()),
+    };
+    let released = release.send(&letter, &mut *bench.stream.sender());
+    assert_eq!(released.unwrap(), Released::Sent);
+    let found = bench.clicks().into_iter().find(|record| record.kind == 9);
+    let found = found.expect("it was sent");
+    assert_eq!((&found.key, found.n, found.time_ms), (&said.key, 1, 5));
+}
+
+fn bytes(letter: &Letter) -> &[u8] {
+    match &letter.content {
+        Content::EdgeRecord { bytes, .. } => bytes,
+        Content::Record(record) => panic!("{record:?}"),
+    }
 }
 
 #[test]

@@ -189,7 +189,10 @@ impl<H: Handler> Reading<H> {
     fn start(store: &Store, handler: H, topic: Topic) -> Self {
         // Each start of an outbox is a stream of its own.
         let candidate = StreamId::random();
-        let mut stored = Stored::new(store.clone(), handler, topic, "sluice", candidate).unwrap();
+        // Nothing is refused here.
+        let letters = Path::new("/nonexistent");
+        let stored = Stored::new(store.clone(), handler, topic, "sluice", candidate, letters);
+        let mut stored = stored.unwrap();
         let positions = [0, 1].map(|partition| stored.position(partition).unwrap());
         Self {
             offsets: [positions[0].offset, positions[1].offset],
