@@ -133,6 +133,8 @@ struct Model {
     /// Whether every flush of this open succeeded.
     smooth: bool,
     damaged: bool,
+    /// Damage hit them, and may by chance put back what was there: whoever read before has them not.
+    hit: BTreeSet<Id>,
     appended: BTreeMap<Id, Vec<u8>>,
     /// Appended and not synced.
     waiting: Vec<Id>,
@@ -160,6 +162,7 @@ impl Model {
             open: 1,
             smooth: true,
             damaged: false,
+            hit: BTreeSet::new(),
             appended: BTreeMap::new(),
             waiting: Vec::new(),
             recorded: 0,
@@ -291,6 +294,7 @@ impl Model {
                             entry.next.offset - frame::frame_bytes(entry.payload.len()) as u64;
                         if entry_from < to && from < entry.next.offset {
                             self.required.remove(&id(entry));
+                            self.hit.insert(id(entry));
                         }
                     }
                     let file = File::options().write(true).open(&path).unwrap();
@@ -339,7 +343,8 @@ impl Model {
         self.waiting.clear();
         self.smooth = true;
         self.balance(ended);
-        self.required.extend(once.iter().map(id));
+        let whole = once.iter().map(id).filter(|id| !self.hit.contains(id));
+        self.required.extend(whole);
         self.check(&once, &BTreeSet::new());
     }
 
