@@ -56,7 +56,8 @@ fn damage(folder: &Path, index: u64) -> Result<Vec<Range<u64>>, Error> {
     let path = file::path_of(folder, index);
     let Some(survey) = Survey::of(&path)? else {
         let bytes = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
-        return Ok(vec![0..bytes]);
+        let whole = 0..bytes;
+        return Ok(vec![whole]);
     };
     let mut ranges = survey.corrupt;
     // Its last mark is lost where the next file goes on later than the mark says.
