@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{Catalog, Error, SecretRef, disk, map::map, snapshot::Kind};
+use crate::{Catalog, Error, SecretRef, Stamp, disk, map::map, snapshot::Kind};
 
 /// Versions kept in memory: a fold that catches up meets a few at a time, each may be megabytes. Also, the last to let go of
 /// a version is then this folder, and not a worker that would wait for its memory to be unmapped.
@@ -55,6 +55,8 @@ pub struct Folder {
     lock_id: String,
     /// Most recently used last.
     cached: Mutex<Vec<Arc<Catalog>>>,
+    /// The last version that was another one than an event means, and its file.
+    other: Mutex<Option<(u32, Stamp)>>,
 }
 
 impl Folder {
@@ -79,6 +81,7 @@ impl Folder {
             seen: None,
             lock_id: String::new(),
             cached: Mutex::new(Vec::new()),
+            other: Mutex::new(None),
         })
     }
 
@@ -141,12 +144,31 @@ impl Folder {
     /// # Errors
     /// It is there and cannot be read, is damaged or of another format.
     pub fn version(&self, version: u32, hash: u64) -> Result<Lookup, Error> {
-        match self.any_version(version) {
+        let mut found = self.any_version(version);
+        if found.as_ref().is_ok_and(|catalog| catalog.hash != hash) && self.is_replaced(version) {
+            found = self.any_version(version);
+        }
+        match found {
             Ok(catalog) if catalog.hash == hash => Ok(Lookup::Found(catalog)),
             Ok(catalog) => Ok(Lookup::Other { hash: catalog.hash }),
             Err(error) if error.is_missing() => Ok(Lookup::Missing),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the file of a version that was another one than an event means may have been put right since it was last found
+    /// to be another one; then it is read again.
+    fn is_replaced(&self, version: u32) -> bool {
+        let stamp = Stamp::at(&snapshot_path(&self.path, version)).ok();
+        let now = stamp.map(|stamp| (version, stamp));
+        let mut other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.is_none() || *other == now {
+            return false;
+        }
+        *other = now;
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.retain(|kept| kept.version != version);
+        true
     }
 
     /// The version of a number, whichever it is: for people who name one.

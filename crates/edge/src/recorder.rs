@@ -19,10 +19,11 @@ const CLOCK_BACK_MAX_MS: u64 = 1000;
 
 /// What belongs to one worker's stream.
 pub(crate) struct Recorder {
-    /// None until one could be opened.
-    journal: Option<Opened>,
-    /// Answers that went without their record for want of a journal, until there is one to count them.
-    unopened: u64,
+    /// The journal's number.
+    journal: usize,
+    writer: journal::Writer,
+    /// The last sequence that would survive a power cut.
+    pub(crate) synced: watch::Receiver<u64>,
     numbering: Numbering,
     clock: Clock,
     last_ms: u64,
@@ -38,10 +39,17 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(keyring: Keyring, seed: u64, catalog_lock: u64, clock: Clock) -> Self {
+    pub(crate) fn new(
+        opened: Opened,
+        keyring: Keyring,
+        seed: u64,
+        catalog_lock: u64,
+        clock: Clock,
+    ) -> Self {
         Self {
-            journal: None,
-            unopened: 0,
+            journal: opened.number,
+            writer: opened.writer,
+            synced: opened.synced,
             numbering: Numbering::default(),
             clock,
             // A token tells no time before it, so that events must not either.
@@ -67,57 +75,38 @@ impl Recorder {
 
     /// The journal's number, where its stream has to end because the clock was set back.
     pub(crate) fn outlived(&self) -> Option<usize> {
-        let journal = self.journal.as_ref()?;
         let now_ms = self.clock.now_ms().max(EPOCH_MS);
-        (self.last_ms.saturating_sub(now_ms) > CLOCK_BACK_MAX_MS).then_some(journal.number)
+        (self.last_ms.saturating_sub(now_ms) > CLOCK_BACK_MAX_MS).then_some(self.journal)
     }
 
-    /// Ends the stream, if there is one, and goes on in another one.
+    /// Ends the stream and goes on in another one.
     pub(crate) fn go_on_in(&mut self, opened: Opened) {
         self.end();
-        let unopened = std::mem::take(&mut self.unopened);
-        opened.writer.unrecorded_times(Full::Unopened, unopened);
-        self.journal = Some(opened);
+        self.journal = opened.number;
+        self.writer = opened.writer;
+        self.synced = opened.synced;
         self.numbering = Numbering::default();
         self.last_ms = EPOCH_MS;
     }
 
-    /// Whether there is a journal.
-    pub(crate) fn is_open(&self) -> bool {
-        self.journal.is_some()
-    }
-
     /// Whether the journal takes records; if not, why.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        let room = match &self.journal {
-            Some(journal) => journal.writer.room(RECORD_BYTES_MAX),
-            None => Err(Full::Unopened),
-        };
+        let room = self.writer.room(RECORD_BYTES_MAX);
         room.map_err(|full| full.to_string())
-    }
-
-    /// The last sequence that would survive a power cut, where there is a journal.
-    pub(crate) fn synced(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.journal.as_ref()?.synced.clone())
     }
 
     /// The key of the record that is appended next; `None` when the journal cannot take one, which counts as an answer
     /// without its record. No other record can come between this and the append: the worker is one thread and does not
     /// wait in between.
     pub(crate) fn next(&mut self) -> Option<ClickKey> {
-        let time_ms = self.now_ms();
-        let Some(Opened { writer, .. }) = &self.journal else {
-            self.unopened += 1;
-            return None;
-        };
-        if let Err(why) = writer.room(RECORD_BYTES_MAX) {
-            writer.unrecorded(why);
+        if let Err(why) = self.writer.room(RECORD_BYTES_MAX) {
+            self.writer.unrecorded(why);
             return None;
         }
         Some(ClickKey {
-            time_ms,
-            stream: writer.stream().prefix(),
-            sequence: writer.next_sequence() as u32,
+            time_ms: self.now_ms(),
+            stream: self.writer.stream().prefix(),
+            sequence: self.writer.next_sequence() as u32,
         })
     }
 
@@ -153,7 +142,7 @@ impl Recorder {
         let n = self.numbering.next(topic, lane);
         let lock = self.catalog_lock;
         let record = click.record(topic, lane, n, lock, address, &mut self.click);
-        let put = append(&mut self.journal, record);
+        let put = self.writer.append(record);
         self.counted(topic, lane, put)
     }
 
@@ -162,10 +151,7 @@ impl Recorder {
             Ok(sequence) => Some(sequence),
             Err(why) => {
                 self.numbering.take_back(topic, lane);
-                match &self.journal {
-                    Some(journal) => journal.writer.unrecorded(why),
-                    None => self.unopened += 1,
-                }
+                self.writer.unrecorded(why);
                 None
             }
         }
@@ -173,8 +159,7 @@ impl Recorder {
 
     /// Says that nothing comes after this. Where the journal does not take it, the stream stays one that may go on.
     pub(crate) fn end(&mut self) {
-        let journal = self.journal.as_ref();
-        if journal.is_none_or(|journal| journal.writer.next_sequence() == 1) {
+        if self.writer.next_sequence() == 1 {
             return;
         }
         let _ = self.put(&EdgeRecord {
@@ -191,11 +176,6 @@ impl Recorder {
             self.buffer.len() <= RECORD_BYTES_MAX,
             "every value in a record is bounded"
         );
-        append(&mut self.journal, &self.buffer)
+        self.writer.append(&self.buffer)
     }
-}
-
-fn append(journal: &mut Option<Opened>, record: &[u8]) -> Result<u64, Full> {
-    let journal = journal.as_mut().ok_or(Full::Unopened)?;
-    journal.writer.append(record)
 }

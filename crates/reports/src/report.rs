@@ -311,6 +311,7 @@ fn ratio(value: Decimal, clicks: i64, decimals: u32) -> Option<Decimal> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::Parameters;
 
     fn assembled(rows: &[Row], by: &[By], label: impl Fn(By, u64) -> Label) -> Report {
         let mut sums = Sums::default();
@@ -396,6 +397,53 @@ pub(crate) mod tests {
             "0.0133"
         );
         assert_eq!(report.groups[1].money[0].currency, "EUR");
+    }
+
+    #[test]
+    fn a_report_that_takes_too_long_says_what_to_ask_instead() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = catalog::write_demo(&folder.path().join("demo"), "0123456789abcdef").unwrap();
+        let versions = folder.path().join("catalog");
+        let applied = catalog::apply(&file, &versions, "id", catalog::Removes::Few).unwrap();
+        let path = folder.path().join("store.sqlite");
+        let store = store::Store::open(&path).unwrap();
+        let written = store.batch(|batch| {
+            (0..20_000).try_for_each(|link| {
+                let row = store::RollupKey {
+                    cube: store::Cube::Traffic,
+                    bucket_ms: 0,
+                    offer: 1,
+                    affiliate: 1,
+                    link,
+                    reason: 0,
+                    currency: String::new(),
+                    source: store::Source {
+                        consumer: 1,
+                        partition: 0,
+                    },
+                };
+                let change = store::Change {
+                    clicks: 1,
+                    ..store::Change::default()
+                };
+                batch.add_rollup(&row, &change)
+            })
+        });
+        written.unwrap();
+        let view = View::open(&path).unwrap();
+        let parameters = Parameters::default().with("by", Some("link"));
+        let query =
+            ReportQuery::parse(&parameters, &applied.catalog, Timestamp::UNIX_EPOCH).unwrap();
+        let ask = |max| run_within(&view, &applied.catalog, &query, GROUPS_MAX, max);
+        assert_eq!(ask(READ_MAX).unwrap().groups.len(), 20_000);
+        let error = ask(Duration::ZERO).unwrap_err();
+        assert!(error.is_too_large());
+        assert_eq!(
+            error.to_string(),
+            "the report takes longer than 0ns: ask for a time (time=last-7-days) or fewer names"
+        );
+        // The bound is over with its report.
+        assert_eq!(ask(READ_MAX).unwrap().groups.len(), 20_000);
     }
 
     #[test]

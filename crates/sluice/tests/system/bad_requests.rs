@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use testkit::{System, http};
+use testkit::{System, http, wait};
 
+use crate::on_kafka::columns;
 use crate::{BOUND, CHROME, ONE_CLICK_AND_ITS_SIGNUP, demo_secret, token, until_report};
 
 #[test]
@@ -100,6 +101,118 @@ fn every_broken_request_has_its_status() {
     }
     let allowed = http::request(edge, "PUT", "/fall-boots", &[], b"").unwrap();
     assert_eq!(allowed.header("allow"), Some("GET, HEAD"));
+    system.stop();
+}
+
+#[test]
+fn what_is_refused_before_it_has_a_path_was_in_no_metric() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = System::start(&folder.path().join("data"), &[]);
+    let edge = system.edge;
+    let count = |status: u16| {
+        let metrics = http::get(system.admin, "/metrics", &[]).unwrap().text();
+        let label = format!("status=\"{status}\"");
+        let mut lines = metrics.lines();
+        let of_status = lines.by_ref().filter(|line| {
+            line.starts_with("sluice_edge_requests_total{") && line.contains(&label)
+        });
+        let values = of_status.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+        values.sum::<u64>()
+    };
+    let cookies = format!("Cookie: c={}\r\n", "y".repeat(80_000));
+    let fields = (0..101)
+        .map(|n| format!("X-{n}: y\r\n"))
+        .collect::<String>();
+    let host = format!("Host: {edge}\r\n");
+    let long = format!("/fall-boots?sub1={}", "x".repeat(9000));
+    for (head, status) in [
+        (format!("GET /fall-boots HTTP/1.1\r\n{host}{cookies}"), 431),
+        (format!("GET /fall-boots HTTP/1.1\r\n{host}{fields}"), 431),
+        ("rubbish\r\n".to_owned(), 400),
+        ("GET /fall-boots HTTP/1.1\r\n".to_owned(), 400),
+        (format!("GET {long} HTTP/1.1\r\n{host}"), 414),
+    ] {
+        let before = count(status);
+        let request = format!("{head}Connection: close\r\n\r\n");
+        let answer = http::raw(edge, request.as_bytes()).unwrap();
+        assert_eq!(answer.status, status, "{head:.80}");
+        wait::until("it is counted", BOUND, || count(status) == before + 1);
+    }
+    // The cookies of a shop's own site fit.
+    let cookies = format!("Cookie: c={}\r\n", "y".repeat(20_000));
+    let request = format!("GET /fall-boots HTTP/1.1\r\n{host}{cookies}Connection: close\r\n\r\n");
+    assert_eq!(http::raw(edge, request.as_bytes()).unwrap().status, 302);
+    // The known link whose address was too long left an event.
+    let clicks = || system.command(&["clicks", "--format", "csv", "--reason", "target_too_long"]);
+    wait::until("the click is listed", BOUND, || {
+        let rows = columns(&clicks(), ["offer", "link", "decision"]);
+        rows == [["boots", "fall-boots", "refuse"]]
+    });
+    system.stop();
+}
+
+#[test]
+fn a_bad_host_was_answered_by_the_wrong_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = System::start(&folder.path().join("data"), &[]);
+    for (method, host, status) in [
+        ("GET", Some("[::1"), 400),
+        ("GET", Some("a:b:80"), 400),
+        ("GET", Some("go.northpeak.example:99999"), 400),
+        ("GET", Some("go.northpeak.example:443"), 302),
+        ("GET", Some("[::1]:80"), 421),
+        ("GET", None, 400),
+        // A Host is missing whatever the method is.
+        ("DELETE", None, 400),
+        ("DELETE", Some("go.northpeak.example"), 405),
+    ] {
+        let host = host.map_or(String::new(), |host| format!("Host: {host}\r\n"));
+        let request = format!("{method} /fall-boots HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+        let answer = http::raw(system.edge, request.as_bytes()).unwrap();
+        assert_eq!(answer.status, status, "{request}");
+    }
+    system.stop();
+}
+
+#[test]
+fn nobody_could_tell_a_mended_link_or_a_visitor_without_an_address_from_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sluice.toml");
+    std::fs::write(&file, "[edge]\ntrusted_forwarders = [\"127.0.0.1/32\"]\n").unwrap();
+    let arguments = ["--settings", file.to_str().unwrap()];
+    let system = System::start(&folder.path().join("data"), &arguments);
+    let known = ("X-Forwarded-For", "198.51.100.7");
+    for (target, forwarded) in [
+        ("/fall-boots?ext=plain", known),
+        ("/fall-boots/?ext=mended", known),
+        ("/fall-boots?ext=nobody", ("X-Forwarded-For", "unknown")),
+        (
+            "/C/?offer=boots&aff=trailblog&ext=both",
+            ("X-Forwarded-For", "unknown"),
+        ),
+    ] {
+        let answer = system.get(target, &[("User-Agent", CHROME), forwarded]);
+        assert_eq!(answer.status, 302, "{target}");
+    }
+    let expected = [
+        ["both", "mended_link no_address", ""],
+        ["nobody", "no_address", ""],
+        ["mended", "mended_link", "198.51.100.0/24"],
+        ["plain", "", "198.51.100.0/24"],
+    ];
+    let mut rows = Vec::new();
+    let found = wait::holds_within(BOUND, || {
+        let csv = system.command(&["clicks", "--format", "csv"]);
+        rows = columns(&csv, ["ext", "labels", "network"]);
+        rows == expected
+    });
+    assert!(found, "{rows:?}");
+    // Two of them are nobody: they count, and no one of them is a repeat.
+    until_report(
+        &system,
+        "",
+        "gross,clicks,unique,duplicate,anonymous,invalid,conversions,cvr,currency,amount,revenue,payout,profit,epc\n4,1,1,0,2,1,0,0.00,USD,0.00,0.00,0.00,0.00,0.0000\n",
+    );
     system.stop();
 }
 

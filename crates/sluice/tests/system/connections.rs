@@ -169,12 +169,8 @@ fn certified(folder: &Path) -> (CertificateDer<'static>, String) {
     (made.cert.der().clone(), settings)
 }
 
-#[test]
-fn over_tls_it_is_the_same() {
-    let folder = tempfile::tempdir().unwrap();
-    let (certificate, settings) = certified(folder.path());
-    let system = start(folder.path(), &settings);
-
+/// A visitor who believes this certificate alone.
+fn client(certificate: CertificateDer<'static>) -> rustls::ClientConnection {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).unwrap();
     let mut config = rustls::ClientConfig::builder()
@@ -182,7 +178,16 @@ fn over_tls_it_is_the_same() {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let name = "go.northpeak.example".try_into().unwrap();
-    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    rustls::ClientConnection::new(Arc::new(config), name).unwrap()
+}
+
+#[test]
+fn over_tls_it_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, settings) = certified(folder.path());
+    let system = start(folder.path(), &settings);
+
+    let mut client = client(certificate);
     let request = format!(
         "GET /fall-boots HTTP/1.1\r\nHost: go.northpeak.example\r\nUser-Agent: {CHROME}\r\n\r\n"
     );
@@ -206,6 +211,51 @@ fn over_tls_it_is_the_same() {
     assert!(http::get(system.edge, "/fall-boots", &[]).is_err());
 
     until_clicks(&system, 3);
+    system.stop();
+}
+
+#[test]
+fn a_renewed_certificate_was_served_after_the_next_restart_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, settings) = certified(folder.path());
+    let system = start(folder.path(), &settings);
+    let request = begun(&system, "/fall-boots") + "\r\n";
+    let open = |certificate: &CertificateDer<'static>| {
+        rustls::StreamOwned::new(client(certificate.clone()), connect(&system))
+    };
+    let hang_up = |line: &str, times: usize| {
+        let pid = i32::try_from(system.running.pid()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        wait::until(line, BOUND, || {
+            system.running.stderr().matches(line).count() == times
+        });
+    };
+    let mut kept = open(&old);
+    kept.write_all(request.as_bytes()).unwrap();
+    assert_redirect_and_stays(&answer(&mut kept));
+
+    let (new, _) = certified(folder.path());
+    hang_up("settings and certificates reloaded", 1);
+    let mut other = open(&new);
+    other.write_all(request.as_bytes()).unwrap();
+    assert_redirect_and_stays(&answer(&mut other));
+    assert!(open(&old).write_all(request.as_bytes()).is_err());
+    // Who is connected notices nothing.
+    kept.write_all(request.as_bytes()).unwrap();
+    assert_redirect_and_stays(&answer(&mut kept));
+
+    // Half of a renewal: the certificate of before goes on.
+    let key = std::fs::read(folder.path().join("key.pem")).unwrap();
+    certified(folder.path());
+    std::fs::write(folder.path().join("key.pem"), key).unwrap();
+    hang_up("is that of another certificate", 1);
+    let mut other = open(&new);
+    other.write_all(request.as_bytes()).unwrap();
+    assert_redirect_and_stays(&answer(&mut other));
+    kept.write_all(request.as_bytes()).unwrap();
+    assert_redirect_and_stays(&answer(&mut kept));
+    until_clicks(&system, 5);
     system.stop();
 }
 

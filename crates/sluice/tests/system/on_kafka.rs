@@ -15,6 +15,8 @@ use crate::BOUND;
 
 pub(crate) const CLICKS: &str = "sluice.clicks";
 pub(crate) const POSTBACKS: &str = "sluice.postbacks";
+/// A kind that only a client of ours knows.
+pub(crate) const UNKNOWN_KIND: u16 = 77;
 pub(crate) const PARTITIONS: u16 = 4;
 
 /// A broker of the test's own with the topics made; none where the test is skipped.
@@ -46,6 +48,18 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// Python with a client of Kafka; none where the test is skipped.
+pub(crate) fn python(test: &str) -> Option<PathBuf> {
+    let python = python::python();
+    if python.is_none() {
+        testkit::skip(
+            test,
+            "Python's packages are not there: cargo xtask test fetches them",
+        );
+    }
+    python
+}
+
 /// The Python readers with code generated from the schema.
 pub(crate) struct Reader {
     python: PathBuf,
@@ -58,13 +72,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// None where the test is skipped.
     pub(crate) fn new(test: &str, generated: &Path, broker: &Broker) -> Option<Self> {
-        let Some(python) = python::python() else {
-            testkit::skip(
-                test,
-                "Python's packages are not there: cargo xtask test fetches them",
-            );
-            return None;
-        };
+        let python = python(test)?;
         std::fs::create_dir(generated).unwrap();
         let output = Command::new(&python)
             .args(["-m", "grpc_tools.protoc", "-I"])
@@ -146,7 +154,10 @@ pub(crate) fn connect(broker: &Broker) -> Kafka {
         cleanup: Cleanup::Days(100),
     });
     let kinds = KindNames {
-        name: |number| Kind::from_number(number).map(Kind::name),
+        name: |number| match number {
+            UNKNOWN_KIND => Some("Impression"),
+            number => Kind::from_number(number).map(Kind::name),
+        },
         number: |name| Kind::from_name(name).map(|kind| kind as u16),
     };
     Kafka::connect(&settings, &topics, kinds).unwrap()

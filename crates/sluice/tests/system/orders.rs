@@ -1,19 +1,19 @@
 //! What becomes of an order: corrections, reversals, retries, updates from back offices, adjustments by hand.
 
 use serde_json::Value;
-use testkit::{System, http, wait};
+use testkit::{Running, System, http, system, wait};
 
-use crate::{BOUND, CHROME, demo_secret, token};
+use crate::{BOUND, CHROME, demo_secret, edge_alone, on_kafka, token};
 
 /// A system with the demo catalog, and its advertiser's secret.
-struct Shop {
-    system: System,
+pub(crate) struct Shop {
+    pub(crate) system: System,
     secret: String,
     folder: tempfile::TempDir,
 }
 
 impl Shop {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let system = System::start(&data, &[]);
@@ -43,14 +43,14 @@ impl Shop {
     }
 
     /// A click on boots, by its token.
-    fn click(&self, visitor: u32) -> String {
+    pub(crate) fn click(&self, visitor: u32) -> String {
         let agent = format!("{CHROME} {visitor}");
         let answer = self.system.get("/fall-boots", &[("User-Agent", &agent)]);
         token(&answer, "npk")
     }
 
     /// Sends a postback with the secret; its status and answer.
-    fn say(&self, body: &str) -> (u16, Value) {
+    pub(crate) fn say(&self, body: &str) -> (u16, Value) {
         let bearer = format!("Bearer {}", self.secret);
         self.post(
             &[("Authorization", &bearer)],
@@ -69,14 +69,14 @@ impl Shop {
     }
 
     /// What the API says of an order, or of the order of an answer's id.
-    fn order(&self, path: &str) -> Option<Value> {
+    pub(crate) fn order(&self, path: &str) -> Option<Value> {
         let target = format!("/api/v1/orders/{path}");
         let answer = http::get(self.system.reports, &target, &[]).unwrap();
         (answer.status == 200).then(|| serde_json::from_str(&answer.text()).unwrap())
     }
 
     /// Waits until the answer's word is folded; what became of its order.
-    fn outcome(&self, answer: &Value) -> Value {
+    pub(crate) fn outcome(&self, answer: &Value) -> Value {
         let id = answer["id"].as_str().unwrap();
         let mut found = Value::Null;
         wait::until("the word is folded", BOUND, || {
@@ -428,4 +428,120 @@ fn strangers_leave_no_trace_in_what_is_kept_for_ever() {
     let of = |table: &str| dump.lines().filter(|line| line.starts_with(table)).count();
     assert_eq!((of("orders "), of("conversions ")), (1, 1), "{dump}");
     shop.system.stop();
+}
+
+#[test]
+fn an_order_adjusted_on_the_machine_of_an_edge_changed_nothing() {
+    let test = "an_order_adjusted_on_the_machine_of_an_edge_changed_nothing";
+    let root = tempfile::tempdir().unwrap();
+    let Some(broker) = on_kafka::broker(test, root.path()) else {
+        return;
+    };
+    // The edge and its courier on one machine, the consumers with their store on another.
+    let (here, there) = (root.path().join("here"), root.path().join("there"));
+    System::start(&here, &[]).stop();
+    std::fs::remove_file(here.join("store.sqlite")).unwrap();
+    let address = broker.address();
+    system::command(&here, &["catalog", "publish", "--kafka", &address]);
+    let part = |name: &str, data: &std::path::Path| {
+        let mut command = std::process::Command::new(testkit::bin("sluice"));
+        command.args([
+            name,
+            "--kafka",
+            &address,
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+        ]);
+        command.arg(data);
+        Running::spawn(command, &root.path().join(name)).unwrap()
+    };
+    let (mut edge, visitors, _) =
+        edge_alone::up(edge_alone::edge(&here), &root.path().join("edge"));
+    let mut parts = [part("courier", &here), part("consume", &there)];
+    let show = || {
+        let mut command = std::process::Command::new(testkit::bin("sluice"));
+        command.args([
+            "order",
+            "show",
+            "northpeak",
+            "K1",
+            "--format",
+            "json",
+            "--data",
+        ]);
+        let output = command.arg(&there).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default()
+    };
+    let until = |expected: &str| {
+        let mut order = Value::Null;
+        let found = wait::holds_within(BOUND, || {
+            order = show();
+            order["goals"].is_array() && standing(&order) == expected
+        });
+        assert!(found, "{expected}: {order:#}");
+        order
+    };
+
+    let host = ("Host", "go.northpeak.example");
+    let click = http::get(visitors, "/fall-boots", &[host, ("User-Agent", CHROME)]).unwrap();
+    let bearer = format!("Bearer {}", demo_secret(&here));
+    let token = token(&click, "npk");
+    let sale = format!("/postback?token={token}&order=K1&goal=sale&amount=80");
+    let answer = http::get(visitors, &sale, &[host, ("Authorization", &bearer)]).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    until("approved 80.00 USD 6.40 USD");
+
+    let said = system::command(
+        &here,
+        &[
+            "order",
+            "adjust",
+            "northpeak",
+            "K1",
+            "--goal",
+            "sale",
+            "--amount",
+            "60",
+            "--by",
+            "jo",
+            "--reason",
+            "the shop's mistake",
+        ],
+    );
+    assert!(
+        said.contains("it is not folded yet: a courier ships it"),
+        "{said}"
+    );
+    let id = said
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("recorded: "))
+        .unwrap();
+    let order = until("approved 60.00 USD 4.80 USD");
+    let word = &order["history"][1];
+    let told = ["id", "trust", "by", "note"].map(|name| word[name].as_str().unwrap_or("-"));
+    assert_eq!(
+        told,
+        [id, "operator", "jo", "the shop's mistake"],
+        "{order:#}"
+    );
+    assert!(
+        word["time"]
+            .as_str()
+            .is_some_and(|time| time.ends_with('Z')),
+        "{order:#}"
+    );
+    let report = system::command(&there, &["report", "--format", "csv", "--by", "affiliate"]);
+    assert!(report.contains(",USD,60.00,7.20,4.80,"), "{report}");
+    // The courier has drained the folder that the command wrote, and says so by its cursor.
+    assert!(here.join("cursors/10000.postbacks.cursor").exists());
+    assert!(edge.terminate(BOUND).unwrap().success());
+    for part in &mut parts {
+        assert!(
+            part.terminate(BOUND).unwrap().success(),
+            "{}",
+            part.stderr()
+        );
+    }
 }

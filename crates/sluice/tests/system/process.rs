@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use testkit::http::{self, Connection};
 use testkit::{System, bin, wait};
 
@@ -42,7 +42,6 @@ impl Bare {
     fn start(data: &Path, address: SocketAddr, stdout: Stdio, stderr: Stdio) -> Bare {
         let mut command = Command::new(bin("sluice-edge"));
         command.env("SLUICE_LOG", "debug").stdin(Stdio::null());
-        command.env(testkit::RING_FOLDER_VARIABLE, testkit::ring_folder());
         command.args(["--admin", "127.0.0.1:0", "--edge", &address.to_string()]);
         command
             .arg("--data")
@@ -262,6 +261,61 @@ fn silent_connections_at_the_bound_keep_nobody_out() {
     assert!(metric(&system, "sluice_edge_connections_evicted_total").unwrap() >= 1.0);
     drop(silent);
     system.stop();
+}
+
+#[test]
+fn descriptors_that_ran_out_kept_visitors_out_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = installation(folder.path());
+    let file = folder.path().join("sluice.toml");
+    fs::write(&file, "[edge]\nworkers = 1\nhead_timeout_s = 600\n").unwrap();
+    let mut command = edge(&data);
+    command.arg("--settings").arg(&file);
+    let (mut running, address, admin) = up(command, &folder.path().join("edge"));
+    assert!(redirects(address));
+    let idle = || {
+        let metrics = http::get(admin, "/metrics", &[]).unwrap().text();
+        let line = "sluice_edge_connections{state=\"idle\"} ";
+        let mut lines = metrics.lines();
+        lines.find_map(|found| found.strip_prefix(line)?.parse::<u32>().ok())
+    };
+    let silent: Vec<_> = (0..20)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    wait::until("they are accepted", BOUND, || idle() == Some(20));
+
+    let pid = Pid::from_raw(i32::try_from(running.pid()).unwrap()).unwrap();
+    let open = fs::read_dir(format!("/proc/{}/fd", running.pid()))
+        .unwrap()
+        .count() as u64;
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = |current| prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum });
+    // Not one more than it has: who is silent longest gives way to a visitor.
+    limit(Some(open)).unwrap();
+    for _ in 0..5 {
+        assert!(redirects(address));
+    }
+    wait::until("it says so", BOUND, || {
+        running.stderr().contains("cannot accept")
+    });
+    // Nor does it find a descriptor to look after its catalog with, which is none the worse for it.
+    limit(maximum).unwrap();
+    for _ in 0..100 {
+        assert!(redirects(address));
+    }
+    let refused = "sluice_catalog_refused{what=\"snapshot\"} 0\n";
+    wait::until("the catalog is read again", BOUND, || {
+        let metrics = http::get(admin, "/metrics", &[]).unwrap().text();
+        metrics.contains(refused)
+    });
+    let metrics = http::get(admin, "/metrics", &[]).unwrap().text();
+    assert!(
+        metrics.contains("sluice_journal_poisoned{journal=\"0\"} 0\n"),
+        "{metrics}"
+    );
+    assert!(running.stderr().matches("cannot accept").count() < 10);
+    drop(silent);
+    assert!(running.terminate(BOUND).unwrap().success());
 }
 
 #[test]

@@ -125,6 +125,50 @@ fn a_broken_version_was_the_end_of_the_next_start_of_an_edge() {
 }
 
 #[test]
+fn a_catalog_on_a_mount_that_hangs_was_seen_by_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    System::start(&data, &[]).stop();
+    let (mut running, address, admin) = up(edge(&data), &folder.path().join("edge"));
+    let get = |path: &str| http::get(admin, path, &[]).unwrap();
+    let age_s = || {
+        let metrics = get("/metrics").text();
+        let mut lines = metrics.lines();
+        let age = lines.find_map(|line| line.strip_prefix("sluice_catalog_age_seconds "));
+        age.expect("it is there").parse::<f64>().unwrap()
+    };
+    assert!(age_s() < 5.0);
+    // Who opens a pipe that nobody writes to waits, as on a mount whose server is gone.
+    let (hung, current) = (folder.path().join("hung"), data.join("catalog/current"));
+    assert!(
+        Command::new("mkfifo")
+            .arg(&hung)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let linked = data.join("catalog/linked");
+    fs::hard_link(&hung, &linked).unwrap();
+    fs::rename(&linked, &current).unwrap();
+    wait::until("the catalog is old", BOUND, || age_s() > 5.0);
+    let headers = [("Host", "go.northpeak.example"), BROWSER];
+    assert_eq!(
+        http::get(address, "/fall-boots", &headers).unwrap().status,
+        302
+    );
+    wait::until("it is told", BOUND, || {
+        let livez = get("/livez");
+        livez.status == 503 && livez.text().contains("edge-catalog: no beat")
+    });
+    put_in_force(&data.join("catalog"), 1);
+    fs::write(&hung, "1\n").unwrap();
+    wait::until("it is followed again", BOUND, || {
+        get("/livez").status == 200 && age_s() < 5.0
+    });
+    assert!(running.terminate(BOUND).unwrap().success());
+}
+
+#[test]
 fn couriers_and_consumers_said_nothing_of_a_catalog_they_could_not_read() {
     let test = "couriers_and_consumers_said_nothing_of_a_catalog_they_could_not_read";
     let folder = tempfile::tempdir().unwrap();
