@@ -185,7 +185,11 @@ fn decide(criterion: &mut Criterion) {
 
 fn append(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let options = Options::new(StreamId::random());
+    let memory = tempfile::tempdir_in(journal::RINGS_IN).expect("the machine's memory");
+    let options = Options {
+        ring_folder: Some(memory.path().join("rings")),
+        ..Options::new(StreamId::random())
+    };
     let (mut writer, mut flusher, _) =
         journal::open(Path::new(folder.path()), options).expect("a new journal");
     let record = [0x5a; RECORD_BYTES];

@@ -267,6 +267,10 @@ fn cut(
         wait::pass(Duration::from_millis(100));
     }
     system.kill9();
+    // The machine's memory goes with its power.
+    for ring in std::fs::read_dir(testkit::ring_folder())? {
+        std::fs::remove_file(ring?.path())?;
+    }
     // Its open files would keep the file system mounted.
     let stream = follower.end();
     disk.mount_again()?;

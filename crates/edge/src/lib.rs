@@ -32,6 +32,6 @@ mod worker;
 
 pub use keys::Keys;
 pub use metrics::{CATALOG_REFUSED, CATALOG_REFUSED_HELP};
-pub use settings::{Settings, WhenFull};
+pub use settings::{RING_BYTES_UP, Settings, WhenFull};
 pub use start::{Edge, Parts, Reloader, StartError, at_hang_up};
 pub use tls::check as check_tls;

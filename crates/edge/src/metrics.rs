@@ -107,6 +107,7 @@ pub(crate) struct Metrics {
     pub(crate) idle: IntGauge,
     pub(crate) connections_max: IntGauge,
     pub(crate) evicted: IntCounter,
+    pub(crate) unopened: IntGauge,
     clock_ahead: GaugeVec,
     pub(crate) unread_addresses: UnreadAddresses,
 }
@@ -157,6 +158,10 @@ impl Metrics {
             "sluice_edge_connections_evicted_total",
             "Connections closed at the bound, silent longest, so that others are answered.",
         )?;
+        let unopened = IntGauge::new(
+            "sluice_edge_workers_without_journal",
+            "Workers whose journal cannot be opened: their clicks are not recorded; the log says why, and they try again.",
+        )?;
         let decided = IntCounterVec::new(
             Opts::new(
                 "sluice_edge_decisions_total",
@@ -194,7 +199,8 @@ impl Metrics {
             ),
             &["worker"],
         )?;
-        let collectors: [Box<dyn Collector>; 15] = [
+        let collectors: [Box<dyn Collector>; 16] = [
+            Box::new(unopened.clone()),
             Box::new(requests.clone()),
             Box::new(answered.clone()),
             Box::new(redirect_seconds.clone()),
@@ -252,6 +258,7 @@ impl Metrics {
             idle: connections.with_label_values(&["idle"]),
             connections_max,
             evicted,
+            unopened,
             clock_ahead,
             unread_addresses: UnreadAddresses::new(registry)?,
         };

@@ -19,11 +19,10 @@ const CLOCK_BACK_MAX_MS: u64 = 1000;
 
 /// What belongs to one worker's stream.
 pub(crate) struct Recorder {
-    /// The journal's number.
-    journal: usize,
-    writer: journal::Writer,
-    /// The last sequence that would survive a power cut.
-    pub(crate) synced: watch::Receiver<u64>,
+    /// None until one could be opened.
+    journal: Option<Opened>,
+    /// Answers that went without their record for want of a journal, until there is one to count them.
+    unopened: u64,
     numbering: Numbering,
     clock: Clock,
     last_ms: u64,
@@ -39,17 +38,10 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(
-        opened: Opened,
-        keyring: Keyring,
-        seed: u64,
-        catalog_lock: u64,
-        clock: Clock,
-    ) -> Self {
+    pub(crate) fn new(keyring: Keyring, seed: u64, catalog_lock: u64, clock: Clock) -> Self {
         Self {
-            journal: opened.number,
-            writer: opened.writer,
-            synced: opened.synced,
+            journal: None,
+            unopened: 0,
             numbering: Numbering::default(),
             clock,
             // A token tells no time before it, so that events must not either.
@@ -75,38 +67,57 @@ impl Recorder {
 
     /// The journal's number, where its stream has to end because the clock was set back.
     pub(crate) fn outlived(&self) -> Option<usize> {
+        let journal = self.journal.as_ref()?;
         let now_ms = self.clock.now_ms().max(EPOCH_MS);
-        (self.last_ms.saturating_sub(now_ms) > CLOCK_BACK_MAX_MS).then_some(self.journal)
+        (self.last_ms.saturating_sub(now_ms) > CLOCK_BACK_MAX_MS).then_some(journal.number)
     }
 
-    /// Ends the stream and goes on in another one.
+    /// Ends the stream, if there is one, and goes on in another one.
     pub(crate) fn go_on_in(&mut self, opened: Opened) {
         self.end();
-        self.journal = opened.number;
-        self.writer = opened.writer;
-        self.synced = opened.synced;
+        let unopened = std::mem::take(&mut self.unopened);
+        opened.writer.unrecorded_times(Full::Unopened, unopened);
+        self.journal = Some(opened);
         self.numbering = Numbering::default();
         self.last_ms = EPOCH_MS;
     }
 
+    /// Whether there is a journal.
+    pub(crate) fn is_open(&self) -> bool {
+        self.journal.is_some()
+    }
+
     /// Whether the journal takes records; if not, why.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        let room = self.writer.room(RECORD_BYTES_MAX);
+        let room = match &self.journal {
+            Some(journal) => journal.writer.room(RECORD_BYTES_MAX),
+            None => Err(Full::Unopened),
+        };
         room.map_err(|full| full.to_string())
+    }
+
+    /// The last sequence that would survive a power cut, where there is a journal.
+    pub(crate) fn synced(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.journal.as_ref()?.synced.clone())
     }
 
     /// The key of the record that is appended next; `None` when the journal cannot take one, which counts as an answer
     /// without its record. No other record can come between this and the append: the worker is one thread and does not
     /// wait in between.
     pub(crate) fn next(&mut self) -> Option<ClickKey> {
-        if let Err(why) = self.writer.room(RECORD_BYTES_MAX) {
-            self.writer.unrecorded(why);
+        let time_ms = self.now_ms();
+        let Some(Opened { writer, .. }) = &self.journal else {
+            self.unopened += 1;
+            return None;
+        };
+        if let Err(why) = writer.room(RECORD_BYTES_MAX) {
+            writer.unrecorded(why);
             return None;
         }
         Some(ClickKey {
-            time_ms: self.now_ms(),
-            stream: self.writer.stream().prefix(),
-            sequence: self.writer.next_sequence() as u32,
+            time_ms,
+            stream: writer.stream().prefix(),
+            sequence: writer.next_sequence() as u32,
         })
     }
 
@@ -142,7 +153,7 @@ impl Recorder {
         let n = self.numbering.next(topic, lane);
         let lock = self.catalog_lock;
         let record = click.record(topic, lane, n, lock, address, &mut self.click);
-        let put = self.writer.append(record);
+        let put = append(&mut self.journal, record);
         self.counted(topic, lane, put)
     }
 
@@ -151,7 +162,10 @@ impl Recorder {
             Ok(sequence) => Some(sequence),
             Err(why) => {
                 self.numbering.take_back(topic, lane);
-                self.writer.unrecorded(why);
+                match &self.journal {
+                    Some(journal) => journal.writer.unrecorded(why),
+                    None => self.unopened += 1,
+                }
                 None
             }
         }
@@ -159,7 +173,8 @@ impl Recorder {
 
     /// Says that nothing comes after this. Where the journal does not take it, the stream stays one that may go on.
     pub(crate) fn end(&mut self) {
-        if self.writer.next_sequence() == 1 {
+        let journal = self.journal.as_ref();
+        if journal.is_none_or(|journal| journal.writer.next_sequence() == 1) {
             return;
         }
         let _ = self.put(&EdgeRecord {
@@ -176,6 +191,11 @@ impl Recorder {
             self.buffer.len() <= RECORD_BYTES_MAX,
             "every value in a record is bounded"
         );
-        self.writer.append(&self.buffer)
+        append(&mut self.journal, &self.buffer)
     }
+}
+
+fn append(journal: &mut Option<Opened>, record: &[u8]) -> Result<u64, Full> {
+    let journal = journal.as_mut().ok_or(Full::Unopened)?;
+    journal.writer.append(record)
 }

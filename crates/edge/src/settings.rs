@@ -1,6 +1,7 @@
 //! What an operator may choose for the edge.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -17,8 +18,11 @@ pub struct Settings {
     pub workers: usize,
     /// Networks whose `X-Forwarded-For` is believed, rightmost untrusted address first.
     pub trusted_forwarders: Vec<IpNet>,
-    /// Size of a worker's ring in bytes, a power of two: how much a stalled disk may hold back.
-    pub ring_bytes: u64,
+    /// Size of a worker's ring in bytes, a power of two: how much a stalled disk may hold back. 64 MiB where nobody says
+    /// otherwise; [`RING_BYTES_UP`] beside the rest of the system.
+    pub ring_bytes: Option<u64>,
+    /// The folder for rings, in a memory file system that outlives the process; see [`Self::ring_folder`].
+    pub ring_folder: Option<PathBuf>,
     /// Most bytes of a worker's log files together: what is not shipped and deleted in time is not recorded beyond them.
     pub journal_bytes_max: u64,
     /// Milliseconds between two syncs of the log: how much a power cut may take.
@@ -42,7 +46,8 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             workers: 0,
             trusted_forwarders: Vec::new(),
-            ring_bytes: 64 << 20,
+            ring_bytes: None,
+            ring_folder: None,
             journal_bytes_max: journal::FOLDER_BYTES_MAX,
             sync_ms: 20,
             when_full: WhenFull::Redirect,
@@ -54,7 +59,26 @@ impl Default for Settings {
     }
 }
 
+/// Size of a worker's ring in one process with everything else: there the memory is everybody's.
+pub const RING_BYTES_UP: u64 = 8 << 20;
+const RING_BYTES: u64 = 64 << 20;
+
+/// Names the folder for rings where the settings do not: a service manager knows it.
+const RING_FOLDER_VARIABLE: &str = "SLUICE_RING_FOLDER";
+
 impl Settings {
+    /// Size of a worker's ring in bytes.
+    pub fn ring_bytes(&self) -> u64 {
+        self.ring_bytes.unwrap_or(RING_BYTES)
+    }
+
+    /// The folder for rings, if one is named: by the setting, else by the variable `SLUICE_RING_FOLDER`. Otherwise it is that of
+    /// [`journal::default_ring_folder`].
+    pub fn ring_folder(&self) -> Option<PathBuf> {
+        let named = self.ring_folder.clone();
+        named.or_else(|| std::env::var_os(RING_FOLDER_VARIABLE).map(PathBuf::from))
+    }
+
     /// What an address of it begins with.
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
@@ -69,7 +93,7 @@ impl Settings {
         for (name, value, bounds) in [
             ("workers", self.workers as u64, 0..=1024),
             // Several of the longest records at least, and what a start can still write through.
-            ("ring_bytes", self.ring_bytes, 1 << 20..=1 << 34),
+            ("ring_bytes", self.ring_bytes(), 1 << 20..=1 << 34),
             ("sync_ms", self.sync_ms, 1..=10_000),
             ("head_timeout_s", self.head_timeout_s, 1..=600),
             ("connections_max", connections, 0..=1_000_000),
@@ -84,7 +108,7 @@ impl Settings {
             }
         }
         // So that the newest file, which always stays, leaves room when the others are gone.
-        let least = self.ring_bytes.saturating_mul(4);
+        let least = self.ring_bytes().saturating_mul(4);
         if self.journal_bytes_max < least {
             return Err(format!(
                 "edge.journal_bytes_max is {}: choose at least {least}, four times edge.ring_bytes",
@@ -185,7 +209,7 @@ mod tests {
     fn a_journal_has_room_for_more_than_its_ring() {
         Settings::default().check().unwrap();
         let settings = |journal_bytes_max| Settings {
-            ring_bytes: 1 << 20,
+            ring_bytes: Some(1 << 20),
             journal_bytes_max,
             ..Settings::default()
         };

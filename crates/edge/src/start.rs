@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use domain::Keyring;
 use service::{Clock, Health, Shutdown};
 use tokio::runtime::LocalOptions;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::classify::Classifier;
 use crate::connection::Connections;
-use crate::journals::Journals;
+use crate::journals::{Journals, Opened, Opening};
 use crate::live::Live;
 use crate::local_hosts::LocalHosts;
 use crate::metrics::Metrics;
@@ -31,6 +32,10 @@ const CATALOG_POLL: Duration = Duration::from_millis(200);
 
 /// How long a start waits for the advertisers' secrets; afterwards their postbacks are asked to come again.
 const SECRETS_MAX: Duration = Duration::from_secs(2);
+
+/// How long a start waits for the workers' journals: a ring of the usual size is saved and synced in less. A worker whose
+/// journal takes longer starts without it.
+const JOURNALS_MAX: Duration = Duration::from_secs(5);
 
 /// What the edge is given.
 pub struct Parts {
@@ -150,12 +155,37 @@ impl Edge {
             let _ = first_look.recv_timeout(SECRETS_MAX);
         }
 
+        // All at once, so that one disk that stands still is waited for once.
+        let openings: Vec<Opening> = (0..count).map(|_| journals.open_aside(None)).collect();
+        let until = Instant::now() + JOURNALS_MAX;
         let mut workers = Vec::new();
-        for index in 0..count {
-            let opened = journals.open(None).map_err(because("journal"))?;
+        for (index, mut opening) in openings.into_iter().enumerate() {
             let keyring = Keyring::parse(&parts.keys).map_err(because("token keys"))?;
             let (lock, clock) = (current.lock(), parts.clock.clone());
-            let recorder = Recorder::new(opened, keyring, parts.seed, lock, clock);
+            let mut recorder = Recorder::new(keyring, parts.seed, lock, clock);
+            let opening = match opened_until(&mut opening, until) {
+                Some(Ok(opened)) => {
+                    recorder.go_on_in(opened);
+                    None
+                }
+                // What a newer build wrote this one never understands.
+                Some(Err(error)) if error.is_newer_format() => {
+                    return Err(because("journal")(error));
+                }
+                // The visitor comes first: the worker answers without a journal, and tries again.
+                Some(Err(error)) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::error!(worker = index, %error, cause, "journal not opened, starting without");
+                    None
+                }
+                None => {
+                    tracing::error!(
+                        worker = index,
+                        "the journal's disk stands still, starting without"
+                    );
+                    Some(opening)
+                }
+            };
             let listener = parts.listener.try_clone().map_err(because("edge"))?;
             let (settings, live, metrics, secrets, journals) = (
                 Arc::clone(&settings),
@@ -195,7 +225,7 @@ impl Edge {
                 runtime.block_on(async {
                     let listener = tokio::net::TcpListener::from_std(listener)
                         .expect("the listener does not block");
-                    worker.run(listener, shutdown).await;
+                    worker.run(listener, opening, shutdown).await;
                 });
             };
             let thread = std::thread::Builder::new().name(format!("edge-{index}"));
@@ -239,6 +269,19 @@ impl Edge {
             Some(journals) => journals.stop().map_err(because("journal")),
             // A thread still opens one in the place of another: what is recorded is kept in the ring.
             None => Ok(()),
+        }
+    }
+}
+
+/// What came of a journal by then; None while it is still being opened.
+fn opened_until(opening: &mut Opening, until: Instant) -> Option<Result<Opened, journal::Error>> {
+    loop {
+        match opening.try_recv() {
+            Ok(opened) => return Some(opened),
+            Err(_) if Instant::now() >= until => return None,
+            // Dropped without a word where there was no thread for it; then the worker finds out.
+            Err(TryRecvError::Closed) => return None,
+            Err(TryRecvError::Empty) => std::thread::park_timeout(Duration::from_millis(1)),
         }
     }
 }

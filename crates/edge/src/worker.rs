@@ -23,7 +23,6 @@ use routing::{Params, Route};
 use rustix::io::Errno;
 use service::{Health, Shutdown};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use crate::answer::{self, Answer, Reply};
@@ -31,7 +30,7 @@ use crate::classify::Classifier;
 use crate::click::{self, Asked};
 use crate::connection::{self, Connections, Slot};
 use crate::cookie::{self, History};
-use crate::journals::{Journals, Opened};
+use crate::journals::{Again, Journals, Opening};
 use crate::live::Live;
 use crate::local_hosts::LocalHosts;
 use crate::metrics::{Metrics, PathKind};
@@ -94,8 +93,13 @@ fn written(bytes: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) -> Bytes {
 }
 
 impl Worker {
-    /// Accepts until shutdown, then lets open requests end.
-    pub(crate) async fn run(self: Rc<Self>, listener: TcpListener, shutdown: Shutdown) {
+    /// Accepts until shutdown, then lets open requests end. `opening` is a journal that takes longer than the start could wait.
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        listener: TcpListener,
+        mut opening: Option<Opening>,
+        shutdown: Shutdown,
+    ) {
         let accepting = tokio::task::spawn_local(Rc::clone(&self).accept(listener));
         let mut tick = tokio::time::interval(TICK);
         // A worker that stood still has not looked meanwhile: nobody was silent for as long as it missed ticks.
@@ -113,7 +117,8 @@ impl Worker {
         tokio::pin!(drained);
         let clock_ahead = self.metrics.clock_ahead(self.index);
         let name = format!("edge-{}", self.index);
-        let mut other_journal = None;
+        let mut again = Again::default();
+        self.metrics.unopened.add(self.without_journal());
         loop {
             tokio::select! {
                 () = &mut drained => break,
@@ -126,45 +131,56 @@ impl Worker {
                     self.record_unmatched(false);
                     let ahead_ms = self.recorder.borrow().ahead_ms();
                     clock_ahead.set(ahead_ms as f64 / 1000.0);
-                    if other_journal.is_none() && let Some(journal) = self.recorder.borrow().outlived() {
-                        tracing::error!(journal, ahead_ms, "the clock was set back, going on in another stream");
-                        other_journal = Some(self.open_journal(journal));
+                    let outlived = self.recorder.borrow().outlived();
+                    let is_closed = self.without_journal() > 0;
+                    if opening.is_none() && (outlived.is_some() || is_closed) && again.is_due(Instant::now()) {
+                        if let Some(journal) = outlived {
+                            tracing::error!(journal, ahead_ms, "the clock was set back, going on in another stream");
+                        }
+                        opening = Some(self.journals.open_aside(outlived));
                     }
                 }
-                opened = async { other_journal.as_mut().expect("checked before").await }, if other_journal.is_some() => {
-                    other_journal = None;
+                opened = async { opening.as_mut().expect("checked before").await }, if opening.is_some() => {
+                    opening = None;
+                    let closed = self.without_journal();
                     match opened {
-                        Ok(Ok(opened)) => self.recorder.borrow_mut().go_on_in(opened),
-                        Ok(Err(error)) => tracing::error!(%error, "no other journal, trying again"),
-                        Err(_) => tracing::error!("no other journal, trying again"),
+                        Ok(Ok(opened)) => {
+                            self.recorder.borrow_mut().go_on_in(opened);
+                            again = Again::default();
+                        }
+                        Ok(Err(error)) => {
+                            let pause_s = again.failed(Instant::now()).as_secs();
+                            let cause = std::error::Error::source(&error).map(ToString::to_string);
+                            tracing::error!(%error, cause, pause_s, "journal not opened, trying again");
+                        }
+                        Err(_) => {
+                            let pause_s = again.failed(Instant::now()).as_secs();
+                            tracing::error!(pause_s, "no thread to open a journal, trying again");
+                        }
                     }
+                    self.metrics.unopened.add(self.without_journal() - closed);
                 }
             }
         }
+        self.metrics.unopened.sub(self.without_journal());
         self.record_unmatched(true);
         self.recorder.borrow_mut().end();
         self.health.ended(&name);
     }
 
     /// Whether clicks can be recorded. Where they are redirected all the same, a balancer must not take all edges out at once
-    /// because a stream is away for long.
+    /// because a stream is away for long; a worker without a journal is this machine's own trouble.
     fn ready(&self, when_full: WhenFull) -> Result<(), String> {
+        let recorder = self.recorder.borrow();
         match when_full {
-            WhenFull::Redirect => Ok(()),
-            WhenFull::Refuse => self.recorder.borrow().ready(),
+            WhenFull::Redirect if recorder.is_open() => Ok(()),
+            _ => recorder.ready(),
         }
     }
 
-    /// Opens a journal in the place of another one, on a thread of its own: it waits for the disk.
-    fn open_journal(&self, before: usize) -> oneshot::Receiver<Result<Opened, journal::Error>> {
-        let (sender, opened) = oneshot::channel();
-        let journals = Arc::clone(&self.journals);
-        let open = move || _ = sender.send(journals.open(Some(before)));
-        // Without a thread the channel is closed, and the next tick tries again.
-        let _ = std::thread::Builder::new()
-            .name("edge-journal".into())
-            .spawn(open);
-        opened
+    /// 1 where this worker has no journal.
+    fn without_journal(&self) -> i64 {
+        i64::from(!self.recorder.borrow().is_open())
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) {
@@ -490,7 +506,8 @@ impl Worker {
             Ok(recorded) => recorded,
             Err(answer) => return *answer,
         };
-        let mut synced = self.recorder.borrow().synced.clone();
+        let synced = self.recorder.borrow().synced();
+        let mut synced = synced.expect("it was just recorded");
         let durable = synced.wait_for(|synced| *synced >= sequence);
         match (tokio::time::timeout(DURABLE_TIMEOUT, durable).await, broken) {
             (Ok(Ok(_)), None) => answer,

@@ -41,7 +41,7 @@ impl Bench {
         let (clock, metrics, shutdown) = (Clock::fixed(NOW_MS), Metrics::new(), Shutdown::new());
         let settings = Settings {
             workers: 1,
-            ring_bytes: 1 << 20,
+            ring_bytes: Some(1 << 20),
             ..Settings::default()
         };
         let parts = Parts {

@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::file::sync_folder;
+use crate::file;
 
 /// Longest value in bytes: a few words for each of hundreds of journal folders.
 pub const CURSOR_BYTES_MAX: usize = 8 << 10;
@@ -48,10 +48,7 @@ impl Cursor {
     /// # Errors
     /// `is_newer_format`, or what the disk said.
     pub fn open(path: &Path) -> Result<(Cursor, Option<Vec<u8>>), Error> {
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
+        let folder = &file::parent(path);
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let file = File::options()
             .read(true)
@@ -62,10 +59,9 @@ impl Cursor {
             .map_err(Error::io("open", path))?;
         let bytes = file.metadata().map_err(Error::io("read", path))?.len() as usize;
         if bytes < 2 * SLOT_BYTES {
-            file.write_all_at(&vec![0; 2 * SLOT_BYTES - bytes], bytes as u64)
-                .map_err(Error::io("write", path))?;
-            file.sync_data().map_err(|cause| Error::sync(path, cause))?;
-            sync_folder(folder)?;
+            file::write(&file, path, &vec![0; 2 * SLOT_BYTES - bytes], bytes as u64)?;
+            file::sync(&file, path)?;
+            file::sync_folder(folder)?;
         }
         Cursor::of(file, path)
     }
@@ -115,12 +111,9 @@ impl Cursor {
             return Err(Error::cursor_too_large(&self.path, bytes.len()));
         }
         let generation = self.generation + 1;
-        self.file
-            .write_all_at(&slot(generation, bytes), self.slot * SLOT_BYTES as u64)
-            .map_err(Error::io("write", &self.path))?;
-        self.file
-            .sync_data()
-            .map_err(|cause| Error::sync(&self.path, cause))?;
+        let at = self.slot * SLOT_BYTES as u64;
+        file::write(&self.file, &self.path, &slot(generation, bytes), at)?;
+        file::sync(&self.file, &self.path)?;
         self.generation = generation;
         self.slot = 1 - self.slot;
         Ok(())

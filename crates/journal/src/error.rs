@@ -20,6 +20,7 @@ enum Kind {
     NewerFormat { version: u32 },
     CursorTooLarge { bytes: usize },
     Poisoned,
+    NotPrivate { why: String },
     Sync,
     Io { tried: &'static str },
 }
@@ -35,7 +36,7 @@ impl Error {
         matches!(self.kind, Kind::NewerFormat { .. })
     }
 
-    /// Two files in a row could not be written or synced: this journal takes nothing more until it is opened again.
+    /// Two files in a row could not be written or synced: this journal is closed, and tried again in a new file later.
     pub fn is_poisoned(&self) -> bool {
         matches!(self.kind, Kind::Poisoned)
     }
@@ -98,6 +99,14 @@ impl Error {
         }
     }
 
+    pub(crate) fn not_private(path: &Path, why: String) -> Error {
+        Error {
+            kind: Kind::NotPrivate { why },
+            path: path.to_owned(),
+            source: None,
+        }
+    }
+
     pub(crate) fn sync(path: &Path, source: io::Error) -> Error {
         Error {
             kind: Kind::Sync,
@@ -132,7 +141,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
-        match self.kind {
+        match &self.kind {
             Kind::InUse {
                 process: Some(process),
             } => write!(f, "{path} is in use by process {process}"),
@@ -152,7 +161,11 @@ impl fmt::Display for Error {
             }
             Kind::Poisoned => write!(
                 f,
-                "{path} could not be written twice in a row; the journal is closed"
+                "{path} could not be written twice in a row; the journal is closed and tried again in a new file"
+            ),
+            Kind::NotPrivate { why } => write!(
+                f,
+                "{path} cannot hold rings: {why}; or name another folder as edge.ring_folder"
             ),
             Kind::Sync => write!(f, "cannot sync {path}"),
             Kind::Io { tried } => write!(f, "cannot {tried} {path}"),
@@ -163,5 +176,36 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_ref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_was_taken_for_a_failed_disk() {
+        let write = |cause: io::Error| Error::io("write", Path::new("a.log"))(cause);
+        for (error, full, passing) in [
+            (write(io::ErrorKind::StorageFull.into()), true, true),
+            (write(io::ErrorKind::QuotaExceeded.into()), true, true),
+            (write(Errno::DQUOT.into()), true, true),
+            (write(Errno::MFILE.into()), false, true),
+            (write(Errno::NFILE.into()), false, true),
+            (write(Errno::NOMEM.into()), false, true),
+            (write(Errno::IO.into()), false, false),
+            // A sync that says so has accepted the bytes before.
+            (
+                Error::sync(Path::new("a.log"), Errno::NOSPC.into()),
+                false,
+                false,
+            ),
+        ] {
+            assert_eq!(
+                (error.is_disk_full(), error.is_passing()),
+                (full, passing),
+                "{error:?}"
+            );
+        }
     }
 }

@@ -175,11 +175,17 @@ pub(crate) struct Young {
 impl Young {
     pub(crate) fn create(folder: &Path, index: u64) -> Result<Young, Error> {
         let path = path_of(folder, index).with_extension("log.new");
+        // One that is there may be of a sync that failed, and is not trusted again.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("delete", &path)(error));
+            }
+            _ => {}
+        }
         let file = File::options()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .open(&path)
             .map_err(Error::io("create", &path))?;
         Ok(Young {
@@ -212,7 +218,15 @@ impl Young {
     }
 }
 
-/// Every byte of a log file and of a new ring goes through here.
+/// The folder that something lies in.
+pub(crate) fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Every byte that a journal writes goes through here, but for the ring's frames.
 pub(crate) fn write(file: &File, path: &Path, bytes: &[u8], at: u64) -> Result<(), Error> {
     #[cfg(test)]
     let (bytes, full) = crate::tests::disk::room(path, bytes);

@@ -1,14 +1,14 @@
 //! The journal thread's end: from the ring to the log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::frame::{HEAD_BYTES, Head};
 use crate::log::Appender;
-use crate::ring::Consumer;
-use crate::scoreboard::View;
+use crate::ring::{self, Consumer, Counters};
+use crate::scoreboard::Board;
 use crate::writer::Shared;
 use crate::{Error, FolderLock, Full, file};
 
@@ -30,12 +30,17 @@ pub struct Flushed {
 /// Copies new frames from the ring to the log and syncs them.
 pub struct Flusher {
     consumer: Consumer,
+    /// The ring's file.
+    ring: PathBuf,
     appender: Appender,
+    board: Board,
     shared: Arc<Shared>,
-    view: View,
     size: Size,
     /// Held until both ends are gone.
     _lock: Arc<FolderLock>,
+    /// Its process died.
+    #[cfg(test)]
+    is_killed: bool,
 }
 
 /// What the folder's log files have come to.
@@ -60,9 +65,10 @@ enum Level {
 impl Flusher {
     pub(crate) fn new(
         consumer: Consumer,
+        ring: PathBuf,
         appender: Appender,
+        board: Board,
         shared: Arc<Shared>,
-        view: View,
         lock: Arc<FolderLock>,
     ) -> Result<Flusher, Error> {
         let size = Size {
@@ -73,11 +79,14 @@ impl Flusher {
         };
         let mut flusher = Flusher {
             consumer,
+            ring,
             appender,
+            board,
             shared,
-            view,
             size,
             _lock: lock,
+            #[cfg(test)]
+            is_killed: false,
         };
         flusher.weigh();
         Ok(flusher)
@@ -87,11 +96,14 @@ impl Flusher {
     /// not touched.
     ///
     /// # Errors
-    /// `is_passing`: nothing is lost, the records stay in the ring; call again later. `is_poisoned`: two files in a row
-    /// failed, the writer refuses from now on, and what is in the ring waits for the next open.
+    /// Nothing is lost, the records stay in the ring; call again later. `is_poisoned`: two files in a row failed, and the
+    /// writer refuses until a later call, in 1, 2 … 60 seconds, finds that a new file can be written.
     pub fn flush(&mut self) -> Result<Flushed, Error> {
-        let begun = Instant::now();
-        let flushed = self.copy();
+        self.flush_at(Instant::now())
+    }
+
+    pub(crate) fn flush_at(&mut self, begun: Instant) -> Result<Flushed, Error> {
+        let flushed = self.copy(begun);
         if flushed.is_ok() {
             // The copy took all that was in the ring when it began.
             let until = begun.saturating_duration_since(self.shared.opened);
@@ -105,7 +117,7 @@ impl Flusher {
         flushed
     }
 
-    fn copy(&mut self) -> Result<Flushed, Error> {
+    fn copy(&mut self, now: Instant) -> Result<Flushed, Error> {
         let frames = self.consumer.unflushed();
         let bytes = (frames[0].len() + frames[1].len()) as u64;
         let before = self.appender.synced_sequence();
@@ -117,7 +129,7 @@ impl Flusher {
             });
         }
         let last_sequence = last_sequence(frames);
-        self.appender.commit(frames, last_sequence)?;
+        self.appender.commit(frames, last_sequence, now)?;
         self.consumer.release(bytes);
         self.shared.synced.store(last_sequence, Ordering::Release);
         Ok(Flushed {
@@ -127,9 +139,11 @@ impl Flusher {
         })
     }
 
-    /// Looks at what the folder has become. Where it cannot be read, what was counted stays.
+    /// Looks at what the folder has become, and copies what the worker counted. Where it cannot be read, what was known
+    /// stays; a copy that failed is made at the next look.
     fn look(&mut self, now: Instant) {
         self.size.looked = now;
+        let _ = self.board.copy(&self.consumer.counters().counts());
         if let Ok(bytes) = file::folder_bytes(self.appender.folder()) {
             self.size.seen = bytes;
             self.size.written = self.appender.bytes_written();
@@ -169,7 +183,7 @@ impl Flusher {
     pub fn gauges(&self) -> Gauges {
         Gauges {
             shared: Arc::clone(&self.shared),
-            view: self.view.clone(),
+            counters: self.consumer.counters(),
         }
     }
 
@@ -189,8 +203,37 @@ impl Flusher {
     }
 
     #[cfg(test)]
+    pub(crate) fn kill(mut self) {
+        self.is_killed = true;
+    }
+
+    #[cfg(test)]
     pub(crate) fn fail_syncs(&mut self, count: u32) {
         self.appender.syncs_to_fail = count;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn syncs_to_fail(&self) -> u32 {
+        self.appender.syncs_to_fail
+    }
+}
+
+/// After a writer that ended in good order nothing of its ring is needed: its memory is given back. Anything else is the next
+/// owner's to save.
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        #[cfg(test)]
+        if self.is_killed {
+            return;
+        }
+        if !self.writer_gone() || self.consumer.unflushed_bytes() > 0 {
+            return;
+        }
+        let counts = self.consumer.counters().counts();
+        let copied = self.board.copy(&counts).and_then(|()| self.board.sync());
+        if copied.is_ok() {
+            let _ = ring::remove(self.appender.folder(), &self.ring);
+        }
     }
 }
 
@@ -198,14 +241,14 @@ impl Flusher {
 #[derive(Clone)]
 pub struct Gauges {
     shared: Arc<Shared>,
-    view: View,
+    counters: Counters,
 }
 
 impl Gauges {
     /// Age of the oldest record that a power cut would take, at most one flush's interval too much; zero when there is
     /// none.
     pub fn unsynced(&self) -> Duration {
-        let appended = self.view.appended();
+        let appended = self.counters.appended();
         // A failing or stalled flush leaves both where they are, so that the age grows.
         if self.shared.synced.load(Ordering::Acquire) >= appended {
             return Duration::ZERO;
@@ -214,7 +257,7 @@ impl Gauges {
         self.shared.opened.elapsed().saturating_sub(until)
     }
 
-    /// Whether the log failed for good.
+    /// Whether the log failed twice in a row and waits to be tried again.
     pub fn poisoned(&self) -> bool {
         self.shared.closed.get() == Some(Full::Poisoned)
     }
@@ -222,6 +265,16 @@ impl Gauges {
     /// Bytes of the folder's log files together; deletions are seen within a second.
     pub fn folder_bytes(&self) -> u64 {
         self.shared.folder_bytes.load(Ordering::Acquire)
+    }
+
+    /// Size of the ring.
+    pub fn ring_bytes(&self) -> u64 {
+        self.shared.ring_bytes
+    }
+
+    /// Whether the ring is locked in memory.
+    pub fn is_locked(&self) -> bool {
+        self.shared.is_locked
     }
 
     /// The bytes at which the journal takes nothing more.

@@ -1,7 +1,7 @@
 //! What a journal folder holds, for a person. Reads only; takes no lock, so that it may be asked beside a writer.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::file::{self, HEADER_BYTES, Header};
 use crate::frame::Kind;
@@ -26,7 +26,8 @@ impl Inspection {
     /// to the end of log and ring. None where no file can be read.
     pub fn written(&self) -> Option<u64> {
         let newest = self.files.iter().rev().find(|file| file.stream.is_some())?;
-        let of_ring = self.ring.filter(|ring| Some(ring.stream) == newest.stream);
+        let of_ring = self.ring.as_ref();
+        let of_ring = of_ring.filter(|ring| Some(ring.stream) == newest.stream);
         let last = of_ring
             .map_or(0, |ring| ring.last_sequence)
             .max(newest.last_sequence);
@@ -71,8 +72,10 @@ pub struct FileInspection {
 }
 
 /// The ring of a writer that lives or died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingInspection {
+    /// Where it lies.
+    pub path: PathBuf,
     /// The writer's stream.
     pub stream: StreamId,
     /// Its size.
@@ -91,6 +94,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection, Error> {
     let counted_before = scoreboard::ledger(folder)?.map_or(0, |ledger| ledger.written());
     // The ring before the files: what leaves it meanwhile is then found in them.
     let ring = ring::remains(folder)?.map(|remains| RingInspection {
+        path: remains.path.clone(),
         stream: remains.stream,
         bytes: remains.data.len() as u64,
         unflushed_bytes: remains.tail.saturating_sub(remains.flushed),
@@ -167,7 +171,7 @@ mod tests {
 
     #[test]
     fn records_damage_and_the_ring_are_told() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::tests::folder();
         let stream = StreamId([1; 16]);
         let (mut log, _) = Log::open(folder.path(), Options::new(stream)).unwrap();
         for payload in [&b"first"[..], b"second", b"third"] {
@@ -214,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_files_and_the_scoreboard_say_the_same_until_one_of_them_is_changed() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::tests::folder();
         let small = |stream| Options {
             ring_bytes: 4096,
             ..Options::new(StreamId([stream; 16]))
@@ -253,7 +257,7 @@ mod tests {
         assert_eq!(look(), (Some(7), false));
         std::fs::write(&newest, &bytes).unwrap();
         assert_eq!(look(), (Some(10), true));
-        scoreboard::settle(folder.path(), 9).unwrap();
+        scoreboard::settle(folder.path(), 9, None).unwrap();
         assert_eq!(look(), (Some(10), false));
     }
 }

@@ -5,9 +5,9 @@
 //! | file | what | who touches it |
 //! |---|---|---|
 //! | `lock` | held with `flock` while somebody may write; names the process | [`FolderLock`] |
-//! | `ring` | the newest frames in a shared mapping, see `ring.rs` | the worker and its journal thread |
+//! | `ring` | a link to the newest frames, which lie in the machine's memory, see `ring.rs` | the worker and its journal thread |
 //! | `{index:016x}.log` | all frames, copied and synced, see `file.rs` and `frame.rs` | one appender, any number of readers |
-//! | `scoreboard` | what the folder's writers counted, since it was made, see `scoreboard.rs` | the worker; anybody reads it |
+//! | `scoreboard` | what the folder's writers counted, since it was made, see `scoreboard.rs` | the journal thread; anybody reads it |
 //! | `quarantine-….bin` | bytes of a log file that went bad, see `quarantine.rs` | recovery or deletion makes it, a person deletes it |
 //!
 //! The worker's [`Writer`] puts a record into the ring and is done: from then on it survives the process. The journal
@@ -59,6 +59,7 @@ pub use lock::FolderLock;
 pub use log::Log;
 pub use reader::{Entry, Position, Reader, Skipped};
 pub use recovery::{Recovered, durable, seal};
+pub use ring::{RINGS_IN, default_folder as default_ring_folder, has_ring, is_memory};
 pub use scoreboard::{Ledger, ledger};
 pub use stream_id::{NotAStreamId, StreamId};
 pub use syncer::Syncer;

@@ -46,9 +46,9 @@ impl FolderLock {
             }
             Err(errno) => return Err(Error::io("lock", &path)(errno.into())),
         }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
+        // As long as any number, so that it replaces the one before it without room for a new block.
+        file.rewind()
+            .and_then(|()| writeln!(file, "{:<10}", std::process::id()))
             .map_err(Error::io("write", &path))?;
         Ok(FolderLock {
             folder: folder.to_owned(),

@@ -4,13 +4,14 @@
 //! then a power cut may take it, never the records it speaks of.
 //!
 //! A failed sync is never tried again, because the kernel may have dropped the pages and would then report success. The
-//! file is left as it is, with its last mark telling the truth, and the frames go to a new one; when that fails too the
-//! appender is poisoned. A full disk, and a machine without a descriptor or memory to spare, are different: the write was
+//! file is left as it is, with its last mark telling the truth, and the frames go to a new one, at once. When that fails too
+//! the appender is closed (*poisoned*) and tries another new file after 1, 2, 4 … 60 seconds. A full disk, and a machine without a descriptor or memory to spare, are different: the write was
 //! refused before it was accepted, nothing is in doubt, and the same frames may be written to the same place later. So that
 //! it does not come to that, the next file is opened when the one before it begins.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::file::{self, HEADER_BYTES, Header, Young};
 use crate::frame::{self, Kind, MARK_BYTES};
@@ -20,6 +21,11 @@ use crate::{Error, FolderLock, Recovered, StreamId, recovery};
 /// Most bytes [`Log`] keeps in memory before it syncs by itself: a batch is a few MiB at most, and this bounds a caller
 /// that forgets.
 const BUFFER_BYTES_MAX: usize = 16 << 20;
+
+/// How long a log that failed twice in a row is left alone before a new file is tried; doubles up to the maximum: a path that
+/// fails over takes seconds, and a disk that is dead is not worn out.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Appender {
     folder: PathBuf,
@@ -33,10 +39,18 @@ pub(crate) struct Appender {
     synced_sequence: u64,
     /// Bytes written to all files of this appender.
     bytes_written: u64,
-    poisoned: bool,
+    /// Set while the last two files could not be written.
+    poisoned: Option<Poisoned>,
     /// How many of the next syncs fail.
     #[cfg(test)]
     pub(crate) syncs_to_fail: u32,
+}
+
+/// When the next file is tried.
+#[derive(Clone, Copy)]
+struct Poisoned {
+    until: Instant,
+    pause: Duration,
 }
 
 impl Appender {
@@ -58,7 +72,7 @@ impl Appender {
             end: HEADER_BYTES,
             synced_sequence: header.first_sequence - 1,
             bytes_written: HEADER_BYTES,
-            poisoned: false,
+            poisoned: None,
             #[cfg(test)]
             syncs_to_fail: 0,
         })
@@ -73,7 +87,7 @@ impl Appender {
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.poisoned
+        self.poisoned.is_some()
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -89,9 +103,20 @@ impl Appender {
     }
 
     /// Makes whole frames durable, the last of them with sequence `last_sequence`.
-    pub(crate) fn commit(&mut self, frames: [&[u8]; 2], last_sequence: u64) -> Result<(), Error> {
-        if self.poisoned {
-            return Err(Error::poisoned(&self.path, None));
+    pub(crate) fn commit(
+        &mut self,
+        frames: [&[u8]; 2],
+        last_sequence: u64,
+        now: Instant,
+    ) -> Result<(), Error> {
+        if let Some(poisoned) = self.poisoned {
+            if now < poisoned.until {
+                return Err(Error::poisoned(&self.path, None));
+            }
+            let pause = (poisoned.pause * 2).min(RETRY_PAUSE_MAX);
+            self.commit_in_new_file(frames, last_sequence, now, pause)?;
+            tracing::info!(path = %self.path.display(), "log is written again");
+            return Ok(());
         }
         let rotated = match self.end >= self.log_bytes_max {
             true => match self.next_file() {
@@ -110,12 +135,34 @@ impl Appender {
         };
         let cause = std::error::Error::source(&first).map(ToString::to_string);
         tracing::warn!(path = %self.path.display(), cause, "log file closed after a failure, going on in a new one");
-        self.next_file()
-            .and_then(|()| self.write(frames, last_sequence))
-            .map_err(|error| {
-                self.poisoned = true;
-                error.into_poisoned()
-            })
+        self.commit_in_new_file(frames, last_sequence, now, RETRY_PAUSE)
+    }
+
+    /// Where that fails, nothing is tried before the pause is over.
+    fn commit_in_new_file(
+        &mut self,
+        frames: [&[u8]; 2],
+        last_sequence: u64,
+        now: Instant,
+        pause: Duration,
+    ) -> Result<(), Error> {
+        let done = self
+            .next_file()
+            .and_then(|()| self.write(frames, last_sequence));
+        match done {
+            Ok(()) => self.poisoned = None,
+            Err(error) => {
+                if self.end == HEADER_BYTES {
+                    // Nothing in it is durable, and all of it is still with the caller: many tries must not fill the disk.
+                    let _ = self.file.set_len(HEADER_BYTES);
+                }
+                let until = now + pause;
+                self.poisoned = Some(Poisoned { until, pause });
+                return Err(error.into_poisoned());
+            }
+        }
+        self.open_ahead();
+        Ok(())
     }
 
     fn write(&mut self, frames: [&[u8]; 2], last_sequence: u64) -> Result<(), Error> {
@@ -199,14 +246,18 @@ pub struct Log {
 }
 
 impl Log {
-    /// Takes the folder's lock, recovers what the last owner left, and starts a new stream. `ring_bytes` and
-    /// `folder_bytes_max` are not used.
+    /// Takes the folder's lock, recovers what the last owner left, and starts a new stream. What is said of
+    /// the ring and `folder_bytes_max` are not used.
     ///
     /// # Errors
     /// `is_in_use`, `is_newer_format`, or what the disk said.
     ///
     /// # Panics
     /// When `options.stream` is the stream of the folder's last open: each open needs a new one.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "as `journal::open` takes them"
+    )]
     pub fn open(folder: &Path, options: Options) -> Result<(Log, Recovered), Error> {
         let lock = FolderLock::take(folder)?;
         let (recovered, header) = recovery::succeed(folder, options.stream)?;
@@ -258,11 +309,11 @@ impl Log {
     ///
     /// # Errors
     /// `is_passing`: nothing is lost, call again later. `is_poisoned`: what was appended since the last sync is not
-    /// durable and this log takes nothing more.
+    /// durable, and this log takes nothing until a later call, in 1, 2 … 60 seconds, finds that a new file can be written.
     pub fn sync(&mut self) -> Result<u64, Error> {
         if !self.buffer.is_empty() {
             self.appender
-                .commit([&self.buffer, &[]], self.next_sequence - 1)?;
+                .commit([&self.buffer, &[]], self.next_sequence - 1, Instant::now())?;
             self.buffer.clear();
         }
         Ok(self.end())

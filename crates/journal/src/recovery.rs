@@ -5,8 +5,8 @@
 //! on at the next multiple of 8. Corrupt bytes are copied into quarantine first of all (`quarantine.rs`).
 //!
 //! Worth saving are the records behind the last mark, and the ring's records beyond that mark's sequence: after a killed
-//! process those between `flushed` and `tail`; after a power cut whatever pages reached the disk, so the whole ring is
-//! searched. The two overlap and may each have holes that the other fills. In order of sequence, each once, they become
+//! process those between `flushed` and `tail`. After a power cut there is no ring; one that lies on a disk holds whatever
+//! pages reached it, so the whole ring is searched. The two overlap and may each have holes that the other fills. In order of sequence, each once, they become
 //! one new log file that appears with its mark, whole and synced, or not at all. Nothing that exists is changed: readers
 //! take from a file only what the next one of its stream does not begin with. Only then is the ring removed. Doing all
 //! this again after a crash half way changes nothing.
@@ -131,7 +131,7 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
         recovered.quarantined_files = kept.made;
     }
 
-    let remains = ring::remains(folder)?;
+    let remains = ring::take(folder)?;
     let same_stream = match (&newest, &remains) {
         (Some(survey), Some(remains)) => survey.header.stream == remains.stream,
         _ => false,
@@ -160,9 +160,14 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
             .or(tail.keys().next().copied());
         next = save(folder, remains.stream, first.unwrap_or(1), &tail, next)?;
         recovered.previous = recovered.previous.or(Some(remains.stream));
-        remove_ring(folder)?;
     }
-    recovered.power_cut_records = scoreboard::settle(folder, next.ordinal)?;
+    let counted = remains
+        .as_ref()
+        .map(|remains| (remains.stream, remains.counts));
+    recovered.power_cut_records = scoreboard::settle(folder, next.ordinal, counted)?;
+    if let Some(remains) = &remains {
+        ring::remove(folder, &remains.path)?;
+    }
     Ok((recovered, next))
 }
 
@@ -197,12 +202,6 @@ fn save(
         index: next.index + 1,
         ordinal: header.ordinal_of(last_sequence + 1),
     })
-}
-
-fn remove_ring(folder: &Path) -> Result<(), Error> {
-    let path = folder.join(ring::NAME);
-    fs::remove_file(&path).map_err(Error::io("delete", &path))?;
-    file::sync_folder(folder)
 }
 
 /// What one log file holds.

@@ -1,13 +1,16 @@
-//! The ring: a mapped file through which one worker hands frames to one journal thread.
+//! The ring: a mapped file in memory through which one worker hands frames to one journal thread.
 //!
 //! ```text
 //! 0     8   magic "SLUICERG"
 //! 8     u32 format version, 1
-//! 12    u32 crc32c over bytes 0..12 and 16..40
+//! 12    u32 crc32c over bytes 0..12 and 16..56
 //! 16    16  stream
 //! 32    u64 bytes of the data area, a power of two
+//! 40    16  home: which journal's folder the ring belongs to, see `ring/home.rs`
 //! 128   u64 tail: end of the last whole frame, counted from 0 for ever
 //! 256   u64 flushed: everything before it is in the log and synced
+//! 384   u64 appended: records put into the ring
+//! 392   u64 × 4 answers that went without their record, by reason: see `scoreboard.rs`
 //! 4096  …   data area: frames as one byte stream, position p at p modulo the area's size
 //! ```
 //!
@@ -16,28 +19,35 @@
 //! worker reads with Acquire. So the mapping's bytes never have a writer and a reader at once: `[flushed, tail)` is the
 //! thread's, the rest is the worker's. Both sides keep their own position and use the file's only as news of the other.
 //!
-//! The file is written full when it is made, so that a later store finds its block and no store meets a full disk. It is
-//! never synced: its job is to outlive the process, not the machine.
-#![allow(
-    unsafe_code,
-    reason = "the one shared mapping of the crate; each block says who upholds it"
-)]
+//! The file lies in a memory file system, because a store into a page of a disk's file waits for that disk: the kernel
+//! writes the page back and protects it, and the next store asks the file system. It outlives the process and not the
+//! machine, as what is not synced does anyway. All of it is allocated when it is made and locked in memory as far as that
+//! is allowed, so that no store finds a file system full or a page swapped out. Whoever makes it holds its `flock` as long
+//! as it is used.
+
+mod home;
+mod map;
+mod remains;
 
 use std::fs::{self, File};
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
-#[cfg(loom)]
-use loom::sync::atomic::Ordering;
-#[cfg(not(loom))]
-use std::sync::atomic::Ordering;
-
-use map::Map;
-pub(crate) use map::Words;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstatfs};
+use rustix::io::Errno;
 
 use crate::frame::{HEAD_BYTES, Head};
+use crate::writer::Full;
 use crate::{Error, StreamId, file};
+
+pub(crate) use home::remove;
+use home::{Home, link};
+pub use home::{RINGS_IN, default_folder};
+use map::Map;
+pub(crate) use map::{Consumer, Counters, Producer};
+pub use remains::has_ring;
+pub(crate) use remains::{Remains, counts, remains, take};
 
 const _: () = assert!(
     cfg!(target_endian = "little"),
@@ -46,404 +56,164 @@ const _: () = assert!(
 
 const MAGIC: &[u8; 8] = b"SLUICERG";
 const VERSION: u32 = 1;
-pub(crate) const PAGE_BYTES: usize = 4096;
+const HEADER_BYTES: usize = 56;
+const PAGE_BYTES: usize = 4096;
 const TAIL_AT: usize = 128;
 const FLUSHED_AT: usize = 256;
+const APPENDED_AT: usize = 384;
+const UNRECORDED_AT: usize = 392;
 /// One page: below it a ring is no ring.
 const RING_BYTES_MIN: u64 = 4096;
+/// A ring that finds too little room is made smaller, down to this: some ten thousand clicks, a second of the fastest worker.
+const RING_BYTES_LEAST: u64 = 4 << 20;
 
-pub(crate) const NAME: &str = "ring";
-
-/// The worker's side.
-pub(crate) struct Producer {
-    map: Arc<Map>,
-    tail: u64,
+/// What a writer counted: records, and answers that went without theirs, by reason in the order of [`Full::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) appended: u64,
+    pub(crate) unrecorded: [u64; Full::ALL.len()],
 }
 
-/// The journal thread's side.
-pub(crate) struct Consumer {
-    map: Arc<Map>,
-    flushed: u64,
+/// A new ring: its two sides, its size, and whether it is locked in memory.
+pub(crate) struct Made {
+    pub(crate) producer: Producer,
+    pub(crate) consumer: Consumer,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) is_locked: bool,
 }
 
-/// Replaces the folder's ring by an empty one; a size that is no power of two is rounded up.
+/// Makes an empty ring in `ring_folder` for the journal in `folder`, which then names it; a size that is no power of two is
+/// rounded up. `counts` is what the journal's writers counted before.
 pub(crate) fn create(
+    folder: &Path,
+    ring_folder: &Path,
+    stream: StreamId,
+    bytes: u64,
+    counts: &Counts,
+) -> Result<Made, Error> {
+    let path = ring_folder.join(format!("{stream}.ring"));
+    // The name comes before the file: who dies in between leaves no ring that nobody would find again.
+    link(folder, &path)?;
+    let create = || {
+        home::make_private(ring_folder)?;
+        File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::io("create", &path))
+    };
+    // Somebody who removed the last ring there may just remove the folder.
+    let file = match create() {
+        Err(error) if error.is_not_found() => create(),
+        done => done,
+    }?;
+    let made = fill(&file, &path, folder, stream, bytes, counts);
+    if made.is_err() {
+        let _ = fs::remove_file(&path);
+    }
+    made
+}
+
+fn fill(
+    file: &File,
+    path: &Path,
     folder: &Path,
     stream: StreamId,
     bytes: u64,
-) -> Result<(Producer, Consumer), Error> {
-    let bytes = bytes.max(RING_BYTES_MIN).next_power_of_two();
-    let path = folder.join(NAME);
-    let young = folder.join("ring.new");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&young)
-        .map_err(Error::io("create", &young))?;
-    let zeros = vec![0; 1 << 16];
-    let mut at = 0;
-    while at < bytes + PAGE_BYTES as u64 {
-        let part = zeros.len().min((bytes + PAGE_BYTES as u64 - at) as usize);
-        file::write(&file, &young, &zeros[..part], at)?;
-        at += part as u64;
+    counts: &Counts,
+) -> Result<Made, Error> {
+    flock(file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|errno| Error::io("lock", path)(errno.into()))?;
+    let asked = bytes.max(RING_BYTES_MIN).next_power_of_two();
+    let bytes = allocate(file, path, asked)?;
+    if bytes < asked {
+        let ring = path.display();
+        tracing::warn!(%ring, asked, bytes, "too little room for rings, this one is smaller");
     }
-    file::write(&file, &young, &header(stream, bytes), 0)?;
-    fs::rename(&young, &path).map_err(Error::io("create", &path))?;
-
-    Ok(ends(
-        Map::of(&file, bytes).map_err(Error::io("map", &path))?,
-    ))
-}
-
-/// The two sides of an empty ring.
-fn ends(map: Map) -> (Producer, Consumer) {
-    let map = Arc::new(map);
-    let producer = Producer {
-        map: Arc::clone(&map),
-        tail: 0,
+    if !is_memory(file) {
+        let ring = path.display();
+        tracing::warn!(%ring, "ring lies on a disk and waits for it: name a folder in a memory file system as edge.ring_folder");
+    }
+    let home = Home::of(folder)?;
+    file::write(file, path, &header(stream, bytes, home), 0)?;
+    let map = Map::of(file, bytes).map_err(Error::io("map", path))?;
+    let is_locked = match map.lock() {
+        Ok(()) => true,
+        Err(error) => {
+            let ring = path.display();
+            tracing::warn!(%ring, %error, "ring is not locked in memory: raise the limit of locked memory (LimitMEMLOCK= of the unit, ulimit -l)");
+            false
+        }
     };
-    (producer, Consumer { map, flushed: 0 })
+    map.count_from(counts);
+    let (producer, consumer) = map::sides(map);
+    Ok(Made {
+        producer,
+        consumer,
+        path: path.to_owned(),
+        bytes,
+        is_locked,
+    })
 }
 
-impl Producer {
-    pub(crate) fn has_room(&self, frame_bytes: usize) -> bool {
-        let used = self
-            .tail
-            .saturating_sub(self.map.flushed().load(Ordering::Acquire));
-        used.saturating_add(frame_bytes as u64) <= self.map.data_bytes()
-    }
-
-    /// False, and nothing written, where there is no room.
-    pub(crate) fn push(&mut self, head: &Head, payload: &[u8]) -> bool {
-        if !self.has_room(head.frame_bytes()) {
-            return false;
-        }
-        let padding = [0; crate::frame::ALIGN];
-        let padding_bytes = head.frame_bytes() - HEAD_BYTES - payload.len();
-        let payload_at = self.tail + HEAD_BYTES as u64;
-        // SAFETY: `has_room` found [tail, tail + frame) outside [flushed, tail), so that only this side, of which there
-        // is one and which is borrowed mutably, touches these bytes until `tail` is moved below.
-        unsafe {
-            self.map.copy_in(self.tail, &head.bytes());
-            self.map.copy_in(payload_at, payload);
-            self.map
-                .copy_in(payload_at + payload.len() as u64, &padding[..padding_bytes]);
-        }
-        self.tail += head.frame_bytes() as u64;
-        self.map.tail().store(self.tail, Ordering::Release);
-        true
-    }
-}
-
-impl Consumer {
-    pub(crate) fn unflushed_bytes(&self) -> u64 {
-        self.map
-            .tail()
-            .load(Ordering::Acquire)
-            .saturating_sub(self.flushed)
-    }
-
-    /// The frames not yet given back, in order, as the one or two pieces in which they lie.
-    pub(crate) fn unflushed(&self) -> [&[u8]; 2] {
-        let bytes = self.unflushed_bytes();
-        assert!(
-            bytes <= self.map.data_bytes(),
-            "the ring's tail is not beyond its room"
-        );
-        // SAFETY: [flushed, tail) was published with Release and is left alone by the worker until `release`, which
-        // needs this side mutably and therefore ends these borrows.
-        unsafe { self.map.pieces(self.flushed, bytes) }
-    }
-
-    /// Gives the oldest `bytes` back to the worker.
-    pub(crate) fn release(&mut self, bytes: u64) {
-        assert!(
-            bytes <= self.unflushed_bytes(),
-            "only published bytes are given back"
-        );
-        self.flushed += bytes;
-        self.map.flushed().store(self.flushed, Ordering::Release);
-    }
-}
-
-#[cfg(not(loom))]
-mod map {
-    use std::fs::File;
-    use std::io;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use memmap2::{MmapOptions, MmapRaw};
-
-    use super::{FLUSHED_AT, PAGE_BYTES, TAIL_AT};
-
-    pub(super) struct Map {
-        raw: MmapRaw,
-        mask: u64,
-    }
-
-    impl Map {
-        /// Of a file of one page and `bytes`, a power of two.
-        pub(super) fn of(file: &File, bytes: u64) -> io::Result<Map> {
-            let raw = MmapOptions::new()
-                .len(PAGE_BYTES + bytes as usize)
-                .populate()
-                .map_raw(file)?;
-            // For writing too, or the first record in each page waits for the file system. Only advice: an older kernel does
-            // not know it.
-            #[cfg(target_os = "linux")]
-            let _ = raw.advise(memmap2::Advice::PopulateWrite);
-            Ok(Map {
-                raw,
-                mask: bytes - 1,
-            })
-        }
-
-        pub(super) fn data_bytes(&self) -> u64 {
-            self.mask + 1
-        }
-
-        fn data(&self) -> *mut u8 {
-            // SAFETY: the mapping is one page longer than the data area, by `of`.
-            unsafe { self.raw.as_mut_ptr().add(PAGE_BYTES) }
-        }
-
-        pub(super) fn tail(&self) -> &AtomicU64 {
-            // SAFETY: 8-aligned, inside the header page, mapped as long as `self`, and only ever used as an atomic.
-            unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(TAIL_AT).cast()) }
-        }
-
-        pub(super) fn flushed(&self) -> &AtomicU64 {
-            // SAFETY: as for `tail`.
-            unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(FLUSHED_AT).cast()) }
-        }
-
-        /// # Safety
-        /// The caller owns the positions `[at, at + bytes.len())` and they are no more than the data area.
-        pub(super) unsafe fn copy_in(&self, at: u64, bytes: &[u8]) {
-            let start = (at & self.mask) as usize;
-            let first = bytes.len().min(self.data_bytes() as usize - start);
-            // SAFETY: both pieces end inside the data area by the line above; the caller owns them.
-            unsafe {
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data().add(start), first);
-                if first < bytes.len() {
-                    std::ptr::copy_nonoverlapping(
-                        bytes.as_ptr().add(first),
-                        self.data(),
-                        bytes.len() - first,
-                    );
+/// Gives the file all of its blocks: a page and so many bytes, or half as many, and so on, where there is no room.
+fn allocate(file: &File, path: &Path, asked: u64) -> Result<u64, Error> {
+    let mut bytes = asked;
+    loop {
+        let whole = PAGE_BYTES as u64 + bytes;
+        #[cfg(test)]
+        let allocated = crate::tests::disk::allocated(whole);
+        #[cfg(not(test))]
+        let allocated = Ok(());
+        match allocated.and_then(|()| fallocate(file, FallocateFlags::empty(), 0, whole)) {
+            Ok(()) => return Ok(bytes),
+            Err(Errno::INTR) => {}
+            Err(Errno::NOSPC | Errno::NOMEM | Errno::DQUOT)
+                if bytes / 2 >= asked.min(RING_BYTES_LEAST) =>
+            {
+                bytes /= 2;
+            }
+            // A file system that cannot be asked for blocks is written full.
+            Err(Errno::OPNOTSUPP) => {
+                let zeros = vec![0; 1 << 16];
+                for at in (0..whole).step_by(zeros.len()) {
+                    let part = zeros.len().min((whole - at) as usize);
+                    file::write(file, path, &zeros[..part], at)?;
                 }
+                return Ok(bytes);
             }
-        }
-
-        /// The positions `[at, at + bytes)` as the one or two pieces in which they lie.
-        ///
-        /// # Safety
-        /// Nobody writes to these positions while the pieces are borrowed, and they are no more than the data area.
-        pub(super) unsafe fn pieces(&self, at: u64, bytes: u64) -> [&[u8]; 2] {
-            let start = at & self.mask;
-            let first = bytes.min(self.data_bytes() - start);
-            // SAFETY: both pieces end inside the data area by the line above; the caller keeps writers away.
-            unsafe {
-                [
-                    std::slice::from_raw_parts(self.data().add(start as usize), first as usize),
-                    std::slice::from_raw_parts(self.data(), (bytes - first) as usize),
-                ]
-            }
-        }
-    }
-
-    /// One page of numbers, each stored by one thread and looked at by any: the scoreboard's counters.
-    pub(crate) struct Words(MmapRaw);
-
-    impl Words {
-        pub(crate) fn of(file: &File) -> io::Result<Words> {
-            MmapOptions::new().len(PAGE_BYTES).map_raw(file).map(Words)
-        }
-
-        fn word(&self, at: usize) -> &AtomicU64 {
-            assert!(
-                at.is_multiple_of(8) && at < PAGE_BYTES,
-                "a word of the page is meant"
-            );
-            // SAFETY: 8-aligned and inside the page by the line above, mapped as long as `self`, and only ever used as an
-            // atomic.
-            unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(at).cast()) }
-        }
-
-        pub(crate) fn get(&self, at: usize) -> u64 {
-            self.word(at).load(Ordering::Relaxed)
-        }
-
-        pub(crate) fn set(&self, at: usize, number: u64) {
-            self.word(at).store(number, Ordering::Relaxed);
+            Err(errno) => return Err(Error::io("allocate", path)(errno.into())),
         }
     }
 }
 
-/// The same memory for loom, which follows who may see what each position and each byte holds. Only the memory differs:
-/// what the two sides do with it is the code above.
-#[cfg(loom)]
-mod map {
-    use std::fs::File;
-    use std::io;
-
-    use loom::cell::UnsafeCell;
-    use loom::sync::atomic::AtomicU64;
-
-    pub(super) struct Map {
-        tail: AtomicU64,
-        flushed: AtomicU64,
-        data: Box<[UnsafeCell<u8>]>,
-    }
-
-    // SAFETY: as the mapping is; that the sides keep off each other's cells is what loom finds out.
-    unsafe impl Sync for Map {}
-
-    impl Map {
-        pub(super) fn of(_file: &File, bytes: u64) -> io::Result<Map> {
-            Ok(Map::new(bytes))
-        }
-
-        pub(super) fn new(bytes: u64) -> Map {
-            Map {
-                tail: AtomicU64::new(0),
-                flushed: AtomicU64::new(0),
-                data: (0..bytes).map(|_| UnsafeCell::new(0)).collect(),
-            }
-        }
-
-        pub(super) fn data_bytes(&self) -> u64 {
-            self.data.len() as u64
-        }
-
-        pub(super) fn tail(&self) -> &AtomicU64 {
-            &self.tail
-        }
-
-        pub(super) fn flushed(&self) -> &AtomicU64 {
-            &self.flushed
-        }
-
-        fn cell(&self, at: u64) -> &UnsafeCell<u8> {
-            &self.data[(at % self.data_bytes()) as usize]
-        }
-
-        /// # Safety
-        /// As for the mapping.
-        pub(super) unsafe fn copy_in(&self, at: u64, bytes: &[u8]) {
-            for (&byte, at) in bytes.iter().zip(at..) {
-                // SAFETY: the pointer is good inside the closure; loom panics where the caller does not own the cell.
-                self.cell(at).with_mut(|cell| unsafe { *cell = byte });
-            }
-        }
-
-        /// # Safety
-        /// As for the mapping.
-        pub(super) unsafe fn pieces(&self, at: u64, bytes: u64) -> [&[u8]; 2] {
-            let first = bytes.min(self.data_bytes() - at % self.data_bytes());
-            [at..at + first, at + first..at + bytes].map(|piece| {
-                let copy: Box<[u8]> = piece
-                    // SAFETY: as in `copy_in`.
-                    .map(|at| self.cell(at).with(|cell| unsafe { *cell }))
-                    .collect();
-                // Cells do not lie side by side, so this is a copy; a model makes few and short ones, and ends.
-                &*Box::leak(copy)
-            })
-        }
-    }
-
-    /// Counters that no model looks at.
-    pub(crate) struct Words(std::sync::Mutex<[u64; super::PAGE_BYTES / 8]>);
-
-    impl Words {
-        pub(crate) fn of(_file: &File) -> io::Result<Words> {
-            Ok(Words(std::sync::Mutex::new([0; super::PAGE_BYTES / 8])))
-        }
-
-        pub(crate) fn get(&self, at: usize) -> u64 {
-            self.0.lock().expect("nobody panics with it")[at / 8]
-        }
-
-        pub(crate) fn set(&self, at: usize, number: u64) {
-            self.0.lock().expect("nobody panics with it")[at / 8] = number;
-        }
-    }
+/// Whether a file or folder lies in a memory file system; true where nobody says.
+pub fn is_memory(of: impl AsFd) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    fstatfs(of).map_or(true, |found| {
+        let kind = found.f_type.cast_unsigned();
+        [TMPFS, RAMFS].contains(&kind)
+    })
 }
 
-/// What a dead process left in its ring, read as a plain file.
-pub(crate) struct Remains {
-    pub(crate) stream: StreamId,
-    pub(crate) tail: u64,
-    pub(crate) flushed: u64,
-    /// The data area, turned so that it begins at `tail`: oldest byte first, newest last.
-    pub(crate) data: Vec<u8>,
-}
-
-impl Remains {
-    /// Sequence of the last record that was not flushed; 0 where there is none.
-    pub(crate) fn last_unflushed(&self) -> u64 {
-        let unflushed = self.tail.saturating_sub(self.flushed) as usize;
-        let mut rest = &self.data[self.data.len().saturating_sub(unflushed)..];
-        let mut last = 0;
-        while rest.len() >= HEAD_BYTES
-            && let Some(head) = Head::parse(rest)
-        {
-            last = head.sequence;
-            rest = rest.get(head.frame_bytes()..).unwrap_or_default();
-        }
-        last
-    }
-}
-
-/// None where there is no ring, or none with a valid header (a power cut before its first page was written back).
-pub(crate) fn remains(folder: &Path) -> Result<Option<Remains>, Error> {
-    let path = folder.join(NAME);
-    let mut bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read", &path)(error)),
-    };
-    if bytes.len() < PAGE_BYTES {
-        return Ok(None);
-    }
-    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
-    if &bytes[0..8] != MAGIC || u32_at(12) != checksum(&bytes) {
-        return Ok(None);
-    }
-    if u32_at(8) != VERSION {
-        return Err(Error::newer_format(&path, u32_at(8)));
-    }
-    let (size, tail, flushed) = (u64_at(32), u64_at(TAIL_AT), u64_at(FLUSHED_AT));
-    let stream = StreamId(bytes[16..32].try_into().expect("16 bytes"));
-    if (bytes.len() - PAGE_BYTES) as u64 != size || !size.is_power_of_two() {
-        return Ok(None);
-    }
-    bytes.drain(..PAGE_BYTES);
-    bytes.rotate_left((tail & (size - 1)) as usize);
-    Ok(Some(Remains {
-        stream,
-        tail,
-        flushed,
-        data: bytes,
-    }))
-}
-
-fn header(stream: StreamId, data_bytes: u64) -> [u8; 40] {
-    let mut bytes = [0; 40];
+fn header(stream: StreamId, data_bytes: u64, home: Home) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
     bytes[0..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
     bytes[16..32].copy_from_slice(&stream.0);
     bytes[32..40].copy_from_slice(&data_bytes.to_le_bytes());
+    bytes[40..56].copy_from_slice(&home.bytes());
     let crc = checksum(&bytes);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
 fn checksum(header: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&header[0..12]), &header[16..40])
+    crc32c::crc32c_append(crc32c::crc32c(&header[0..12]), &header[16..HEADER_BYTES])
 }
 
 #[cfg(test)]
@@ -452,101 +222,17 @@ mod tests {
 
     #[test]
     fn golden_header() {
-        let hex: String = header(StreamId(*b"0123456789abcdef"), 4096)
+        let home = Home {
+            inode: 7,
+            made_ns: 9,
+        };
+        let hex: String = header(StreamId(*b"0123456789abcdef"), 4096, home)
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
         assert_eq!(
             hex,
-            "534c5549434552470100000073071867303132333435363738396162636465660010000000000000"
+            "534c55494345524701000000014943bf30313233343536373839616263646566001000000000000007000000000000000900000000000000"
         );
-    }
-}
-
-/// Every order in which the two sides' steps can fall and be seen. Run alone, because everything then has loom's atomics:
-/// `RUSTFLAGS="--cfg loom" cargo test -p journal --lib --release ring::`
-#[cfg(all(test, loom))]
-mod every_order {
-    use loom::thread;
-
-    use super::*;
-    use crate::frame::{FRAME_BYTES_MIN, Kind};
-
-    const STREAM: StreamId = StreamId([7; 16]);
-    /// Two frames and two thirds of one: the third needs room given back and lies across the end.
-    const DATA_BYTES: u64 = 64;
-    /// Two that always succeed, one that does where the thread was quick. Nobody waits for the other, so that the orders
-    /// are few enough to try all.
-    const APPENDS: usize = 3;
-    const FLUSHES: usize = 2;
-
-    fn payload(sequence: u64) -> [u8; 8] {
-        [sequence as u8; 8]
-    }
-
-    /// Returns the last sequence taken.
-    fn append_some(mut producer: Producer) -> u64 {
-        let mut last = 0;
-        for _ in 0..APPENDS {
-            let payload = payload(last + 1);
-            let head = Head::new(Kind::Record, STREAM, last + 1, &payload);
-            let room = producer.has_room(head.frame_bytes());
-            let taken = producer.push(&head, &payload);
-            assert!(taken || !room, "room once seen does not go away");
-            last += u64::from(taken);
-        }
-        last
-    }
-
-    /// The sequences of whole frames with the right bytes.
-    fn sequences(pieces: [&[u8]; 2]) -> Vec<u64> {
-        let bytes = pieces.concat();
-        assert_eq!(bytes.len() % FRAME_BYTES_MIN, 0, "only whole frames");
-        bytes
-            .chunks(FRAME_BYTES_MIN)
-            .map(|frame| {
-                let head = Head::parse(frame).expect("a frame");
-                assert_eq!(&frame[HEAD_BYTES..], payload(head.sequence));
-                assert!(head.is_of(STREAM, &frame[HEAD_BYTES..]));
-                head.sequence
-            })
-            .collect()
-    }
-
-    /// Takes what is there, gives back some of it, and returns the last sequence given back.
-    fn flush(consumer: &mut Consumer, frames_max: usize, mut last: u64) -> u64 {
-        let found = sequences(consumer.unflushed());
-        for (sequence, expected) in found.iter().zip(last + 1..) {
-            assert_eq!(*sequence, expected);
-        }
-        let frames = found.len().min(frames_max);
-        consumer.release((frames * FRAME_BYTES_MIN) as u64);
-        last += frames as u64;
-        last
-    }
-
-    fn model(frames_max: usize) {
-        loom::model(move || {
-            let (producer, mut consumer) = ends(Map::new(DATA_BYTES));
-            let worker = thread::spawn(move || append_some(producer));
-            let mut flushed = 0;
-            for _ in 0..FLUSHES {
-                flushed = flush(&mut consumer, frames_max, flushed);
-            }
-            let appended = worker.join().expect("the worker's assertions hold");
-            flushed = flush(&mut consumer, usize::MAX, flushed);
-            assert_eq!(flushed, appended);
-            assert_eq!(consumer.unflushed_bytes(), 0);
-        });
-    }
-
-    #[test]
-    fn each_frame_is_handed_over_whole_and_once() {
-        model(usize::MAX);
-    }
-
-    #[test]
-    fn room_is_written_again_only_when_it_was_given_back() {
-        model(1);
     }
 }

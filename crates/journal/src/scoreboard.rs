@@ -1,4 +1,6 @@
-//! The scoreboard: what the writers of a folder counted, on one page that outlives them.
+//! The scoreboard: what the writers of a folder counted since it was made. It outlives them.
+//!
+//! The file `scoreboard` is one page:
 //!
 //! ```text
 //! 0   8   magic "SLUICESB"
@@ -7,16 +9,18 @@
 //! 16  u64 ordinal: records ever written to this folder before this open
 //! 24  u64 power_cut: records that power cuts took, ever
 //! 32  u64 most bytes of the folder's log files together
-//! 40  24  zero
+//! 40  16  stream of the writer whose ring has the newest counts; zero where no ring does
+//! 56  8   zero
 //! 64  u64 appended: records this open's writer put into the ring
-//! 72  u64 × 3 answers that went without their record, ever, by reason in the order of [`Full::ALL`]
-//! 96  …   zeros up to 4096
+//! 72  u64 × 4 answers that went without their record, ever, by reason in the order of [`Full::ALL`]
+//! 104 …   zeros up to 4096
 //! ```
 //!
-//! Little endian. The head is written with the page, which then replaces the one before it under its name; the counters
-//! behind it are stored by the one writer through a mapping, in one sector, and are read as a plain file.
+//! Little endian. The head is written with the page, which then replaces the one before it under its name. The writer counts
+//! in its ring, because a store must not wait for a disk; the journal thread copies the counts behind the head once a
+//! second. Whoever looks takes them from the ring while there is one of the page's stream.
 //!
-//! It is never synced while it counts, so a power cut may leave it older than the log, and the log older than it. The log
+//! The copies are not synced, so a power cut may leave the page older than the log, and the log older than it. The log
 //! says what was written: whoever holds the folder's lock after a writer puts the log's number in the head, and what the
 //! page knew beyond it is what the power cut took; mostly the page is the older one, and that is not known. So `recorded` never
 //! drifts from the log; answers without a record that were counted in the last half minute before a power cut may be
@@ -24,19 +28,21 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
-use crate::ring::{PAGE_BYTES, Words};
+use crate::ring::{self, Counts};
 use crate::writer::Full;
-use crate::{Error, file};
+use crate::{Error, StreamId, file};
 
 pub(crate) const NAME: &str = "scoreboard";
 const MAGIC: &[u8; 8] = b"SLUICESB";
 const VERSION: u32 = 1;
+const PAGE_BYTES: usize = 4096;
 const HEAD_BYTES: usize = 64;
 const APPENDED_AT: usize = 64;
 const UNRECORDED_AT: usize = 72;
+const COUNTS_END: usize = UNRECORDED_AT + 8 * Full::ALL.len();
+const NOBODY: StreamId = StreamId([0; 16]);
 
 /// What the answers of a folder's writers came to, since the folder was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,80 +74,122 @@ impl Ledger {
 /// # Errors
 /// `is_newer_format`, or what the disk said.
 pub fn ledger(folder: &Path) -> Result<Option<Ledger>, Error> {
-    Ok(Page::read(folder)?.map(|page| Ledger {
-        recorded: page.written().saturating_add(page.power_cut),
-        unrecorded: page.unrecorded,
-        power_cut: page.power_cut,
-        bytes_max: page.bytes_max,
+    // The ring before the page: one that is begun meanwhile is of another stream than the page that is read then.
+    let counted = ring::counts(folder)?;
+    Ok(Page::read(folder)?.map(|page| {
+        let page = page.with(counted);
+        Ledger {
+            recorded: page.written().saturating_add(page.power_cut),
+            unrecorded: page.counts.unrecorded,
+            power_cut: page.power_cut,
+            bytes_max: page.bytes_max,
+        }
     }))
 }
 
-/// The writer's way to the counters: plain stores, because it is the only one that stores.
-pub(crate) struct Counters(Arc<Words>);
-
-impl Counters {
-    pub(crate) fn appended(&self, sequence: u64) {
-        self.0.set(APPENDED_AT, sequence);
-    }
-
-    pub(crate) fn unrecorded(&self, why: Full) {
-        let at = UNRECORDED_AT + 8 * why as usize;
-        self.0.set(at, self.0.get(at).saturating_add(1));
-    }
-
-    /// For somebody who looks on.
-    pub(crate) fn view(&self) -> View {
-        View(Arc::clone(&self.0))
-    }
-}
-
-/// The counters, to look at.
-#[derive(Clone)]
-pub(crate) struct View(Arc<Words>);
-
-impl View {
-    pub(crate) fn appended(&self) -> u64 {
-        self.0.get(APPENDED_AT)
-    }
-}
-
-/// Brings the page, if there is one, in line with the log, whose next record has this ordinal. Returns how many records
-/// the page knew beyond it. The caller holds the folder's lock. Done again it changes nothing.
-pub(crate) fn settle(folder: &Path, ordinal: u64) -> Result<u64, Error> {
-    let Some(page) = Page::read(folder)? else {
+/// Brings the page, if there is one, in line with the log, whose next record has this ordinal, and keeps in it what a ring
+/// that will be removed has counted. Returns how many records were counted beyond the log. The caller holds the folder's
+/// lock. Done again it changes nothing.
+pub(crate) fn settle(
+    folder: &Path,
+    ordinal: u64,
+    counted: Option<(StreamId, Counts)>,
+) -> Result<u64, Error> {
+    let Some(found) = Page::read(folder)? else {
         return Ok(0);
     };
-    let taken = page.written().saturating_sub(ordinal);
-    if page.written() != ordinal {
-        page.settled(ordinal).replace(folder)?;
+    let page = found.with(counted);
+    let settled = page.settled(ordinal);
+    if settled != found {
+        settled.replace(folder)?;
     }
-    Ok(taken)
+    Ok(page.written().saturating_sub(ordinal))
 }
 
-/// Begins the page of a new open. The caller holds the folder's lock.
-pub(crate) fn begin(folder: &Path, ordinal: u64, bytes_max: u64) -> Result<Counters, Error> {
+/// Begins the page of a new open, whose writer counts on from what is returned. The caller holds the folder's lock and has
+/// settled the page.
+pub(crate) fn begin(
+    folder: &Path,
+    stream: StreamId,
+    ordinal: u64,
+    bytes_max: u64,
+) -> Result<(Board, Counts), Error> {
     let page = Page::read(folder)?.unwrap_or_default();
     let page = Page {
         bytes_max,
+        stream,
         ..page.settled(ordinal)
     };
     let file = page.replace(folder)?;
-    let words = Words::of(&file).map_err(Error::io("map", &folder.join(NAME)))?;
-    Ok(Counters(Arc::new(words)))
+    let path = folder.join(NAME);
+    Ok((Board { file, path }, page.counts))
 }
 
-#[derive(Clone, Copy, Default)]
+/// The page of an open, for copies of what its writer counts.
+pub(crate) struct Board {
+    file: File,
+    path: PathBuf,
+}
+
+impl Board {
+    /// Writes the counts behind the head: in one sector, so that none is half of a copy.
+    pub(crate) fn copy(&self, counts: &Counts) -> Result<(), Error> {
+        let bytes = counts_bytes(counts);
+        file::write(&self.file, &self.path, &bytes, HEAD_BYTES as u64)
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        file::sync(&self.file, &self.path)
+    }
+}
+
+fn counts_bytes(counts: &Counts) -> [u8; COUNTS_END - HEAD_BYTES] {
+    let mut bytes = [0; COUNTS_END - HEAD_BYTES];
+    let mut put = |at: usize, number: u64| {
+        bytes[at - HEAD_BYTES..at - HEAD_BYTES + 8].copy_from_slice(&number.to_le_bytes());
+    };
+    put(APPENDED_AT, counts.appended);
+    for why in Full::ALL {
+        put(
+            UNRECORDED_AT + 8 * why as usize,
+            counts.unrecorded[why as usize],
+        );
+    }
+    bytes
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Page {
     ordinal: u64,
     power_cut: u64,
     bytes_max: u64,
-    appended: u64,
-    unrecorded: [u64; Full::ALL.len()],
+    stream: StreamId,
+    counts: Counts,
+}
+
+impl Default for Page {
+    fn default() -> Page {
+        Page {
+            ordinal: 0,
+            power_cut: 0,
+            bytes_max: 0,
+            stream: NOBODY,
+            counts: Counts::default(),
+        }
+    }
 }
 
 impl Page {
     fn written(&self) -> u64 {
-        self.ordinal.saturating_add(self.appended)
+        self.ordinal.saturating_add(self.counts.appended)
+    }
+
+    /// With the counts of a ring, if they are of the page's open.
+    fn with(self, counted: Option<(StreamId, Counts)>) -> Page {
+        match counted {
+            Some((stream, counts)) if stream == self.stream => Page { counts, ..self },
+            _ => self,
+        }
     }
 
     fn settled(self, ordinal: u64) -> Page {
@@ -149,7 +197,11 @@ impl Page {
         Page {
             ordinal,
             power_cut: self.power_cut.saturating_add(taken),
-            appended: 0,
+            stream: NOBODY,
+            counts: Counts {
+                appended: 0,
+                ..self.counts
+            },
             ..self
         }
     }
@@ -174,8 +226,11 @@ impl Page {
             ordinal: u64_at(16),
             power_cut: u64_at(24),
             bytes_max: u64_at(32),
-            appended: u64_at(APPENDED_AT),
-            unrecorded: Full::ALL.map(|why| u64_at(UNRECORDED_AT + 8 * why as usize)),
+            stream: StreamId(bytes[40..56].try_into().expect("16 bytes")),
+            counts: Counts {
+                appended: u64_at(APPENDED_AT),
+                unrecorded: Full::ALL.map(|why| u64_at(UNRECORDED_AT + 8 * why as usize)),
+            },
         }))
     }
 
@@ -183,19 +238,11 @@ impl Page {
         let mut bytes = [0; PAGE_BYTES];
         bytes[0..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        let mut put = |at: usize, number: u64| {
-            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
-        };
-        put(16, self.ordinal);
-        put(24, self.power_cut);
-        put(32, self.bytes_max);
-        put(APPENDED_AT, self.appended);
-        for why in Full::ALL {
-            put(
-                UNRECORDED_AT + 8 * why as usize,
-                self.unrecorded[why as usize],
-            );
-        }
+        bytes[16..24].copy_from_slice(&self.ordinal.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.power_cut.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.bytes_max.to_le_bytes());
+        bytes[40..56].copy_from_slice(&self.stream.0);
+        bytes[HEAD_BYTES..COUNTS_END].copy_from_slice(&counts_bytes(&self.counts));
         let crc = checksum(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -230,70 +277,95 @@ mod tests {
 
     use super::*;
 
+    const STREAM: StreamId = StreamId(*b"0123456789abcdef");
+    const COUNTS: Counts = Counts {
+        appended: 7,
+        unrecorded: [1, 2, 5, 0],
+    };
+
     #[test]
     fn golden() {
         let page = Page {
             ordinal: 1000,
             power_cut: 3,
             bytes_max: 1 << 34,
-            appended: 7,
-            unrecorded: [1, 2, 5],
+            stream: STREAM,
+            counts: COUNTS,
         };
         let bytes = page.bytes();
-        let hex: String = bytes[..96]
+        let hex: String = bytes[..COUNTS_END]
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
         assert_eq!(
             hex,
-            "534c554943455342010000007b4e6912e803000000000000030000000000000000000000040000000000000000000000000000000000000000000000000000000700000000000000010000000000000002000000000000000500000000000000"
+            "534c554943455342010000007787040ee8030000000000000300000000000000000000000400000030313233343536373839616263646566000000000000000007000000000000000100000000000000020000000000000005000000000000000000000000000000"
         );
-        assert!(bytes[96..].iter().all(|byte| *byte == 0));
+        assert!(bytes[COUNTS_END..].iter().all(|byte| *byte == 0));
     }
 
     #[test]
-    fn what_is_counted_outlives_the_writer_and_what_the_log_lacks_is_lost() {
+    fn what_was_copied_outlives_the_ring_and_what_the_log_lacks_is_lost() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(ledger(folder.path()).unwrap(), None);
-        assert_eq!(settle(folder.path(), 10).unwrap(), 0);
-        let counters = begin(folder.path(), 10, 500).unwrap();
-        counters.appended(7);
-        for why in [Full::Bound, Full::Ring, Full::Bound] {
-            counters.unrecorded(why);
-        }
+        assert_eq!(settle(folder.path(), 10, None).unwrap(), 0);
+        let (board, _) = begin(folder.path(), STREAM, 10, 500).unwrap();
+        board.copy(&COUNTS).unwrap();
         let mut expected = Ledger {
             recorded: 17,
-            unrecorded: [1, 2, 0],
+            unrecorded: COUNTS.unrecorded,
             power_cut: 0,
             bytes_max: 500,
         };
         assert_eq!(ledger(folder.path()).unwrap(), Some(expected));
-        assert_eq!(expected.answered(), 20);
-        drop(counters);
+        assert_eq!(expected.answered(), 25);
 
         // The log has two less.
-        assert_eq!(settle(folder.path(), 15).unwrap(), 2);
-        assert_eq!(settle(folder.path(), 15).unwrap(), 0);
+        assert_eq!(settle(folder.path(), 15, None).unwrap(), 2);
+        assert_eq!(settle(folder.path(), 15, None).unwrap(), 0);
         expected.power_cut = 2;
         assert_eq!(ledger(folder.path()).unwrap(), Some(expected));
         // The log has more: the page is the older one.
-        assert_eq!(settle(folder.path(), 20).unwrap(), 0);
-        drop(begin(folder.path(), 20, 600).unwrap());
+        assert_eq!(settle(folder.path(), 20, None).unwrap(), 0);
+        let (_, counts) = begin(folder.path(), STREAM, 20, 600).unwrap();
+        assert_eq!((counts.appended, counts.unrecorded), (0, COUNTS.unrecorded));
         expected.recorded = 22;
         expected.bytes_max = 600;
         assert_eq!(ledger(folder.path()).unwrap(), Some(expected));
     }
 
     #[test]
+    fn a_ring_counts_once_and_only_for_the_open_it_is_of() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(begin(folder.path(), STREAM, 10, 500).unwrap());
+        let stale = Some((StreamId([7; 16]), COUNTS));
+        assert_eq!(settle(folder.path(), 10, stale).unwrap(), 0);
+        assert_eq!(ledger(folder.path()).unwrap().unwrap().answered(), 10);
+
+        drop(begin(folder.path(), STREAM, 10, 500).unwrap());
+        // Its process died before the ring was removed, and it is found once more.
+        for lost in [2, 0] {
+            assert_eq!(
+                settle(folder.path(), 15, Some((STREAM, COUNTS))).unwrap(),
+                lost
+            );
+            let found = ledger(folder.path()).unwrap().unwrap();
+            assert_eq!((found.recorded, found.power_cut), (17, 2));
+            assert_eq!(found.unrecorded, COUNTS.unrecorded);
+        }
+    }
+
+    #[test]
     fn a_damaged_page_is_begun_anew_and_a_newer_one_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        begin(folder.path(), 10, 500).unwrap().appended(7);
+        let begin = |ordinal| begin(folder.path(), STREAM, ordinal, 500);
+        begin(10).unwrap().0.copy(&COUNTS).unwrap();
         let path = folder.path().join(NAME);
         let file = File::options().write(true).open(&path).unwrap();
         file.write_all_at(&[9], 17).unwrap();
         assert_eq!(ledger(folder.path()).unwrap(), None);
-        assert_eq!(settle(folder.path(), 17).unwrap(), 0);
-        drop(begin(folder.path(), 17, 500).unwrap());
+        assert_eq!(settle(folder.path(), 17, None).unwrap(), 0);
+        drop(begin(17).unwrap());
         let anew = ledger(folder.path()).unwrap().unwrap();
         assert_eq!((anew.recorded, anew.power_cut), (17, 0));
 
@@ -302,9 +374,9 @@ mod tests {
         let crc = checksum(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         fs::write(&path, &bytes).unwrap();
-        let refused = begin(folder.path(), 17, 500).err().unwrap();
+        let refused = begin(17).err().unwrap();
         assert!(refused.is_newer_format(), "{refused}");
         fs::write(&path, &bytes[..100]).unwrap();
-        drop(begin(folder.path(), 17, 500).unwrap());
+        drop(begin(17).unwrap());
     }
 }

@@ -101,34 +101,7 @@ fn run(interval: Duration, orders: &(Mutex<Orders>, Condvar)) -> Result<(), Erro
             turns.append(&mut told.added);
             told.is_stop
         };
-        let mut outcome = Ok(());
-        turns.retain_mut(|turn| {
-            // Asked before the flush: whatever the writer did before it went is then in the ring.
-            let gone = turn.flusher.writer_gone();
-            match turn.flusher.flush() {
-                Ok(flushed) => {
-                    turn.failing = false;
-                    if flushed.records > 0 {
-                        (turn.on_sync)(flushed.synced_sequence);
-                    }
-                    return !gone;
-                }
-                Err(error) if stopping => {
-                    if outcome.is_ok() {
-                        outcome = Err(error);
-                    }
-                }
-                Err(error) => {
-                    if !turn.failing {
-                        let cause = std::error::Error::source(&error).map(ToString::to_string);
-                        let folder = turn.folder.display();
-                        tracing::error!(%folder, %error, cause, "journal flush failed");
-                    }
-                    turn.failing = true;
-                }
-            }
-            true
-        });
+        let outcome = flush_all(&mut turns, stopping);
         if stopping {
             return outcome;
         }
@@ -140,5 +113,67 @@ fn run(interval: Duration, orders: &(Mutex<Orders>, Condvar)) -> Result<(), Erro
                 .wait_timeout_while(told, wait, |told| !told.is_stop)
                 .unwrap_or_else(PoisonError::into_inner),
         );
+    }
+}
+
+/// Flushes each journal once, and lets those go whose writer is gone.
+fn flush_all(turns: &mut Vec<Turn>, stopping: bool) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    turns.retain_mut(|turn| {
+        // Asked before the flush: whatever the writer did before it went is then in the ring.
+        let gone = turn.flusher.writer_gone();
+        match turn.flusher.flush() {
+            Ok(flushed) => {
+                turn.failing = false;
+                if flushed.records > 0 {
+                    (turn.on_sync)(flushed.synced_sequence);
+                }
+                return !gone;
+            }
+            Err(error) if stopping => {
+                if outcome.is_ok() {
+                    outcome = Err(error);
+                }
+            }
+            Err(error) => {
+                if !turn.failing {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    let folder = turn.folder.display();
+                    tracing::error!(%folder, %error, cause, "journal flush failed");
+                }
+                turn.failing = true;
+            }
+        }
+        true
+    });
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::disk::Disk;
+    use crate::tests::{folder, read_all, start, texts};
+
+    #[test]
+    fn a_writer_that_went_during_a_flush_was_let_go_before_its_last_record_was_synced() {
+        let folder = folder();
+        let disk = Disk::of(folder.path());
+        let (mut writer, flusher, _) = start(folder.path(), 1);
+        writer.append(b"one").unwrap();
+        let mut turns = vec![Turn {
+            folder: flusher.folder().to_owned(),
+            flusher,
+            on_sync: Box::new(|_| {}),
+            failing: false,
+        }];
+        disk.at_next_sync(move || {
+            writer.append(b"last").unwrap();
+        });
+        for left in [1, 0] {
+            flush_all(&mut turns, false).unwrap();
+            assert_eq!(turns.len(), left);
+        }
+        assert_eq!(texts(&read_all(folder.path())), ["one", "last"]);
     }
 }

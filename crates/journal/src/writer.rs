@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
@@ -12,20 +12,23 @@ use crate::flusher::Flusher;
 use crate::frame::{self, Head, Kind};
 use crate::log::Appender;
 use crate::ring::{self, Producer};
-use crate::scoreboard::Counters;
-use crate::{Error, FolderLock, Recovered, StreamId, recovery, scoreboard};
+use crate::{Error, FolderLock, Recovered, StreamId, file, recovery, scoreboard};
 
 /// Most bytes of a folder's log files together, where nobody says otherwise: a day of a worker that records 400 clicks of
 /// 450 bytes a second while nothing is shipped.
 pub const FOLDER_BYTES_MAX: u64 = 16 << 30;
 
 /// How to open a journal.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The identity of this open; never one that was used before.
     pub stream: StreamId,
-    /// Size of the ring's data area in bytes, rounded up to a power of two. Default 64 MiB.
+    /// Size of the ring's data area in bytes, rounded up to a power of two; where there is too little room, half of it, and so
+    /// on down to 4 MiB. Default 64 MiB.
     pub ring_bytes: u64,
+    /// The folder for rings, in the machine's memory and this user's alone; made where it is missing. Default that of
+    /// [`crate::default_ring_folder`] for the folder this one lies in.
+    pub ring_folder: Option<PathBuf>,
     /// A log file of this many bytes is followed by a new one. Default 64 MiB, and at most a quarter of
     /// `folder_bytes_max`, so that a folder at its bound has files that can be deleted.
     pub log_bytes_max: u64,
@@ -40,6 +43,7 @@ impl Options {
         Options {
             stream,
             ring_bytes: 64 << 20,
+            ring_folder: None,
             log_bytes_max: 64 << 20,
             folder_bytes_max: FOLDER_BYTES_MAX,
         }
@@ -57,6 +61,9 @@ pub(crate) struct Shared {
     pub(crate) opened: Instant,
     /// Nanoseconds from `opened` on: what was appended before then is synced.
     pub(crate) synced_until: AtomicU64,
+    pub(crate) ring_bytes: u64,
+    /// Whether the ring is locked in memory.
+    pub(crate) is_locked: bool,
 }
 
 /// Why the journal thread wants the writer to take nothing; 0 when it may, else 1 + the number of the reason.
@@ -79,7 +86,8 @@ impl Closed {
 /// Takes the folder's lock, recovers what the predecessor left in ring and log, and starts a new stream.
 ///
 /// # Errors
-/// `is_in_use` when somebody holds the folder, `is_newer_format`, or what the disk said.
+/// `is_in_use` when somebody holds the folder, `is_newer_format`, that the ring folder is somebody else's, or what the disk
+/// said.
 ///
 /// # Panics
 /// When `options.stream` is the stream of the folder's last open: each open needs a new one.
@@ -88,8 +96,14 @@ pub fn open(folder: &Path, options: Options) -> Result<(Writer, Flusher, Recover
     let (recovered, header) = recovery::succeed(folder, options.stream)?;
     let log_bytes_max = options.log_bytes_max.min(options.folder_bytes_max / 4);
     let appender = Appender::create(folder, header, log_bytes_max)?;
-    let (producer, consumer) = ring::create(folder, options.stream, options.ring_bytes)?;
-    let counters = scoreboard::begin(folder, header.ordinal, options.folder_bytes_max)?;
+    let bytes_max = options.folder_bytes_max;
+    let (board, counts) = scoreboard::begin(folder, options.stream, header.ordinal, bytes_max)?;
+    let ring_folder = match options.ring_folder {
+        Some(ring_folder) => ring_folder,
+        None => ring::default_folder(&file::parent(folder))?,
+    };
+    let ring_bytes = options.ring_bytes;
+    let ring = ring::create(folder, &ring_folder, options.stream, ring_bytes, &counts)?;
     let shared = Arc::new(Shared {
         synced: AtomicU64::new(0),
         closed: Closed::default(),
@@ -98,19 +112,21 @@ pub fn open(folder: &Path, options: Options) -> Result<(Writer, Flusher, Recover
         folder_bytes_max: options.folder_bytes_max,
         opened: Instant::now(),
         synced_until: AtomicU64::new(0),
+        ring_bytes: ring.bytes,
+        is_locked: ring.is_locked,
     });
     let flusher = Flusher::new(
-        consumer,
+        ring.consumer,
+        ring.path,
         appender,
+        board,
         Arc::clone(&shared),
-        counters.view(),
         Arc::clone(&lock),
     )?;
     let writer = Writer {
         stream: options.stream,
         next_sequence: 1,
-        producer,
-        counters,
+        producer: ring.producer,
         shared,
         _lock: lock,
         _not_sync: PhantomData,
@@ -125,13 +141,15 @@ pub enum Full {
     Ring,
     /// The folder's log files have the size they may have: nothing was shipped and deleted for long.
     Bound,
-    /// The log failed for good.
+    /// The log failed twice in a row, and is tried again in a new file later.
     Poisoned,
+    /// The journal could not be opened yet.
+    Unopened,
 }
 
 impl Full {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Full; 3] = [Full::Ring, Full::Bound, Full::Poisoned];
+    pub const ALL: [Full; 4] = [Full::Ring, Full::Bound, Full::Poisoned, Full::Unopened];
 
     /// The metric label.
     pub fn name(self) -> &'static str {
@@ -139,6 +157,7 @@ impl Full {
             Full::Ring => "ring_full",
             Full::Bound => "size_bound",
             Full::Poisoned => "poisoned",
+            Full::Unopened => "unopened",
         }
     }
 }
@@ -149,6 +168,7 @@ impl fmt::Display for Full {
             Full::Ring => "the journal is full: the disk is stalled or full",
             Full::Bound => "the journal has reached its size bound: its records are not shipped",
             Full::Poisoned => "the journal could not be written twice in a row: see the log",
+            Full::Unopened => "the journal cannot be opened: see the log",
         })
     }
 }
@@ -160,7 +180,6 @@ pub struct Writer {
     stream: StreamId,
     next_sequence: u64,
     producer: Producer,
-    counters: Counters,
     shared: Arc<Shared>,
     /// Held until both ends are gone.
     _lock: Arc<FolderLock>,
@@ -206,15 +225,18 @@ impl Writer {
         if !self.producer.push(&head, payload) {
             return Err(Full::Ring);
         }
-        // After the record: a process that dies in between has one more than it counted, and the next open finds it.
-        self.counters.appended(sequence);
         self.next_sequence += 1;
         Ok(sequence)
     }
 
     /// Counts an answer that goes without its record.
     pub fn unrecorded(&self, why: Full) {
-        self.counters.unrecorded(why);
+        self.unrecorded_times(why, 1);
+    }
+
+    /// Counts several.
+    pub fn unrecorded_times(&self, why: Full, count: u64) {
+        self.producer.unrecorded(why, count);
     }
 
     /// Sequence of the last record that would survive a power cut; 0 before the first sync.
@@ -222,7 +244,7 @@ impl Writer {
         self.shared.synced.load(Ordering::Acquire)
     }
 
-    /// Whether the log failed for good: nothing is taken any more.
+    /// Whether the log failed twice in a row: nothing is taken until it can be written again.
     pub fn poisoned(&self) -> bool {
         self.shared.closed.get() == Some(Full::Poisoned)
     }

@@ -12,6 +12,7 @@ fn running_out_of_descriptors_at_a_rotation_poisons_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let options = Options {
         ring_bytes: 1 << 16,
+        ring_folder: Some(folder.path().join("rings")),
         log_bytes_max: LOG_BYTES_MAX,
         ..Options::new(StreamId::random())
     };

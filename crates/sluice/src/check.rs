@@ -96,6 +96,7 @@ pub(crate) fn check(arguments: &Check) -> Result<(), Refusal> {
     if !settings.kafka.password_file.is_empty() {
         readable(&mut report, Path::new(&settings.kafka.password_file), owner);
     }
+    rings(&mut report, &settings.edge, &data.join("journal"), owner);
     keys(&mut report, &data);
     let catalog = arguments.catalog.clone().or(settings.catalog);
     let links = arguments.links.clone().or(settings.links);
@@ -191,6 +192,62 @@ fn rights(report: &mut Report, data: &Path) -> (u32, u32) {
         ));
     }
     owner
+}
+
+/// Where rings lie, and whether they are where a stalled disk does not reach them and where they find room.
+fn rings(report: &mut Report, edge: &edge::Settings, journals: &Path, owner: (u32, u32)) {
+    let named = edge.ring_folder();
+    let is_default = named.is_none();
+    let folder = match named {
+        Some(folder) => folder,
+        None => match journal::default_ring_folder(journals) {
+            Ok(folder) => folder,
+            // The first start makes it, when there is a folder of journals to name it after.
+            Err(_) => Path::new(journal::RINGS_IN).join("sluice"),
+        },
+    };
+    if let Ok(found) = std::fs::symlink_metadata(&folder) {
+        let mode = found.permissions().mode() & 0o777;
+        if !found.is_dir() || found.uid() != owner.0 || mode & 0o077 != 0 {
+            return report.bad.push(format!(
+                "{}: rings lie in a folder that user {} owns and nobody else may use (owner {}, mode {mode:03o}): chown {1} and \
+                 chmod 700, or name another one as edge.ring_folder",
+                folder.display(),
+                owner.0,
+                found.uid(),
+            ));
+        }
+    }
+    let there = folder
+        .ancestors()
+        .find_map(|path| std::fs::File::open(path).ok());
+    let Some(there) = there else { return };
+    let place = folder.display();
+    if !journal::is_memory(&there) {
+        let text = "is no memory file system: when its disk stalls, redirects stop";
+        report.good.push(format!("warning: rings: {place} {text}"));
+    }
+    let needed = edge.ring_bytes().saturating_mul(edge.workers() as u64);
+    let room =
+        rustix::fs::fstatvfs(&there).map(|found| found.f_blocks.saturating_mul(found.f_frsize));
+    if let Ok(room) = room
+        && room <= needed
+    {
+        report.good.push(format!(
+            "warning: rings: {place} has {room} bytes and the rings of {} workers need {needed}: they will be smaller, down to \
+             4 MiB each; a worker that finds less records nothing",
+            edge.workers()
+        ));
+    }
+    let is_contained = ["/.dockerenv", "/run/.containerenv"];
+    let is_contained = is_contained.iter().any(|path| Path::new(path).exists())
+        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    if is_contained && is_default {
+        let text = "goes with this container, and with it what is not synced: mount a memory volume that outlives it and name it \
+                    as edge.ring_folder (OPERATIONS.md, What a ring survives)";
+        report.good.push(format!("warning: rings: {place} {text}"));
+    }
+    report.good.push(format!("rings: in {place}"));
 }
 
 /// Whether who runs Sluice may read a file.

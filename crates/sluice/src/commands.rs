@@ -392,8 +392,11 @@ pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {
         }
         if let Some(ring) = &found.ring {
             print(&format!(
-                "ring                  {:>10} bytes  {} bytes not in the log  stream {}",
-                ring.bytes, ring.unflushed_bytes, ring.stream
+                "ring                  {:>10} bytes  {} bytes not in the log  stream {}  in {}",
+                ring.bytes,
+                ring.unflushed_bytes,
+                ring.stream,
+                ring.path.display()
             ))?;
         }
         if let Some(ledger) = &found.ledger {

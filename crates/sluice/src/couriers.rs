@@ -147,7 +147,7 @@ fn supervise(around: &Around, folders: &Folders) -> Result<(), String> {
             Ok(found) => {
                 for (journal, folder) in found {
                     // A worker that is gone left its last records in its ring; where one lives, its lock is held.
-                    if folder.join("ring").exists() {
+                    if journal::has_ring(&folder).unwrap_or(true) {
                         seal(journal, &folder);
                     }
                     let tasks = folders.tasks(journal, &folder);

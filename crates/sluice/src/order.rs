@@ -311,7 +311,7 @@ fn record(data: &Path, catalog_lock: u64, mut postback: Postback) -> Result<Clic
         .map_err(|error| refuse(format!("{}: {error}", folder.display())))?;
     let started = Instant::now();
     let (mut writer, mut flusher, _) = loop {
-        match journal::open(&folder, options) {
+        match journal::open(&folder, options.clone()) {
             Ok(opened) => break opened,
             Err(error) if error.is_in_use() && started.elapsed() < IN_USE_MAX => {
                 Shutdown::new().wait_timeout(PAUSE);

@@ -118,6 +118,7 @@ impl Arguments {
         settings.catalog = self.catalog.clone().or(settings.catalog);
         settings.links = self.links.clone().or(settings.links);
         settings.edge.listen = self.edge.unwrap_or(settings.edge.listen);
+        settings.edge.ring_bytes.get_or_insert(edge::RING_BYTES_UP);
         Ok(settings)
     }
 }

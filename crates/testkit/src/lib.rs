@@ -11,7 +11,7 @@ pub mod wait;
 
 mod skip;
 
-pub use process::{Running, bin};
+pub use process::{RING_FOLDER_VARIABLE, Running, bin, ring_folder};
 pub use skip::skip;
 pub use system::System;
 

@@ -1,9 +1,11 @@
 //! A process under test: started with its output in files, ended by a signal or killed, and never left behind.
 
-use std::fs::File;
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -41,6 +43,41 @@ pub fn bin(name: &str) -> PathBuf {
     path
 }
 
+/// The variable that names the folder for rings where no setting does.
+pub const RING_FOLDER_VARIABLE: &str = "SLUICE_RING_FOLDER";
+
+/// Where rings of processes under test lie in the machine's memory.
+const RINGS: &str = "/dev/shm/sluice-tests-";
+
+/// The folder for the rings of this test's processes. A killed one leaves its ring for its successor, and a test that has
+/// none leaves it behind: who comes next removes what tests that are over left.
+///
+/// # Panics
+///
+/// When the machine has no memory file system.
+pub fn ring_folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let (memory, name) = RINGS.rsplit_once('/').expect("a path");
+        let entries = fs::read_dir(memory).expect("the machine has a memory file system");
+        for entry in entries.flatten() {
+            let left = entry.file_name();
+            let of = left.to_str().and_then(|left| left.strip_prefix(name));
+            if of.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let folder = PathBuf::from(format!("{RINGS}{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        let mut private = DirBuilder::new();
+        private
+            .mode(0o700)
+            .create(&folder)
+            .expect("a name of its own");
+        folder
+    })
+}
+
 /// A child process. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
@@ -50,14 +87,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command` with no input and its output in `stdout.txt` and `stderr.txt` under `folder`, which is made where
+    /// Starts `command` with a folder for rings, unless it names one itself, no input and its output in `stdout.txt` and `stderr.txt` under `folder`, which is made where
     /// it is missing. A restart in the same folder starts the files anew.
     ///
     /// # Errors
     ///
     /// When the folder cannot be written or the program not started.
     pub fn spawn(mut command: Command, folder: &Path) -> io::Result<Running> {
-        std::fs::create_dir_all(folder)?;
+        fs::create_dir_all(folder)?;
+        let has_rings = |(name, _): (&std::ffi::OsStr, _)| name == RING_FOLDER_VARIABLE;
+        if !command.get_envs().any(has_rings) {
+            command.env(RING_FOLDER_VARIABLE, ring_folder());
+        }
         let stdout = folder.join("stdout.txt");
         let stderr = folder.join("stderr.txt");
         let child = command
@@ -160,7 +201,7 @@ impl Drop for Running {
 }
 
 fn text(path: &Path) -> String {
-    std::fs::read(path).map_or_else(
+    fs::read(path).map_or_else(
         |error| format!("({} cannot be read: {error})", path.display()),
         |bytes| String::from_utf8_lossy(&bytes).into_owned(),
     )

@@ -55,6 +55,7 @@ const STEPS: &[Step] = &[
         testkit::python::make(&setup.python(), &requirements)
     }),
     ("tests", |setup| cargo(setup, &["test", "--workspace"])),
+    ("every order of the ring's steps", loom),
     ("a short audit", audit),
     ("a redirect's budget", |setup| {
         budget::check(&setup.root, &setup.target)
@@ -119,6 +120,21 @@ pub(crate) fn run() -> Result<(), String> {
         return Ok(());
     }
     Err(format!("failed in {seconds} s: {}", failed.join(", ")))
+}
+
+/// The models of what two threads may see of a ring. Everything then has loom's atomics, so that it is built apart.
+fn loom(setup: &Setup) -> Result<(), String> {
+    let status = Command::new(workspace::cargo())
+        .args(words("test -p journal --lib --release ring::map"))
+        .current_dir(&setup.root)
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", setup.target.join("loom"))
+        .status()
+        .map_err(|error| format!("cargo does not start: {error}"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err("a model of the ring".to_owned())
 }
 
 /// One fault of every kind; the same ones each time, so that a failure is tried again as it was.

@@ -4,12 +4,14 @@
 //! at its last successful sync, and the names in the folder at the folder's last sync. Everything newer may be on the disk
 //! or not, page by page or sector by sector, so [`Disk::cut`] draws lots for it and puts the folder into that state.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 /// Disks write a sector whole or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -17,6 +19,20 @@ const PAGE_BYTES: usize = 4096;
 
 thread_local! {
     static DISK: RefCell<Option<State>> = const { RefCell::new(None) };
+    static MEMORY_BYTES: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+/// The largest file that the machine's memory has room for.
+pub(super) fn set_memory(bytes: u64) {
+    MEMORY_BYTES.set(bytes);
+}
+
+/// Whether the machine's memory has room for a file of this size.
+pub(crate) fn allocated(bytes: u64) -> Result<(), Errno> {
+    match bytes <= MEMORY_BYTES.get() {
+        true => Ok(()),
+        false => Err(Errno::NOSPC),
+    }
 }
 
 struct State {
@@ -31,13 +47,18 @@ struct State {
     syncs_left: Option<u32>,
     /// How many more bytes the disk takes.
     room_bytes: Option<usize>,
+    /// Done when the next sync begins.
+    at_next_sync: Option<Box<dyn FnOnce()>>,
 }
 
 /// Watches a folder as long as it lives.
-pub(super) struct Disk(());
+pub(crate) struct Disk(());
 
 /// Called for each file or folder that was synced.
 pub(crate) fn synced(path: &Path) -> io::Result<()> {
+    if let Some(act) = with(path, |state| state.at_next_sync.take()).flatten() {
+        act();
+    }
     with(path, |state| {
         if let Some(left) = &mut state.syncs_left {
             *left = left
@@ -89,7 +110,7 @@ fn with<T>(path: &Path, act: impl FnOnce(&mut State) -> T) -> Option<T> {
 }
 
 impl Disk {
-    pub(super) fn of(folder: &Path) -> Disk {
+    pub(crate) fn of(folder: &Path) -> Disk {
         let state = State {
             folder: folder.to_owned(),
             durable: BTreeMap::new(),
@@ -97,6 +118,7 @@ impl Disk {
             failed: BTreeSet::new(),
             syncs_left: None,
             room_bytes: None,
+            at_next_sync: None,
         };
         DISK.set(Some(state));
         Disk(())
@@ -109,6 +131,11 @@ impl Disk {
     /// The power goes after this many more syncs: all later ones fail.
     pub(super) fn power_goes_after(&self, syncs: u32) {
         self.with(|state| state.syncs_left = Some(syncs));
+    }
+
+    /// Something happens while a file is synced.
+    pub(crate) fn at_next_sync(&self, act: impl FnOnce() + 'static) {
+        self.with(|state| state.at_next_sync = Some(Box::new(act)));
     }
 
     /// None is as much as anybody wants.
@@ -135,9 +162,12 @@ impl Disk {
         });
     }
 
-    /// The power goes and comes back. Nobody may have a file of the folder open.
+    /// The power goes and comes back: the machine's memory is empty. Nobody may have a file of the folder open.
     pub(super) fn cut(&self, lots: &mut Lots) {
         self.with(|state| {
+            if let Ok(ring) = fs::read_link(state.folder.join("ring")) {
+                let _ = fs::remove_file(ring);
+            }
             let now = names(&state.folder);
             let mut left = BTreeMap::new();
             for name in now.keys().chain(state.names.keys()) {
@@ -209,12 +239,16 @@ impl State {
     }
 }
 
-/// The lock holds nothing that matters after a power cut.
+/// The lock and the link to the ring hold nothing that matters after a power cut.
 fn names(folder: &Path) -> BTreeMap<String, u64> {
     fs::read_dir(folder)
         .unwrap()
         .map(Result::unwrap)
-        .filter(|entry| entry.file_name() != "lock")
+        .filter(|entry| {
+            !["lock", "ring"]
+                .iter()
+                .any(|name| entry.file_name() == *name)
+        })
         .map(|entry| {
             let name = entry.file_name().into_string().unwrap();
             (name, entry.metadata().unwrap().ino())

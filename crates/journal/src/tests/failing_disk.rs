@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::{folder, options, read_all, start, texts};
@@ -186,13 +186,61 @@ fn a_second_failed_sync_closes_the_journal_and_the_next_open_saves_the_ring() {
         // What is in two files and durable in neither is not delivered.
         readers.read(folder.path());
         readers.assert_read(&["one"]);
-        // The disk works again, but this journal is not trusted with it.
+        // The disk works again, but is left alone for a while.
         assert!(flusher.flush().unwrap_err().is_poisoned());
         assert_eq!((writer.synced(), flusher.unsynced_bytes()), (1, 48));
         drop((writer, flusher));
         assert_eq!(start(folder.path(), 2).2.previous, Some(options(1).stream));
         readers.read(folder.path());
         readers.assert_read(&["one", "two", "three"]);
+    }
+}
+
+#[test]
+fn a_disk_that_failed_for_minutes_closed_the_journal_for_ever() {
+    for log_bytes_max in SIZES {
+        let folder = folder();
+        let (mut writer, mut flusher, _) = open(folder.path(), sized(log_bytes_max)).unwrap();
+        let mut readers = Readers::of(folder.path());
+        flush_all(&mut writer, &mut flusher, &["one"]).unwrap();
+        flusher.fail_syncs(u32::MAX);
+        assert!(flush_all(&mut writer, &mut flusher, &["two", "three"]).is_err());
+        let files_bytes = file::folder_bytes(folder.path()).unwrap();
+        let mut tried = Instant::now();
+        flusher.fail_syncs(u32::MAX);
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+            // A moment too early the disk is left alone, then it is tried once.
+            tried += Duration::from_secs(pause);
+            for (at, tries) in [(tried - Duration::from_millis(10), 0), (tried, 1)] {
+                let before = flusher.syncs_to_fail();
+                assert!(flusher.flush_at(at).unwrap_err().is_poisoned());
+                assert_eq!(before - flusher.syncs_to_fail(), tries, "{pause} s");
+            }
+            readers.read(folder.path());
+            assert_eq!(writer.append(b"four"), Err(Full::Poisoned));
+        }
+        // What was tried in vain takes no room.
+        let tries_bytes = file::folder_bytes(folder.path()).unwrap() - files_bytes;
+        assert!(tries_bytes <= 8 * HEADER_BYTES, "{tries_bytes}");
+
+        flusher.fail_syncs(0);
+        tried += Duration::from_secs(60);
+        assert_eq!(flusher.flush_at(tried).unwrap().records, 2);
+        writer.append(b"four").unwrap();
+        // The next failure is the first again.
+        flusher.fail_syncs(2);
+        assert!(flusher.flush_at(tried).unwrap_err().is_poisoned());
+        tried += Duration::from_secs(1);
+        assert_eq!(flusher.flush_at(tried).unwrap().records, 1);
+        readers.read(folder.path());
+        readers.read(folder.path());
+        readers.assert_read(&["one", "two", "three", "four"]);
+        drop((writer, flusher));
+        drop(start(folder.path(), 2));
+        assert_eq!(
+            texts(&read_all(folder.path())),
+            ["one", "two", "three", "four"]
+        );
     }
 }
 

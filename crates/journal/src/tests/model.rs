@@ -12,18 +12,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
-
-use proptest::prelude::*;
-use tempfile::TempDir;
+use std::os::unix::fs::{DirBuilderExt, FileExt, symlink};
+use std::time::{Duration, Instant};
 
 use super::disk::{Disk, Lots};
-use super::{folder, last_mark, newest, options, read_all, start};
+use super::{Folder, folder, last_mark, newest, options, read_all, start};
 use crate::file::{self, HEADER_BYTES, Header};
 use crate::{
     Entry, Flusher, Full, Position, Reader, Recovered, Writer, delete_before, frame, inspect,
     ledger, open, seal,
 };
+use proptest::prelude::*;
 
 #[derive(Debug, Clone, Copy)]
 enum Action {
@@ -147,7 +146,7 @@ struct Model {
     reader: Reader,
     position: Position,
     read: Vec<Entry>,
-    folder: TempDir,
+    folder: Folder,
 }
 
 impl Model {
@@ -217,14 +216,18 @@ impl Model {
                 flusher.fail_syncs(count);
                 let flushed = flusher.flush();
                 flusher.fail_syncs(0);
-                match flushed {
-                    Ok(_) => self.waiting.clear(),
-                    Err(error) => {
-                        assert!(error.is_poisoned() && count == 2, "{error}");
-                        assert_eq!(writer.room(1), Err(Full::Poisoned));
-                        self.reopen(Ended::Killed);
-                    }
+                if let Err(error) = flushed {
+                    assert!(error.is_poisoned() && count == 2, "{error}");
+                    assert_eq!(writer.room(1), Err(Full::Poisoned));
+                    assert!(flusher.flush().unwrap_err().is_poisoned());
+                    let later = Instant::now() + Duration::from_secs(1);
+                    assert_eq!(
+                        flusher.flush_at(later).unwrap().records,
+                        self.waiting.len() as u64
+                    );
+                    assert_ne!(writer.room(1), Err(Full::Poisoned));
                 }
+                self.waiting.clear();
             }
             Action::Full { room_bytes } => {
                 self.disk.set_room(Some(room_bytes));
@@ -319,9 +322,12 @@ impl Model {
     }
 
     fn reopen(&mut self, ended: Ended) {
-        self.ends = None;
-        let ring_path = self.folder.path().join("ring");
-        let ring = fs::read(&ring_path);
+        if let Some((writer, flusher)) = self.ends.take() {
+            drop(writer);
+            flusher.kill();
+        }
+        let link = self.folder.path().join("ring");
+        let ring = fs::read_link(&link).and_then(|path| Ok((fs::read(&path)?, path)));
         let recovered = seal(self.folder.path()).unwrap().expect("nobody has it");
         if self.smooth {
             let records = self.waiting.len() as u64;
@@ -329,8 +335,12 @@ impl Model {
         }
         // Had the process died before the ring was gone, the next one would find it again.
         let once = read_all(self.folder.path());
-        if let Ok(ring) = ring {
-            fs::write(ring_path, ring).unwrap();
+        if let Ok((bytes, path)) = ring {
+            let mut ring_folder = fs::DirBuilder::new();
+            let ring_folder = ring_folder.recursive(true).mode(0o700);
+            ring_folder.create(path.parent().unwrap()).unwrap();
+            fs::write(&path, bytes).unwrap();
+            symlink(path, link).unwrap();
         }
         let again = seal(self.folder.path()).unwrap().expect("nobody has it");
         assert_eq!((again.records, again.quarantined_files), (0, 0));

@@ -42,6 +42,7 @@ impl Bare {
     fn start(data: &Path, address: SocketAddr, stdout: Stdio, stderr: Stdio) -> Bare {
         let mut command = Command::new(bin("sluice-edge"));
         command.env("SLUICE_LOG", "debug").stdin(Stdio::null());
+        command.env(testkit::RING_FOLDER_VARIABLE, testkit::ring_folder());
         command.args(["--admin", "127.0.0.1:0", "--edge", &address.to_string()]);
         command
             .arg("--data")

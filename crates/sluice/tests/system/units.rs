@@ -1,6 +1,6 @@
 //! The units in `deploy/systemd`, read as systemd reads them and held against the commands and the settings in `deploy`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,6 +77,10 @@ fn each_service_starts_a_command_there_is_with_the_settings_in_deploy() {
             assert_eq!(only(&unit, key), value, "{name}");
         }
         if ["sluice.service", "sluice-edge.service"].contains(&&*name) {
+            assert_eq!(only(&unit, "LimitMEMLOCK"), "infinity", "{name}");
+            let runtime = only(&unit, "RuntimeDirectory");
+            let rings = format!("SLUICE_RING_FOLDER=%t/{runtime}");
+            assert_eq!(only(&unit, "Environment"), rings, "{name}");
             assert_eq!(
                 only(&unit, "AmbientCapabilities"),
                 "CAP_NET_BIND_SERVICE",
@@ -84,6 +88,24 @@ fn each_service_starts_a_command_there_is_with_the_settings_in_deploy() {
             );
         }
     }
+    // Whoever drains a dead edge needs its rings, and nobody who stops takes them away.
+    let keepers = units("service");
+    let keepers = keepers
+        .iter()
+        .filter(|(_, unit)| unit.contains_key("RuntimeDirectory"));
+    let names = keepers.map(|(name, unit)| {
+        assert_eq!(only(unit, "RuntimeDirectory"), "sluice", "{name}");
+        assert_eq!(only(unit, "RuntimeDirectoryMode"), "0700", "{name}");
+        assert_eq!(only(unit, "RuntimeDirectoryPreserve"), "yes", "{name}");
+        name.as_str()
+    });
+    let names: BTreeSet<&str> = names.collect();
+    let expected = [
+        "sluice-courier.service",
+        "sluice-edge.service",
+        "sluice.service",
+    ];
+    assert_eq!(names, BTreeSet::from(expected));
     let sockets = units("socket");
     assert_eq!(sockets.len(), 2);
     for (name, unit) in sockets {
