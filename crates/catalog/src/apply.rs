@@ -1,14 +1,14 @@
 //! From a file to a published version.
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{fs::File, io, path::Path, sync::Arc};
 
+use text::NotText;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     Catalog, Changes, Problem, Problems, Removes, SecretRef, disk, folder,
     lock::{self, Lock},
     numbers, read,
-    text::{self, NotText},
 };
 
 /// Largest catalog and lock read: some 200,000 links. A larger one is a mistake, and would be held in memory whole.
@@ -58,8 +58,7 @@ fn no_links_file(path: &Path) -> Result<(), Problems> {
 /// where the version in force has it (`known`), it must not hold up what else the catalog says.
 pub(crate) fn check_file(path: &Path, known: &[SecretRef]) -> Result<Checked, Problems> {
     let whole = |message: String| Problems::from(Problem::of_file(path, message));
-    let meta =
-        std::fs::metadata(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let meta = std::fs::metadata(path).map_err(|error| whole(unreadable(&error)))?;
     if meta.is_dir() {
         return Err(whole(
             "a folder of files is not supported yet: name one file".to_owned(),
@@ -68,8 +67,8 @@ pub(crate) fn check_file(path: &Path, known: &[SecretRef]) -> Result<Checked, Pr
     if !meta.is_file() {
         return Err(whole("not a plain file".to_owned()));
     }
-    let bytes = disk::read_steady(path, CATALOG_BYTES_MAX)
-        .map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let bytes =
+        disk::read_steady(path, CATALOG_BYTES_MAX).map_err(|error| whole(unreadable(&error)))?;
     let text = text::decode(&bytes).map_err(|NotText { line, message }| Problem {
         line,
         ..Problem::of_file(path, message)
@@ -329,6 +328,11 @@ fn next_version(folder: &Path, last: u32) -> Result<u32, Problems> {
 
 pub(crate) fn failed(path: &Path, what: &str, error: &dyn std::error::Error) -> Problems {
     Problem::of_file(path, format!("{what}: {error}")).into()
+}
+
+/// Why a file of a person cannot be read.
+pub(crate) fn unreadable(error: &io::Error) -> String {
+    format!("cannot be read: {}", text::io_error(error))
 }
 
 pub(crate) fn published_broken(error: &crate::Error) -> Problems {

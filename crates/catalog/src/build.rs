@@ -9,7 +9,7 @@ mod lines;
 mod table;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fs::{self, File},
     io::{self, BufWriter, Seek, SeekFrom, Write},
     path::Path,
@@ -19,6 +19,7 @@ use std::{
 use bytes::Bytes;
 use csv::StringRecord;
 use domain::{Affiliate, Domain, Offer};
+use text::nearest;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
@@ -32,7 +33,6 @@ use crate::{
     },
     lock::{self, Kind},
     map::map,
-    nearest::nearest,
     numbers::Numbers,
     read::fields::{SUB_BYTES_MAX, SUB_KEYS, name_mistake, short_text},
     snapshot,
@@ -200,7 +200,8 @@ fn read(
 ) -> Result<Rows, Problems> {
     let unreadable = |error: &dyn std::error::Error| failed(path, "cannot be read", error);
     let unwritable = |error: io::Error| failed(work, "cannot be written", &error);
-    let steady = disk::Steady::open(path).map_err(|error| unreadable(&error))?;
+    let steady = disk::Steady::open(path)
+        .map_err(|error| Problem::of_file(path, apply::unreadable(&error)))?;
     let file = &steady.file;
     // It may be read twice.
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
@@ -217,7 +218,7 @@ fn read(
     let mut places = Vec::with_capacity(known + lines_max);
     places.resize(known, 0);
     let (mut live, mut place, mut lines) = (0, 0, 0);
-    let mut doubled = BTreeSet::new();
+    let mut is_doubled = false;
     let mut record = StringRecord::new();
     let mut entry = Vec::new();
     loop {
@@ -254,10 +255,7 @@ fn read(
             break;
         }
         if places[ordinal] != 0 {
-            doubled.insert(row.slug.to_owned());
-            if doubled.len() >= PROBLEMS_MAX {
-                break;
-            }
+            is_doubled = true;
             continue;
         }
         places[ordinal] = place + 1;
@@ -267,7 +265,7 @@ fn read(
     }
     steady.ended(path).map_err(|error| unreadable(&error))?;
     progress("reading links", file_bytes, file_bytes);
-    checker.finish(&doubled)?;
+    checker.finish(is_doubled)?;
     let file = out
         .into_inner()
         .map_err(|error| unwritable(error.into_error()))?;
@@ -416,17 +414,16 @@ impl<'c> Checker<'c> {
         Err(Problems(std::mem::take(&mut self.problems)))
     }
 
-    /// With slugs that are known to stand in more than one line.
-    fn finish(mut self, doubled: &BTreeSet<String>) -> Result<(), Problems> {
-        if !doubled.is_empty() {
-            self.problems.extend(doubles(self.path, doubled).0);
-            self.problems.sort_by_key(|problem| problem.line);
+    /// With the slugs that stand in more than one line.
+    fn finish(mut self, is_doubled: bool) -> Result<(), Problems> {
+        if self.problems.is_empty() && !is_doubled {
+            return Ok(());
         }
-        if self.problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Problems(self.problems))
-        }
+        // The second pass would find them; there is none.
+        let doubled = doubled(self.path)?;
+        self.problems.extend(doubles(self.path, &doubled).0);
+        self.problems.sort_by_key(|problem| problem.line);
+        Err(Problems(self.problems))
     }
 }
 
@@ -566,41 +563,54 @@ fn publish(
     folder::make_current(folder, catalog.version).map_err(|error| apply::published_broken(&error))
 }
 
+/// The slugs that stand in more than one line, the first of them, found by reading the file once more.
+fn doubled(path: &Path) -> Result<BTreeSet<String>, Problems> {
+    let (mut seen, mut doubled) = (HashSet::new(), BTreeSet::new());
+    each_slug(path, |slug, _| {
+        if !seen.insert(slug_hash(slug)) && doubled.len() < PROBLEMS_MAX {
+            doubled.insert(slug.to_owned());
+        }
+    })?;
+    Ok(doubled)
+}
+
 /// The lines of slugs that stand in more than one, found by reading the file once more.
 fn doubles(path: &Path, slugs: &BTreeSet<String>) -> Problems {
     let mut problems = Vec::new();
     let mut first: HashMap<String, u64> = HashMap::new();
-    let mut scan = || -> Result<(), Problems> {
-        let unreadable = |error: &dyn std::error::Error| failed(path, "cannot be read", error);
-        let file = File::open(path).map_err(|error| unreadable(&error))?;
-        let mut table = Table::open(path, &file)?;
-        let at = table.columns.slug;
-        let mut record = StringRecord::new();
-        loop {
-            let line = match table.next(&mut record) {
-                Ok(None) => break,
-                Ok(Some(line)) => line,
-                // A line with a mistake, which is told already.
-                Err(Ok(_)) => continue,
-                Err(Err(error)) => return Err(unreadable(&error)),
-            };
-            let slug = record.get(at).unwrap_or_default().trim_ascii();
-            if !slugs.contains(slug) || problems.len() >= PROBLEMS_MAX {
-                continue;
-            }
-            match first.get(slug) {
-                None => _ = first.insert(slug.to_owned(), line),
-                Some(first) => problems.push(Problem {
-                    line: usize::try_from(line).unwrap_or_default(),
-                    field: "slug".to_owned(),
-                    ..Problem::of_file(path, format!("\"{slug}\" stands in line {first} already"))
-                }),
-            }
+    let read = each_slug(path, |slug, line| {
+        if !slugs.contains(slug) || problems.len() >= PROBLEMS_MAX {
+            return;
         }
-        Ok(())
-    };
-    match scan() {
+        match first.get(slug) {
+            None => _ = first.insert(slug.to_owned(), line),
+            Some(first) => problems.push(Problem {
+                line: usize::try_from(line).unwrap_or_default(),
+                field: "slug".to_owned(),
+                ..Problem::of_file(path, format!("\"{slug}\" stands in line {first} already"))
+            }),
+        }
+    });
+    match read {
         Err(unreadable) => unreadable,
         Ok(()) => Problems(problems),
+    }
+}
+
+/// The slugs of the lines that can be read, each with its line.
+fn each_slug(path: &Path, mut told: impl FnMut(&str, u64)) -> Result<(), Problems> {
+    let unreadable = |error: &dyn std::error::Error| failed(path, "cannot be read", error);
+    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    let mut table = Table::open(path, &file)?;
+    let at = table.columns.slug;
+    let mut record = StringRecord::new();
+    loop {
+        match table.next(&mut record) {
+            Ok(None) => return Ok(()),
+            Ok(Some(line)) => told(record.get(at).unwrap_or_default().trim_ascii(), line),
+            // A line with a mistake, which is told already.
+            Err(Ok(_)) => {}
+            Err(Err(error)) => return Err(unreadable(&error)),
+        }
     }
 }

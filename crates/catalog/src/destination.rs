@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::{SUBS, nearest::nearest};
+use text::nearest;
+
+use crate::SUBS;
 
 /// Longest destination: browsers and shops cut what is much longer.
 pub const DESTINATION_BYTES_MAX: usize = 2048;

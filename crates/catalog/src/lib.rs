@@ -16,14 +16,12 @@ mod links;
 mod lock;
 mod map;
 mod model;
-mod nearest;
 mod numbers;
 mod problem;
 mod read;
 mod replica;
 mod secret;
 mod snapshot;
-mod text;
 
 pub use apply::{Applied, CATALOG_BYTES_MAX, Checked, apply, check};
 pub use build::{Progress, build, check_build};

@@ -12,6 +12,7 @@ use std::{
 };
 
 use domain::Rate;
+use text::nearest;
 use toml::de::{DeTable, DeValue};
 
 use crate::{
@@ -20,7 +21,6 @@ use crate::{
     destination::plain_address,
     disk,
     lock::{self, Kind, Lock, goal_key, link_key},
-    nearest::nearest,
 };
 use fields::{currency, name_mistake, timezone, window_ms};
 use reader::{Field, Reader, Section};

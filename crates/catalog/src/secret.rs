@@ -8,8 +8,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::text;
-
 /// Shortest secret: what is shorter is guessed.
 pub const SECRET_BYTES_MIN: usize = 8;
 /// Longest secret: a file beyond it is not a secret but a mistake.

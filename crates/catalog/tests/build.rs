@@ -302,7 +302,7 @@ fn mistakes_are_said_with_their_line_and_change_nothing() {
         ),
         (
             &format!("\n{head}\n\n\na,t,boots\n\n\"b\nb\",t,boots\na,t,tents\nd,t,boot\n"),
-            "links.csv:7: slug: a slug is made of a-z, A-Z, 0-9, \".\", \"_\", \"-\" and \"/\"\nlinks.csv:10: offer: no offer \"boot\", did you mean \"boots\"?",
+            "links.csv:7: slug: a slug is made of a-z, A-Z, 0-9, \".\", \"_\", \"-\" and \"/\"\nlinks.csv:9: slug: \"a\" stands in line 5 already\nlinks.csv:10: offer: no offer \"boot\", did you mean \"boots\"?",
         ),
     ] {
         assert_eq!(bench.said(bench.build(links)), said);
@@ -429,6 +429,12 @@ fn files_of_links_as_spreadsheets_write_them() {
             "",
         ),
         (plain.replace("slug,", "\"Slug\",").into_bytes(), ""),
+        (format!("{plain},,,\n, ,,\n").into_bytes(), ""),
+        (format!("{semicolons};;;\r\n;;;;;\r\n").into_bytes(), ""),
+        (
+            [&plain.as_bytes()[..plain.len() - 20], b"caf\xe9\n"].concat(),
+            "links.csv:2: not UTF-8 text: save the file as UTF-8 (Excel calls it \"CSV UTF-8\")",
+        ),
         (
             [&[0xff, 0xfe][..], &utf_16].concat(),
             "links.csv: is UTF-16, as Windows programs write it: save it as UTF-8",

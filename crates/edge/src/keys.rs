@@ -1,5 +1,7 @@
 //! The installation's keys: made once, 0600, first on the list of what to back up.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use service::secret;
@@ -53,8 +55,9 @@ impl Keys {
     /// # Errors
     /// A key cannot be made; the text names the file.
     pub fn make(folder: &Path) -> Result<(), String> {
-        std::fs::create_dir_all(folder)
-            .map_err(|error| format!("{}: {error}", folder.display()))?;
+        let mut private = DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| format!("{}: {}", folder.display(), text::io_error(&error)))?;
         for (name, text) in [
             (TOKENS, format!("1 {}\n", random_hex())),
             (VISITOR, format!("{}\n", random_hex())),

@@ -114,13 +114,21 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Refusal> {
         false => None,
     };
     let mut handed = |name| predecessor.as_mut().and_then(|running| running.take(name));
+    let (edge_at, admin_at) = (settings.edge.listen, settings.admin.listen);
+    let bound = listen::inherit_or_bind(edge_at, "edge", handed("edge"), true).and_then(|edge| {
+        let admin = listen::inherit_or_bind(admin_at, "admin", handed("admin"), false)?;
+        Ok((edge, admin))
+    });
+    // A start that is refused leaves nothing in a folder that was empty. One that is in use says more than an address.
+    let bound = match bound {
+        Err(refusal) if !service::folder::is_made(&path) => return Err(refusal.into()),
+        bound => bound,
+    };
     let data = match handed("lock") {
         Some(lock) => DataFolder::succeed(path, lock)?,
         None => DataFolder::open(path, &["edge"])?,
     };
-    let (edge_at, admin_at) = (settings.edge.listen, settings.admin.listen);
-    let listener = listen::inherit_or_bind(edge_at, "edge", handed("edge"), true)?;
-    let admin_listener = listen::inherit_or_bind(admin_at, "admin", handed("admin"), false)?;
+    let (listener, admin_listener) = bound?;
     let address = listener.local_addr().map_err(refuse)?;
     let admin_address = admin_listener.local_addr().map_err(refuse)?;
     Keys::make_where_new(data.path()).map_err(refuse)?;

@@ -315,8 +315,8 @@ impl Reloader {
                 let newer = tls::load(files).map_err(|error| format!("edge.tls: {error}"))?;
                 tls.store(Arc::new(newer));
             }
-            (None, None) => {}
-            _ => tracing::warn!("edge.tls is switched on or off at the next start"),
+            // Switched on or off at the next start only.
+            _ => {}
         }
         self.settings.store(Arc::new(settings));
         Ok(())
@@ -334,23 +334,43 @@ pub fn at_hang_up(
         let file = file.as_ref()?;
         std::fs::read_to_string(file).ok()
     };
-    let mut before = read().unwrap_or_default();
+    let at_start = read().unwrap_or_default();
+    let mut before = at_start.clone();
     Box::new(move || {
         let Some(reloader) = reloader.get() else {
             return;
         };
         let done = load().map_err(|refusal| refusal.to_string());
-        if let Err(error) = done.and_then(|settings| reloader.reload(settings)) {
-            tracing::error!(error, "settings not reloaded, those before go on");
-            return;
-        }
-        tracing::info!("settings and certificates reloaded");
-        let now = read().unwrap_or_default();
-        for setting in service::settings::changes(&before, &now) {
-            if !Reloader::CHANGEABLE.contains(&&*setting) {
-                tracing::warn!(setting, "changed, and takes effect at the next start");
+        let reloaded = done.and_then(|settings| {
+            let serves_tls = settings.tls.is_some() && reloader.tls.is_some();
+            reloader.reload(settings)?;
+            Ok(serves_tls)
+        });
+        let serves_tls = match reloaded {
+            Ok(serves_tls) => serves_tls,
+            Err(error) => {
+                tracing::error!(error, "settings not reloaded, those before go on");
+                return;
             }
-        }
+        };
+        let now = read().unwrap_or_default();
+        let is_changeable = |setting: &String| {
+            let is_switched = setting.starts_with("edge.tls.") && !serves_tls;
+            Reloader::CHANGEABLE.contains(&&**setting) && !is_switched
+        };
+        let mut in_force = service::settings::changes(&before, &now);
+        in_force.retain(is_changeable);
+        let mut at_next_start = service::settings::changes(&at_start, &now);
+        at_next_start.retain(|setting| !is_changeable(setting));
+        let named = |settings: &[String]| match settings {
+            [] => "nothing".to_owned(),
+            settings => settings.join(", "),
+        };
+        tracing::info!(
+            in_force = named(&in_force),
+            at_next_start = named(&at_next_start),
+            "settings and certificates reloaded"
+        );
         before = now;
     })
 }

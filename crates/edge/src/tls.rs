@@ -38,7 +38,7 @@ pub(crate) fn load(files: &Files) -> Result<Tls, String> {
     };
     let certificate = &files.certificate;
     let exposed = std::fs::metadata(&files.key)
-        .map_err(|error| format!("{}: {error}", files.key.display()))?
+        .map_err(|error| format!("{}: {}", files.key.display(), text::io_error(&error)))?
         .mode()
         & 0o007
         != 0;
@@ -48,8 +48,8 @@ pub(crate) fn load(files: &Files) -> Result<Tls, String> {
             files.key.display()
         ));
     }
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(read(certificate)?.as_bytes())
+        .collect::<Result<_, _>>()
         .map_err(|error| in_file(certificate, &error))?;
     if chain.is_empty() {
         return Err(format!(
@@ -57,8 +57,8 @@ pub(crate) fn load(files: &Files) -> Result<Tls, String> {
             certificate.display()
         ));
     }
-    let key =
-        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| in_file(&files.key, &error))?;
+    let key = PrivateKeyDer::from_pem_slice(read(&files.key)?.as_bytes())
+        .map_err(|error| in_file(&files.key, &error))?;
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, key)
@@ -75,4 +75,14 @@ pub(crate) fn load(files: &Files) -> Result<Tls, String> {
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Tls::from(Arc::new(config)))
+}
+
+/// The text of a PEM file, as editors of every system save it.
+fn read(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| format!("{}: {}", path.display(), text::io_error(&error)))?;
+    match text::decode(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(not_text) => Err(format!("{}: {}", path.display(), not_text.message)),
+    }
 }

@@ -157,6 +157,11 @@ fn admin_path(folder: &Path, part: &str) -> PathBuf {
     folder.join("locks").join(format!("{part}.admin"))
 }
 
+/// Whether a data folder is there already.
+pub fn is_made(path: &Path) -> bool {
+    path.join("VERSION").exists()
+}
+
 /// Makes the folder (mode 0700) and marks it with its version, for a command that adds to it beside a running process.
 ///
 /// # Errors
@@ -235,10 +240,16 @@ impl fmt::Display for FolderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match &self.kind {
-            Kind::Unwritable(source) => write!(
-                f,
-                "data folder {path} cannot be written: {source}: choose another with --data or make it writable"
-            ),
+            Kind::Unwritable(source) => match source.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => write!(
+                    f,
+                    "data folder {path} cannot be written: it, or what it lies in, is a file: choose another with --data"
+                ),
+                _ => write!(
+                    f,
+                    "data folder {path} cannot be written: {source}: choose another with --data or make it writable"
+                ),
+            },
             Kind::Newer(found) => write!(
                 f,
                 "data folder {path} is of version {found}, this build reads up to {VERSION}: use a newer Sluice"

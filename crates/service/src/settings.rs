@@ -8,10 +8,12 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::{error, fmt, fs};
 
 use serde::de::DeserializeOwned;
+use text::NotText;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
@@ -20,9 +22,6 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// After this many mistakes it is the wrong file, and a longer list helps nobody.
 const PROBLEMS_MAX: usize = 50;
-
-/// How alike (Jaro-Winkler, 0 to 1) two names are when one may be a slip for the other.
-const ALIKE_MIN: f64 = 0.75;
 
 /// The top level of the one settings file that all processes of an installation read. A process that knows only some of it
 /// leaves the rest to those whose it is.
@@ -59,17 +58,31 @@ pub fn load_own<T: DeserializeOwned + Default>(
             message,
         }])
     };
-    let bytes = fs::metadata(path)
-        .map_err(|source| about(format!("cannot be read: {source}")))?
-        .len();
+    let unreadable = |source: io::Error| {
+        about(match source.kind() {
+            ErrorKind::NotFound => {
+                "there is no such settings file: check its path, or leave --settings out for the defaults"
+                    .to_owned()
+            }
+            _ => format!("cannot be read: {}", text::io_error(&source)),
+        })
+    };
+    let bytes = fs::metadata(path).map_err(unreadable)?.len();
     if bytes > FILE_BYTES_MAX {
         return Err(about(format!(
             "is longer than {FILE_BYTES_MAX} bytes: name a settings file"
         )));
     }
-    let text =
-        fs::read_to_string(path).map_err(|source| about(format!("cannot be read: {source}")))?;
-    parse_own(&text, path, own)
+    let bytes = fs::read(path).map_err(unreadable)?;
+    let text = text::decode(&bytes).map_err(|NotText { line, message }| {
+        Problems(vec![Problem {
+            file: path.to_path_buf(),
+            line: (line > 0).then_some(line),
+            field: String::new(),
+            message: message.to_owned(),
+        }])
+    })?;
+    parse_own(text, path, own)
 }
 
 /// The names of everything that differs between two settings files, as `edge.listen`. What cannot be read differs in nothing.
@@ -199,21 +212,11 @@ fn plain(message: &str) -> String {
     let mut names = message.split('`').skip(1).step_by(2);
     let unknown = names.next().unwrap_or_default();
     let known: Vec<&str> = names.collect();
-    match nearest(unknown, &known) {
+    match text::nearest(unknown, known.iter().copied()) {
         Some(name) => format!("unknown setting, did you mean \"{name}\"?"),
         None if known.is_empty() => "unknown setting, none are known here".to_owned(),
         None => format!("unknown setting, known here: {}", known.join(", ")),
     }
-}
-
-/// The known name that `name` is most likely a slip for.
-pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate))
-        .filter(|(alike, _)| *alike >= ALIKE_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }
 
 /// Every mistake of a settings file, one a line, in the file's order.
@@ -346,12 +349,37 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_named() {
-        let problems = load::<Sample>(Some(Path::new("/nowhere/s.toml"))).unwrap_err();
-        assert!(
-            problems
-                .to_string()
-                .starts_with("/nowhere/s.toml: cannot be read")
+    fn a_file_that_is_missing_or_no_text_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.toml");
+        let told = || {
+            let told = match load::<Sample>(Some(&path)) {
+                Ok(sample) => sample.data,
+                Err(problems) => problems.to_string(),
+            };
+            told.replace(path.to_str().unwrap(), "s.toml")
+        };
+        assert_eq!(
+            told(),
+            "s.toml: there is no such settings file: check its path, or leave --settings out for the defaults"
         );
+        let utf_16: Vec<u8> = "data = 'd'"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        for (bytes, expected) in [
+            (&b"\xef\xbb\xbfdata = 'd'\r\n"[..], "d"),
+            (
+                &utf_16,
+                "s.toml: is UTF-16, as Windows programs write it: save it as UTF-8",
+            ),
+            (
+                b"\ndata = '\xe9'",
+                "s.toml:2: not UTF-8 text: save it as UTF-8",
+            ),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(told(), expected);
+        }
     }
 }

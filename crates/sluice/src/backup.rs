@@ -31,7 +31,7 @@ use service::{Clock, Refusal, Shutdown};
 use sha2::{Digest, Sha256};
 
 use crate::commands::{print, refuse};
-use crate::settings::Settings;
+use crate::settings::{Installation, Settings};
 
 /// The layout of a backup this build writes, and the only one it reads.
 const FORMAT: u32 = 1;
@@ -60,12 +60,9 @@ const COPY_BYTES: usize = 1 << 20;
 pub(crate) struct Backup {
     /// The folder to make; it must be missing or empty.
     to: PathBuf,
-    /// A settings file (TOML). It names data folder and catalog, and is in the backup too.
-    #[arg(long)]
-    settings: Option<PathBuf>,
-    /// The data folder.
-    #[arg(long)]
-    data: Option<PathBuf>,
+    // The settings file names data folder and catalog, and is in the backup too.
+    #[command(flatten)]
+    installation: Installation,
     /// The catalog's file, as `sluice up` is given it.
     #[arg(long)]
     catalog: Option<PathBuf>,
@@ -79,9 +76,9 @@ pub(crate) struct Backup {
 pub(crate) struct Restore {
     /// The backup's folder.
     from: PathBuf,
-    /// The data folder to make; it must be missing or empty.
-    #[arg(long)]
-    data: PathBuf,
+    // The data folder to make; it must be missing or empty.
+    #[command(flatten)]
+    installation: Installation,
     /// Where to put catalog, lock files and settings. Without it each goes where it lay.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -96,10 +93,47 @@ struct Manifest {
     taken: jiff::Timestamp,
     /// Where the data folder lay.
     data: PathBuf,
-    /// What belongs to the installation and is not in the backup, a line each.
-    not_taken: Vec<String>,
+    #[serde(default)]
+    not_taken: Vec<NotTaken>,
     #[serde(default)]
     file: Vec<Entry>,
+}
+
+/// What belongs to the installation and is not in the backup.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(deny_unknown_fields)]
+struct NotTaken {
+    what: String,
+    /// The file, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lay: Option<PathBuf>,
+}
+
+impl NotTaken {
+    fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            lay: None,
+        }
+    }
+
+    /// A path begins where the command runs, in the settings file as well.
+    fn file(path: impl AsRef<Path>, what: &str) -> Self {
+        let path = path.as_ref();
+        Self {
+            what: what.to_owned(),
+            lay: Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Display for NotTaken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.lay {
+            Some(lay) => write!(f, "file {}: {}", lay.display(), self.what),
+            None => f.write_str(&self.what),
+        }
+    }
 }
 
 /// A file of the backup.
@@ -117,8 +151,7 @@ struct Entry {
 
 /// Takes a backup.
 pub(crate) fn backup(arguments: &Backup) -> Result<(), Refusal> {
-    let mut settings: Settings = service::settings::load(arguments.settings.as_deref())?;
-    settings.data = arguments.data.clone().unwrap_or(settings.data);
+    let mut settings = arguments.installation.load()?;
     settings.catalog = arguments.catalog.clone().or(settings.catalog);
     settings.links = arguments.links.clone().or(settings.links);
     let data = &settings.data;
@@ -153,7 +186,7 @@ pub(crate) fn backup(arguments: &Backup) -> Result<(), Refusal> {
     for part in ORDER {
         copy.folder(Path::new(part))?;
     }
-    copy.config(arguments.settings.as_deref(), &settings)?;
+    copy.config(arguments.installation.settings.as_deref(), &settings)?;
     for _ in 0..LOOKS_MAX {
         if !copy.folder(Path::new("catalog"))? {
             break;
@@ -187,8 +220,14 @@ pub(crate) fn backup(arguments: &Backup) -> Result<(), Refusal> {
 /// Puts a backup back.
 pub(crate) fn restore(arguments: &Restore) -> Result<(), Refusal> {
     let from = &arguments.from;
+    let named = &arguments.installation;
+    if named.data.is_none() && named.settings.is_none() {
+        return Err(refuse(
+            "name the data folder to make with --data, or the settings file that names it with --settings",
+        ));
+    }
+    let data = &named.data()?;
     let manifest = read_manifest(from)?;
-    let data = &arguments.data;
     // Everything that can be refused is refused before anything is written.
     let owner = fs::metadata(data)
         .ok()
@@ -239,6 +278,11 @@ pub(crate) fn restore(arguments: &Restore) -> Result<(), Refusal> {
     fs::rename(&young, data.join(VERSION)).map_err(about(data))?;
     sync_folders(data).map_err(refuse)?;
 
+    let missing: Vec<String> = manifest
+        .not_taken
+        .iter()
+        .filter_map(|not_taken| missing(not_taken, &manifest, arguments))
+        .collect();
     let config: Vec<String> = config
         .iter()
         .map(|(_, target)| target.display().to_string())
@@ -250,10 +294,39 @@ pub(crate) fn restore(arguments: &Restore) -> Result<(), Refusal> {
         manifest.taken,
         manifest.sluice,
         list("put back beside it:", &config),
-        list(
-            "not in the backup, see that it is there:",
-            &manifest.not_taken
-        )
+        list("not in the backup, see that it is there:", &missing)
+    ))
+}
+
+/// What a person has to see to after a restore: a file is named by the place where it belongs now; `None` for one that came
+/// back.
+fn missing(not_taken: &NotTaken, manifest: &Manifest, arguments: &Restore) -> Option<String> {
+    let Some(lay) = &not_taken.lay else {
+        return Some(not_taken.to_string());
+    };
+    let from_catalog = || {
+        // What the catalog names beside itself goes with it.
+        let config = arguments.config.as_ref()?;
+        let mut folders = manifest
+            .file
+            .iter()
+            .filter_map(|file| file.lay.as_ref()?.parent());
+        folders.find_map(|folder| Some(config.join(lay.strip_prefix(folder).ok()?)))
+    };
+    let now = from_catalog().unwrap_or_else(|| lay.clone());
+    let is = if now.exists() {
+        "is there"
+    } else {
+        "is missing"
+    };
+    let lay = match now == *lay {
+        true => String::new(),
+        false => format!(" (it lay at {})", lay.display()),
+    };
+    Some(format!(
+        "file {}{lay}, {is}: {}",
+        now.display(),
+        not_taken.what
     ))
 }
 
@@ -409,33 +482,30 @@ fn is_left_out(path: &Path) -> bool {
 }
 
 /// What belongs to the installation and lies elsewhere, or is made anew.
-fn not_taken(settings: &Settings) -> Vec<String> {
+fn not_taken(settings: &Settings) -> Vec<NotTaken> {
     let mut not_taken = Vec::new();
+    let data = std::path::absolute(&settings.data).unwrap_or_else(|_| settings.data.clone());
     let catalog = catalog::Folder::open(settings.data.join("catalog"));
     if let Ok(Some(catalog)) = catalog.and_then(|folder| folder.current()) {
-        let secrets = catalog
-            .advertisers
-            .values()
-            .flat_map(|advertiser| &advertiser.secrets)
-            .filter(|secret| {
-                !matches!(secret, catalog::SecretRef::File(path) if path.starts_with(&settings.data))
-            });
-        let secrets: BTreeSet<String> = secrets.map(ToString::to_string).collect();
-        not_taken.extend(
-            secrets
-                .into_iter()
-                .map(|secret| format!("{secret}: a secret of the catalog")),
-        );
+        let advertisers = catalog.advertisers.values();
+        let secrets = advertisers.flat_map(|advertiser| &advertiser.secrets);
+        let secrets = secrets.filter_map(|secret| match secret {
+            catalog::SecretRef::File(path) if path.starts_with(&data) => None,
+            catalog::SecretRef::File(path) => Some(NotTaken::file(path, "a secret of the catalog")),
+            variable => Some(NotTaken::new(format!(
+                "{variable}: a secret of the catalog"
+            ))),
+        });
+        not_taken.extend(secrets.collect::<BTreeSet<_>>());
     }
     if settings.catalog.is_none() && !settings.data.join("demo").exists() {
-        not_taken.push(
-            "catalog and lock files: name them with --settings or --catalog, if they lie on this machine"
-                .to_owned(),
-        );
+        not_taken.push(NotTaken::new(
+            "catalog and lock files: name them with --settings or --catalog, if they lie on this machine",
+        ));
     }
     if let Some(tls) = &settings.edge.tls {
         for path in [&tls.certificate, &tls.key] {
-            not_taken.push(format!("file {}: the edge's certificate", path.display()));
+            not_taken.push(NotTaken::file(path, "the edge's certificate"));
         }
     }
     for (path, what) in [
@@ -446,18 +516,21 @@ fn not_taken(settings: &Settings) -> Vec<String> {
         ),
     ] {
         if !path.is_empty() {
-            not_taken.push(format!("file {path}: {what}"));
+            not_taken.push(NotTaken::file(path, what));
         }
     }
     if !settings.kafka.brokers.is_empty() {
-        not_taken.push(format!(
+        not_taken.push(NotTaken::new(format!(
             "the topics on {}: Kafka keeps them; the store goes on where it stood in them",
             settings.kafka.brokers
+        )));
+        not_taken.push(NotTaken::new(
+            "journals of other machines: back up each edge's data folder there",
         ));
-        not_taken
-            .push("journals of other machines: back up each edge's data folder there".to_owned());
     }
-    not_taken.push("cursors: the journals are sent again, and counted once".to_owned());
+    not_taken.push(NotTaken::new(
+        "cursors: the journals are sent again, and counted once",
+    ));
     not_taken
 }
 
@@ -486,12 +559,15 @@ fn wait_durable(journal: &Path) -> Result<(), Refusal> {
 
 fn read_manifest(from: &Path) -> Result<Manifest, Refusal> {
     let path = from.join(MANIFEST);
-    let text = fs::read_to_string(&path).map_err(|error| {
-        refuse(format!(
-            "{}: {error}: a backup that ended has this file",
-            path.display()
-        ))
-    })?;
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            return Err(match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => no_backup(from),
+                _ => about(&path)(error),
+            });
+        }
+    };
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -509,6 +585,37 @@ fn read_manifest(from: &Path) -> Result<Manifest, Refusal> {
     }
     toml::from_str(&text)
         .map_err(|error| refuse(format!("{}: {}", path.display(), error.message())))
+}
+
+/// Says what a folder without a manifest is instead, as far as that can be seen.
+fn no_backup(from: &Path) -> Refusal {
+    let shown = from.display();
+    if from.join(VERSION).exists() {
+        return refuse(format!(
+            "{shown} is a data folder, no backup: name the folder that sluice backup made, and this one with --data"
+        ));
+    }
+    let mut backups = folders(from).unwrap_or_default();
+    backups.retain(|folder| folder.join(MANIFEST).exists());
+    let backups: Vec<String> = backups
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    refuse(match (from.is_dir(), backups.is_empty()) {
+        (false, _) if from.exists() => {
+            format!("{shown} is a file: name the folder that sluice backup made")
+        }
+        (false, _) => {
+            format!("{shown}: there is no such folder: name the one that sluice backup made")
+        }
+        (true, true) => format!(
+            "{shown} is no backup: it has no {MANIFEST}, which a backup gets at its end: name the folder that sluice backup made"
+        ),
+        (true, false) => format!(
+            "{shown} is no backup, but holds some: name one of {}",
+            backups.join(", ")
+        ),
+    })
 }
 
 /// The path in the data folder of a file of the backup, which must not lead out of it.
@@ -639,19 +746,18 @@ fn sync_folders(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn list(head: &str, lines: &[String]) -> String {
+fn list(head: &str, lines: &[impl std::fmt::Display]) -> String {
     let mut text = head.to_owned();
     if lines.is_empty() {
         text.push_str(" nothing");
     }
     for line in lines {
-        text.push_str("\n  ");
-        text.push_str(line);
+        text.push_str(&format!("\n  {line}"));
     }
     text
 }
 
 fn about(path: &Path) -> impl Fn(io::Error) -> Refusal + use<> {
     let path = path.display().to_string();
-    move |error| refuse(format!("{path}: {error}"))
+    move |error| refuse(format!("{path}: {}", text::io_error(&error)))
 }

@@ -11,17 +11,13 @@ use service::Refusal;
 
 use crate::commands::{print, refuse};
 use crate::follow::Source;
-use crate::settings::Settings;
+use crate::settings::Installation;
 
 /// `sluice check`
 #[derive(Args)]
 pub(crate) struct Check {
-    /// A settings file (TOML).
-    #[arg(long)]
-    settings: Option<PathBuf>,
-    /// The data folder.
-    #[arg(long)]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    installation: Installation,
     /// The catalog's file; the version in force is checked where none is named.
     #[arg(long)]
     catalog: Option<PathBuf>,
@@ -65,7 +61,7 @@ impl Report {
 
 pub(crate) fn check(arguments: &Check) -> Result<(), Refusal> {
     let mut report = Report::default();
-    let settings = match service::settings::load::<Settings>(arguments.settings.as_deref()) {
+    let settings = match arguments.installation.load() {
         Ok(settings) => {
             report.good.push("settings: good".to_owned());
             settings
@@ -81,7 +77,7 @@ pub(crate) fn check(arguments: &Check) -> Result<(), Refusal> {
     };
     let edge = settings.edge.check().map(|()| "good".to_owned());
     report.take("edge", edge.map_err(|error| error.to_string()));
-    let data = arguments.data.clone().unwrap_or(settings.data);
+    let data = settings.data;
     let owner = rights(&mut report, &data);
 
     if let Some(files) = &settings.edge.tls {
@@ -146,7 +142,9 @@ fn rights(report: &mut Report, data: &Path) -> (u32, u32) {
             return own;
         }
         Err(error) => {
-            report.bad.push(format!("{}: {error}", data.display()));
+            report
+                .bad
+                .push(format!("{}: {}", data.display(), text::io_error(&error)));
             return own;
         }
     };
@@ -254,7 +252,10 @@ fn rings(report: &mut Report, edge: &edge::Settings, journals: &Path, owner: (u3
 fn readable(report: &mut Report, path: &Path, owner: (u32, u32)) {
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,
-        Err(error) => return report.bad.push(format!("{}: {error}", path.display())),
+        Err(error) => {
+            let why = text::io_error(&error);
+            return report.bad.push(format!("{}: {why}", path.display()));
+        }
     };
     if !may_read(&meta, owner) {
         report.bad.push(format!(

@@ -4,8 +4,9 @@
     reason = "what is wrong goes to standard error, an answer to standard output"
 )]
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use catalog::Removes;
@@ -17,7 +18,7 @@ use crate::follow::Source;
 use crate::live_line;
 use crate::published;
 use crate::replay;
-use crate::settings::DATA;
+use crate::settings::Installation;
 use crate::topics::Cluster;
 
 /// `sluice catalog …`
@@ -35,9 +36,8 @@ pub(crate) enum Catalog {
     Apply {
         /// The catalog's file.
         path: PathBuf,
-        /// The data folder.
-        #[arg(long, default_value = DATA)]
-        data: PathBuf,
+        #[command(flatten)]
+        installation: Installation,
         /// Apply it also where it takes away many of the entries there are.
         #[arg(long)]
         removes: bool,
@@ -50,9 +50,8 @@ pub(crate) enum Catalog {
         /// The links: a line each, the first names the columns slug, affiliate, offer, and as needed domain, sub1 to sub10.
         #[arg(long)]
         links: PathBuf,
-        /// The data folder.
-        #[arg(long, default_value = DATA)]
-        data: PathBuf,
+        #[command(flatten)]
+        installation: Installation,
         /// Apply it also where it takes away many of the links or entries there are.
         #[arg(long)]
         removes: bool,
@@ -69,9 +68,8 @@ pub(crate) enum Catalog {
 pub(crate) enum Keys {
     /// Make the keys of a new installation: those of click tokens, and of visitors' hashes.
     Create {
-        /// The data folder.
-        #[arg(long, default_value = DATA)]
-        data: PathBuf,
+        #[command(flatten)]
+        installation: Installation,
         /// Make them also where the folder has data of other keys: every click token issued before is a forgery then.
         #[arg(long)]
         anew: bool,
@@ -79,7 +77,8 @@ pub(crate) enum Keys {
 }
 
 pub(crate) fn keys(command: &Keys) -> Result<(), Refusal> {
-    let Keys::Create { data, anew } = command;
+    let Keys::Create { installation, anew } = command;
+    let data = &installation.data()?;
     let folder = data.join("keys");
     if edge::Keys::read(&folder).is_ok() {
         return print(&format!("{}: the keys are there", folder.display()));
@@ -176,9 +175,8 @@ pub(crate) struct Report {
     /// How to print it.
     #[arg(long, value_parser = format, default_value = "table")]
     format: Format,
-    /// The data folder.
-    #[arg(long, default_value = DATA)]
-    data: PathBuf,
+    #[command(flatten)]
+    installation: Installation,
 }
 
 /// A stretch of time, in the network's time zone.
@@ -212,9 +210,8 @@ pub(crate) fn format(name: &str) -> Result<Format, String> {
 /// `sluice dump-store`
 #[derive(Args)]
 pub(crate) struct DumpStore {
-    /// The data folder.
-    #[arg(long, default_value = DATA)]
-    data: PathBuf,
+    #[command(flatten)]
+    installation: Installation,
 }
 
 /// One line on standard error.
@@ -240,24 +237,27 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
         Catalog::Check { path, links } => (Source::new(path.clone(), links.clone()), None),
         Catalog::Apply {
             path,
-            data,
+            installation,
             removes,
-        } => (Source::new(path.clone(), None), Some((data, removes))),
+        } => {
+            let source = Source::new(path.clone(), None);
+            (source, Some((installation.data()?, removes)))
+        }
         Catalog::Build {
             catalog,
             links,
-            data,
+            installation,
             removes,
         } => {
             let source = Source::new(catalog.clone(), Some(links.clone()));
-            (source, Some((data, removes)))
+            (source, Some((installation.data()?, removes)))
         }
         Catalog::Publish { to } => return published::publish(to),
     };
     let path = &source.catalog;
     let Some((data, removes)) = to else {
         let checked = live_line::with_bar(|progress| source.check(progress));
-        let checked = checked.map_err(|problems| mistakes(path, &problems))?;
+        let checked = checked.map_err(|problems| mistakes(&problems))?;
         for warning in &checked.warnings {
             eprintln!("warning: {warning}");
         }
@@ -267,9 +267,9 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
             entries(&checked.catalog)
         ));
     };
-    service::folder::make(data)?;
+    service::folder::make(&data)?;
     // A new installation often begins with its catalog.
-    edge::Keys::make_where_new(data).map_err(refuse)?;
+    edge::Keys::make_where_new(&data).map_err(refuse)?;
     let removes = if *removes {
         Removes::Many
     } else {
@@ -277,7 +277,7 @@ pub(crate) fn catalog(command: &Catalog) -> Result<(), Refusal> {
     };
     let versions = data.join("catalog");
     let applied = live_line::with_bar(|progress| source.apply(&versions, removes, progress));
-    let applied = applied.map_err(|problems| mistakes(path, &problems))?;
+    let applied = applied.map_err(|problems| mistakes(&problems))?;
     for warning in &applied.warnings {
         eprintln!("warning: {warning}");
     }
@@ -302,22 +302,29 @@ fn entries(catalog: &catalog::Catalog) -> String {
 }
 
 /// Prints the mistakes of a catalog, a line each, and counts them; a single one says it all.
-pub(crate) fn mistakes(path: &std::path::Path, problems: &catalog::Problems) -> Refusal {
-    let count = problems.0.len();
-    if count == 1 {
+pub(crate) fn mistakes(problems: &catalog::Problems) -> Refusal {
+    if problems.0.len() == 1 {
         return refuse(problems);
     }
     eprintln!("{problems}");
-    Refusal::new(format!(
-        "{}: {count} mistakes, listed above",
-        path.display()
-    ))
+    refuse(counted(problems))
+}
+
+/// How many mistakes there are in which files.
+fn counted(problems: &catalog::Problems) -> String {
+    let mut files: BTreeMap<String, usize> = BTreeMap::new();
+    for problem in &problems.0 {
+        *files.entry(problem.file.display().to_string()).or_default() += 1;
+    }
+    let files = files.iter().map(|(file, count)| match count {
+        1 => format!("{file}: 1 mistake"),
+        count => format!("{file}: {count} mistakes"),
+    });
+    format!("{}, listed above", files.collect::<Vec<_>>().join(", "))
 }
 
 /// The version in force, or the newest before it that is whole where that one cannot be read; `None` before the first.
-pub(crate) fn last_good(
-    versions: &std::path::Path,
-) -> Result<Option<Arc<catalog::Catalog>>, catalog::Error> {
+pub(crate) fn last_good(versions: &Path) -> Result<Option<Arc<catalog::Catalog>>, catalog::Error> {
     let folder = catalog::Folder::open(versions)?;
     match folder.current() {
         Err(error) => folder.whole_before(u32::MAX).map(Some).ok_or(error),
@@ -326,7 +333,7 @@ pub(crate) fn last_good(
 }
 
 /// The store and the last good catalog of a data folder, read only.
-pub(crate) fn open(data: &std::path::Path) -> Result<(store::View, Arc<catalog::Catalog>), String> {
+pub(crate) fn open(data: &Path) -> Result<(store::View, Arc<catalog::Catalog>), String> {
     let path = data.join("store.sqlite");
     if !path.exists() {
         return Err(format!(
@@ -349,7 +356,7 @@ pub(crate) fn now() -> jiff::Timestamp {
 }
 
 pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
-    let (view, catalog) = open(&arguments.data).map_err(refuse)?;
+    let (view, catalog) = open(&arguments.installation.data()?).map_err(refuse)?;
     let parameters = arguments
         .span
         .parameters()
@@ -364,6 +371,18 @@ pub(crate) fn report(arguments: &Report) -> Result<(), Refusal> {
     print(&report.render(arguments.format))
 }
 
+/// What a journal's folder holds; a folder without anything of one is refused.
+pub(crate) fn journal_at(folder: &Path) -> Result<journal::Inspection, Refusal> {
+    let found = journal::inspect(folder).map_err(refuse)?;
+    if found.files.is_empty() && found.ring.is_none() {
+        return Err(refuse(format!(
+            "{}: no journal here: name a worker's folder, DATA/journal/0 and so on",
+            folder.display()
+        )));
+    }
+    Ok(found)
+}
+
 pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {
     let folder = match command {
         Journal::Inspect { folder } | Journal::Verify { folder } => folder,
@@ -373,7 +392,7 @@ pub(crate) fn journal(command: &Journal) -> Result<(), Refusal> {
             to,
         } => return replay::replay(folder, *give_up, to),
     };
-    let found = journal::inspect(folder).map_err(refuse)?;
+    let found = journal_at(folder)?;
     if let Journal::Inspect { .. } = command {
         for file in &found.files {
             let stream = match file.stream {
@@ -447,6 +466,6 @@ fn ledger_line(ledger: &journal::Ledger) -> String {
 }
 
 pub(crate) fn dump_store(arguments: &DumpStore) -> Result<(), Refusal> {
-    let (view, _) = open(&arguments.data).map_err(refuse)?;
+    let (view, _) = open(&arguments.installation.data()?).map_err(refuse)?;
     print(&view.dump().map_err(refuse)?)
 }

@@ -23,14 +23,14 @@ use crate::topics;
 const STOPPED: [&str; 4] = ["courier", "fraud", "clicks", "conversions"];
 
 pub(crate) fn run(settings: &Settings, partitions: u16) -> Result<(), Refusal> {
-    let folder = DataFolder::open(&settings.data, &STOPPED)?;
-    let path = folder.path().join("store.sqlite");
+    let path = settings.data.join("store.sqlite");
     if !path.exists() {
         return Err(refuse(format!(
             "{} has no store: run this where the consumers run, or name their folder with --data",
-            folder.path().display()
+            settings.data.display()
         )));
     }
+    let _held = DataFolder::open(&settings.data, &STOPPED)?;
     let store = Store::open(&path).map_err(refuse)?;
     let found = store.batch(|batch| batch.partitions()).map_err(refuse)?;
     let found = found.ok_or_else(|| {

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::marker::PhantomData;
-use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use reports::list::{List, list_parameters, write};
@@ -10,7 +9,7 @@ use reports::{CLICK_COLUMNS, CONVERSION_COLUMNS, Format, Parameters};
 use service::Refusal;
 
 use crate::commands::{format, now, open, refuse};
-use crate::settings::DATA;
+use crate::settings::Installation;
 
 /// A list that a command prints.
 pub(crate) trait Columns {
@@ -36,7 +35,7 @@ impl Columns for Conversions {
 /// What a list is asked for, as flags.
 pub(crate) struct Flags<C> {
     parameters: Parameters,
-    data: PathBuf,
+    installation: Installation,
     format: Format,
     columns: PhantomData<C>,
 }
@@ -67,7 +66,7 @@ impl<C: Columns> Args for Flags<C> {
         };
         let flags = list_parameters(C::COLUMNS).into_iter();
         let flags = flags.filter(|name| *name != "format").map(flag);
-        command
+        Installation::augment_args(command)
             .args(flags)
             .arg(
                 Arg::new("format")
@@ -75,13 +74,6 @@ impl<C: Columns> Args for Flags<C> {
                     .default_value("table")
                     .value_parser(format)
                     .help("table, json, ndjson or csv"),
-            )
-            .arg(
-                Arg::new("data")
-                    .long("data")
-                    .default_value(DATA)
-                    .value_parser(clap::value_parser!(PathBuf))
-                    .help("The data folder"),
             )
             .after_help(format!(
                 "Every column filters, too (--{}).",
@@ -104,10 +96,7 @@ impl<C: Columns> FromArgMatches for Flags<C> {
         });
         Ok(Self {
             parameters,
-            data: matches
-                .get_one::<PathBuf>("data")
-                .cloned()
-                .unwrap_or(DATA.into()),
+            installation: Installation::from_arg_matches(matches)?,
             format: matches.get_one("format").copied().unwrap_or_default(),
             columns: PhantomData,
         })
@@ -120,13 +109,13 @@ impl<C: Columns> FromArgMatches for Flags<C> {
 }
 
 pub(crate) fn clicks(flags: &Flags<Clicks>) -> Result<(), Refusal> {
-    let (view, catalog) = open(&flags.data).map_err(refuse)?;
+    let (view, catalog) = open(&flags.installation.data()?).map_err(refuse)?;
     let list = reports::clicks(&view, &catalog, &flags.parameters, now(), flags.format);
     show(list.map_err(refuse)?, flags.format)
 }
 
 pub(crate) fn conversions(flags: &Flags<Conversions>) -> Result<(), Refusal> {
-    let (view, catalog) = open(&flags.data).map_err(refuse)?;
+    let (view, catalog) = open(&flags.installation.data()?).map_err(refuse)?;
     let list = reports::conversions(&view, &catalog, &flags.parameters, now(), flags.format);
     show(list.map_err(refuse)?, flags.format)
 }

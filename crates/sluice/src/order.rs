@@ -1,7 +1,7 @@
 //! `sluice order …`: what became of an order, and a correction by a person of the network.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use service::{Clock, Refusal, Shutdown};
 use store::{OrderKey, View};
 
 use crate::commands::{open, print, refuse};
-use crate::settings::DATA;
+use crate::settings::Installation;
 
 /// The journal folder that commands write to; far above the numbers of workers. Whichever courier runs on the data folder
 /// drains it like a worker's.
@@ -53,9 +53,8 @@ pub(crate) struct Show {
     /// How to print it.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// The data folder.
-    #[arg(long, default_value = DATA)]
-    data: PathBuf,
+    #[command(flatten)]
+    installation: Installation,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -92,9 +91,9 @@ pub(crate) struct Adjust {
     /// Who does it; the user of this machine unless it is given.
     #[arg(long)]
     by: Option<String>,
-    /// The data folder: one whose journals a running courier, or `sluice up`, ships.
-    #[arg(long, default_value = DATA)]
-    data: PathBuf,
+    // One whose journals a running courier, or `sluice up`, ships.
+    #[command(flatten)]
+    installation: Installation,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -124,7 +123,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Refusal> {
 }
 
 fn show(arguments: &Show) -> Result<(), Refusal> {
-    let (view, catalog) = open(&arguments.data).map_err(refuse)?;
+    let (view, catalog) = open(&arguments.installation.data()?).map_err(refuse)?;
     let query = match &arguments.order {
         Some(order) => OrderQuery::Order {
             advertiser: arguments.advertiser.clone(),
@@ -141,14 +140,17 @@ fn show(arguments: &Show) -> Result<(), Refusal> {
 }
 
 fn adjust(arguments: &Adjust) -> Result<(), Refusal> {
-    owned(&arguments.data)?;
-    let catalogs = catalog::Folder::open(arguments.data.join("catalog")).map_err(refuse)?;
+    let data = arguments.installation.data()?;
+    owned(&data)?;
+    let catalogs = catalog::Folder::open(data.join("catalog")).map_err(refuse)?;
     let catalog = catalogs.current().map_err(refuse)?.ok_or_else(|| {
-        let data = arguments.data.display();
-        refuse(format!("{data}: no catalog has been applied yet"))
+        refuse(format!(
+            "{}: no catalog has been applied yet",
+            data.display()
+        ))
     })?;
     let mut postback = understood(arguments, &catalog)?;
-    let view = match View::open(&arguments.data.join("store.sqlite")) {
+    let view = match View::open(&data.join("store.sqlite")) {
         Ok(view) => Some(view),
         // The store is another machine's.
         Err(error) if error.is_missing() => None,
@@ -159,7 +161,7 @@ fn adjust(arguments: &Adjust) -> Result<(), Refusal> {
         None => arguments.order.trim().to_owned(),
     };
     (postback.order, postback.token) = domain::order::parts(&order);
-    let at = record(&arguments.data, catalog.lock(), postback)?;
+    let at = record(&data, catalog.lock(), postback)?;
     print(&format!("recorded: {at}"))?;
     let outcome = view.map(|view| outcome(&view, at)).transpose()?;
     if outcome == Some(true) {
@@ -167,7 +169,7 @@ fn adjust(arguments: &Adjust) -> Result<(), Refusal> {
             advertiser: at.to_string(),
             order: None,
             format: Format::Text,
-            data: arguments.data.clone(),
+            installation: arguments.installation.clone(),
         });
     }
     print(&format!(
@@ -177,7 +179,16 @@ fn adjust(arguments: &Adjust) -> Result<(), Refusal> {
 
 /// Files that somebody else makes in a data folder cannot be read by those who run on it.
 fn owned(data: &Path) -> Result<(), Refusal> {
-    let because = |error| refuse(format!("{}: {error}", data.display()));
+    let because = |error: std::io::Error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "no data folder here: name the one Sluice runs on with --data or --settings"
+                    .to_owned()
+            }
+            _ => text::io_error(&error),
+        };
+        refuse(format!("{}: {why}", data.display()))
+    };
     let owner = std::fs::metadata(data).map_err(because)?.uid();
     let user = rustix::process::geteuid().as_raw();
     if owner != user {
@@ -202,12 +213,7 @@ fn understood(arguments: &Adjust, catalog: &Catalog) -> Result<Postback, Refusal
         )),
         text => Ok(text.to_owned()),
     };
-    let user = || {
-        let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
-        names.filter_map(|name| std::env::var(name).ok()).next()
-    };
-    let by = arguments.by.clone().or_else(user);
-    let by = by.ok_or_else(|| refuse("nobody knows who you are: give your name with --by"))?;
+    let by = arguments.by.clone().unwrap_or_else(user);
     let mut postback = Postback {
         catalog_version: catalog.version,
         catalog_hash: catalog.hash,
@@ -263,6 +269,30 @@ fn understood(arguments: &Adjust, catalog: &Catalog) -> Result<Postback, Refusal
         ));
     }
     Ok(postback)
+}
+
+/// Who runs this: as the environment says, as the machine's list of users says, or the user's number.
+fn user() -> String {
+    let said = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
+    let mut said = said.filter_map(|name| std::env::var(name).ok());
+    if let Some(name) = said.find(|name| !name.trim().is_empty()) {
+        return name;
+    }
+    let number = rustix::process::getuid().as_raw();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    match name_of(number, &users) {
+        Some(name) => name.to_owned(),
+        None => format!("user {number}"),
+    }
+}
+
+/// The name of a user in a list such as `/etc/passwd`.
+fn name_of(number: u32, users: &str) -> Option<&str> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number_of) = (fields.next()?, fields.nth(1)?);
+        (number_of.parse() == Ok(number) && !name.is_empty()).then_some(name)
+    })
 }
 
 /// The order in the store, where it has the goal that is meant.
@@ -366,4 +396,17 @@ fn outcome(view: &View, at: ClickKey) -> Result<bool, Refusal> {
         Shutdown::new().wait_timeout(PAUSE);
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_user_variable_asked_for_a_name_the_machine_knows() {
+        let users = "root:x:0:0:root:/:/bin/sh\n\nbroken\nkim:x:1001:1001::/:/bin/sh\n:x:7:7:::\n";
+        for (number, expected) in [(0, Some("root")), (1001, Some("kim")), (7, None), (1, None)] {
+            assert_eq!(name_of(number, users), expected, "{number}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use service::{Clock, Refusal};
 use stream::Stream;
 use stream::letters::{self, Content, Found};
 
-use crate::commands::{print, refuse};
+use crate::commands::{self, print, refuse};
 use crate::topics::Cluster;
 use crate::{couriers, live_line, published, topics};
 
@@ -49,6 +49,7 @@ impl Target {
 pub(crate) fn replay(folder: &Path, gives_up: bool, to: &Cluster) -> Result<(), Refusal> {
     service::logs::init();
     let target = Target::open(to)?;
+    commands::journal_at(folder)?;
     journal::seal(folder).map_err(refuse)?;
     let total: u64 = {
         let files = journal::inspect(folder).map_err(refuse)?.files;

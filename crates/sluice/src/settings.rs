@@ -3,10 +3,37 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::Args;
 use serde::Deserialize;
+use service::Refusal;
 
 /// The data folder where none is named.
 pub(crate) const DATA: &str = "sluice-data";
+
+/// Which installation of this machine: the flags of every command that needs its data folder.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Installation {
+    /// A settings file (TOML).
+    #[arg(long)]
+    pub(crate) settings: Option<PathBuf>,
+    /// The data folder; that of the settings file, or sluice-data, where none is named.
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+}
+
+impl Installation {
+    /// The settings, with the flag that wins over them.
+    pub(crate) fn load(&self) -> Result<Settings, Refusal> {
+        let mut settings: Settings = service::settings::load(self.settings.as_deref())?;
+        settings.data = self.data.clone().unwrap_or(settings.data);
+        Ok(settings)
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> Result<PathBuf, Refusal> {
+        Ok(self.load()?.data)
+    }
+}
 
 /// The settings file of `sluice up`.
 #[derive(Clone, Debug, Deserialize)]

@@ -1,7 +1,5 @@
 //! The topics of an installation, and the command that makes, checks and grows them on a cluster.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use domain::Topic;
 use domain::event::Kind;
@@ -13,7 +11,7 @@ use stream::{Embedded, Kafka, Stream};
 use crate::commands::{print, refuse};
 use crate::grow;
 use crate::published;
-use crate::settings::Settings;
+use crate::settings::{Installation, Settings};
 
 /// How long clicks, postbacks and labels are kept: a quarter's payout run can be done again from them.
 const DAYS: u32 = 100;
@@ -47,24 +45,19 @@ pub(crate) enum Command {
 /// Which installation, and where its stream is.
 #[derive(Args)]
 pub(crate) struct Cluster {
-    /// A settings file (TOML).
-    #[arg(long)]
-    settings: Option<PathBuf>,
+    #[command(flatten)]
+    installation: Installation,
     /// Brokers, `HOST:PORT`, comma separated.
     #[arg(long)]
     kafka: Option<String>,
-    /// The data folder.
-    #[arg(long)]
-    data: Option<PathBuf>,
 }
 
 impl Cluster {
     pub(crate) fn load(&self) -> Result<Settings, Refusal> {
-        let mut settings: Settings = service::settings::load(self.settings.as_deref())?;
+        let mut settings = self.installation.load()?;
         if let Some(brokers) = &self.kafka {
             settings.kafka.brokers.clone_from(brokers);
         }
-        settings.data = self.data.clone().unwrap_or(settings.data);
         Ok(settings)
     }
 }

@@ -24,7 +24,7 @@ use store::Store;
 use stream::{Kafka, Stream};
 
 use crate::commands::{self, refuse};
-use crate::settings::Settings;
+use crate::settings::{Installation, Settings};
 use crate::{
     consumers, couriers, demo, follow, kafka_metrics, live_line, parked, published, topics,
     wall_clock,
@@ -75,12 +75,8 @@ impl Part {
 /// Flags of every process; each wins over the settings file.
 #[derive(Clone, Args)]
 pub(crate) struct Common {
-    /// A settings file (TOML).
-    #[arg(long)]
-    settings: Option<PathBuf>,
-    /// The data folder.
-    #[arg(long)]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    installation: Installation,
     /// Kafka's brokers, `HOST:PORT`, comma separated. `up` without any carries its own stream.
     #[arg(long)]
     kafka: Option<String>,
@@ -147,7 +143,7 @@ pub(crate) fn up(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let admin = arguments.common.admin.unwrap_or(settings.admin.listen);
     let again = Again {
         take_over: arguments.take_over,
-        file: arguments.common.settings.clone(),
+        file: arguments.common.installation.settings.clone(),
         load: {
             let arguments = arguments.clone();
             Box::new(move || arguments.load().map(|settings| settings.edge))
@@ -196,8 +192,7 @@ pub(crate) fn one(
 
 impl Common {
     pub(crate) fn load(&self) -> Result<Settings, Refusal> {
-        let mut settings: Settings = service::settings::load(self.settings.as_deref())?;
-        settings.data = self.data.clone().unwrap_or(settings.data);
+        let mut settings = self.installation.load()?;
         settings.reports.listen = self.reports.unwrap_or(settings.reports.listen);
         if let Some(brokers) = &self.kafka {
             settings.kafka.brokers.clone_from(brokers);
@@ -251,8 +246,6 @@ fn run(
         true => Duration::ZERO,
         false => PREDECESSOR_MAX,
     };
-    let folder = DataFolder::open_when_free(&settings.data, &names, wait_max)?;
-    let data = folder.path();
     let mut bind = |address, what: &'static str| -> Result<(TcpListener, SocketAddr), Refusal> {
         let socket = handed.iter_mut().find(|(name, _)| *name == what);
         let socket = socket.and_then(|(_, socket)| socket.take());
@@ -261,16 +254,25 @@ fn run(
         let address = listener.local_addr().map_err(refuse)?;
         Ok((listener, address))
     };
-    let edge_listener = has(Part::Edge)
-        .then(|| bind(settings.edge.listen, "edge"))
-        .transpose()?;
-    let admin_listener = bind(admin, "admin")?;
+    let mut bind_all = || -> Result<_, Refusal> {
+        let edge = has(Part::Edge).then(|| bind(settings.edge.listen, "edge"));
+        let edge = edge.transpose()?;
+        let admin = bind(admin, "admin")?;
+        let reports = has(Part::Reports).then(|| bind(settings.reports.listen, "reports"));
+        Ok((edge, admin, reports.transpose()?))
+    };
+    let bound = bind_all();
+    // A start that is refused leaves nothing in a folder that was empty. One that is in use says more than an address.
+    let bound = match bound {
+        Err(refusal) if !service::folder::is_made(&settings.data) => return Err(refusal),
+        bound => bound,
+    };
+    let folder = DataFolder::open_when_free(&settings.data, &names, wait_max)?;
+    let (edge_listener, admin_listener, reports_listener) = bound?;
+    let data = folder.path();
     for part in &names {
         service::folder::set_admin(data, part, admin_listener.1).map_err(refuse)?;
     }
-    let reports_listener = has(Part::Reports)
-        .then(|| bind(settings.reports.listen, "reports"))
-        .transpose()?;
 
     let keys = data.join("keys");
     if has(Part::Edge) || has(Part::Courier) {
@@ -604,7 +606,7 @@ fn apply(settings: &Settings, data: &Path, versions: &Path) -> Result<Followed, 
         Ok(applied) => (applied.catalog.version, None),
         Err(problems) => {
             let Ok(Some(last_good)) = commands::last_good(versions) else {
-                return Err(commands::mistakes(&source.catalog, &problems));
+                return Err(commands::mistakes(&problems));
             };
             follow::log(&problems);
             (last_good.version, Some(problems.to_string()))

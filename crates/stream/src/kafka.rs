@@ -325,7 +325,8 @@ fn config(settings: &Settings) -> Result<ClientConfig> {
             },
         );
     if tls && !settings.ca.is_empty() {
-        config.set("ssl.ca.location", &settings.ca);
+        // As text: the library's own reader refuses the mark that Windows programs put before it.
+        config.set("ssl.ca.pem", read_text(&settings.ca)?);
     }
     if sasl {
         const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -342,12 +343,21 @@ fn config(settings: &Settings) -> Result<ClientConfig> {
         if settings.password_file.is_empty() {
             return missing("password_file");
         }
-        let path = std::path::Path::new(&settings.password_file);
-        let password = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
+        let password = read_text(&settings.password_file)?;
         config
             .set("sasl.mechanism", &settings.mechanism)
             .set("sasl.username", &settings.user)
             .set("sasl.password", password.trim_end_matches(['\r', '\n']));
     }
     Ok(config)
+}
+
+/// The text of a file that settings name.
+fn read_text(path: &str) -> Result<String> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Error::other(format!("{path}: {}", text::io_error(&error))))?;
+    match text::decode(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(not_text) => Err(Error::other(format!("{path}: {}", not_text.message))),
+    }
 }

@@ -328,11 +328,15 @@ fn tls_and_passwords() {
     let topics = [topic("t.things", 1)];
     create_topics(&settings(broker.address()), &topics, 1).unwrap();
     let password = folder.path().join("password");
-    std::fs::write(&password, format!("{}\n", kafka::PASSWORD)).unwrap();
+    // As Windows programs save them: with a mark, which the library and the brokers would take for a part of it.
+    std::fs::write(&password, format!("\u{feff}{}\r\n", kafka::PASSWORD)).unwrap();
+    let ca = folder.path().join("ca.pem");
+    let certificates = std::fs::read_to_string(broker.ca()).unwrap();
+    std::fs::write(&ca, format!("\u{feff}{certificates}")).unwrap();
     let secured = |mechanism: &str, user: &str| Settings {
         brokers: broker.secure_address(),
         security: Security::SaslTls,
-        ca: broker.ca().to_str().unwrap().to_owned(),
+        ca: ca.to_str().unwrap().to_owned(),
         user: user.to_owned(),
         password_file: password.to_str().unwrap().to_owned(),
         mechanism: mechanism.to_owned(),

@@ -8,14 +8,14 @@ use std::{
 };
 
 use csv::{ErrorKind, ReaderBuilder, StringRecord};
+use text::nearest;
 
 use super::lines::Lines;
-use crate::{
-    Problem, Problems, SUBS, apply::failed, nearest::nearest, read::fields::SUB_KEYS, text,
-};
+use crate::{Problem, Problems, SUBS, apply::failed, read::fields::SUB_KEYS};
 
 const REQUIRED: [&str; 3] = ["slug", "affiliate", "offer"];
 const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
+const NOT_UTF_8: &str = "not UTF-8 text: save the file as UTF-8 (Excel calls it \"CSV UTF-8\")";
 /// How much of the beginning says what kind of file it is: more than a first line that names every column.
 const BEGINNING_BYTES: u64 = 4096;
 
@@ -82,18 +82,24 @@ impl<'f> Table<'f> {
         &mut self,
         record: &mut StringRecord,
     ) -> Result<Option<u64>, Result<BadLine, csv::Error>> {
-        match self.reader.read_record(record) {
-            Ok(false) => return Ok(None),
-            Ok(true) => {}
-            Err(error) => {
-                let message = match error.kind() {
-                    ErrorKind::Io(_) => return Err(Err(error)),
-                    ErrorKind::Utf8 { .. } => "not UTF-8 text".to_owned(),
-                    _ => error.to_string(),
-                };
-                let place = error.position().map_or(0, csv::Position::byte);
-                let line = self.reader.get_mut().line_at(place);
-                return Err(Ok(BadLine { line, message }));
+        loop {
+            match self.reader.read_record(record) {
+                Ok(false) => return Ok(None),
+                Ok(true) => {}
+                Err(error) => {
+                    let message = match error.kind() {
+                        ErrorKind::Io(_) => return Err(Err(error)),
+                        ErrorKind::Utf8 { .. } => NOT_UTF_8.to_owned(),
+                        _ => error.to_string(),
+                    };
+                    let place = error.position().map_or(0, csv::Position::byte);
+                    let line = self.reader.get_mut().line_at(place);
+                    return Err(Ok(BadLine { line, message }));
+                }
+            }
+            // Spreadsheets write rows that were used once and emptied: `;;;`.
+            if record.iter().any(|field| !field.trim_ascii().is_empty()) {
+                break;
             }
         }
         let place = record.position().map_or(0, csv::Position::byte);

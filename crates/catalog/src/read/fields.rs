@@ -3,7 +3,9 @@
 use domain::Currency;
 use jiff::tz::TimeZoneDatabase;
 
-use crate::{destination::Mistake, lock::Kind, nearest::nearest};
+use text::nearest;
+
+use crate::{destination::Mistake, lock::Kind};
 
 /// What a table may hold.
 pub(super) struct Fields {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use text::nearest;
 use toml::de::{DeTable, DeValue, Error};
 
 use super::fields::Fields;
-use crate::{Problem, Problems, destination::Mistake, nearest::nearest};
+use crate::{Problem, Problems, destination::Mistake};
 
 /// Most mistakes told: nobody reads more, and a wrong file of many megabytes must not become as many texts.
 const PROBLEMS_MAX: usize = 10_000;

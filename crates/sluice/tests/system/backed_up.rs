@@ -161,7 +161,13 @@ fn a_backup_of_a_running_system_counts_on_elsewhere_and_counts_everything_once()
     fs::remove_dir_all(installation.path("etc")).unwrap();
 
     let told = done(&installation.restore("backup", "elsewhere", "new-etc"));
-    assert!(told.contains("a secret of the catalog"), "{told}");
+    // A restore named the secret under its old path.
+    let secret = format!(
+        "file {} (it lay at {}), is missing: a secret of the catalog",
+        installation.text("new-etc/northpeak.secret"),
+        installation.text("etc/northpeak.secret")
+    );
+    assert!(told.contains(&secret), "{secret}: {told}");
     fs::write(installation.path("new-etc/northpeak.secret"), SECRET).unwrap();
     let old = std::mem::take(&mut *installation.answered.lock().unwrap());
     let system = installation.start("elsewhere", "new-etc", &[]);
@@ -276,7 +282,7 @@ fn a_restore_writes_over_nothing_and_believes_no_damaged_file() {
     fs::remove_file(installation.path("backup/manifest.toml")).unwrap();
     refused(
         installation.restore("backup", "newer", "etc"),
-        "a backup that ended has this file",
+        "backup is no backup: it has no manifest.toml",
     );
 }
 

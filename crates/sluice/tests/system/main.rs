@@ -13,6 +13,7 @@ mod checked;
 mod connections;
 mod refused_catalogs;
 mod refused_starts;
+mod said_plainly;
 
 mod catalog_changes;
 mod edge_alone;

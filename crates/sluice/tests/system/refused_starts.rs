@@ -116,5 +116,7 @@ fn what_has_to_be_changed_first_is_said() {
         stderr.contains("already in use: stop the other process or choose another with --edge"),
         "{stderr}"
     );
+    // A start on a port in use left a half-made data folder.
+    assert!(!other.exists());
     system.stop();
 }
