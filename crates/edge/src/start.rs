@@ -310,13 +310,10 @@ impl Reloader {
     /// What is wrong with them; nothing has changed then.
     pub fn reload(&self, settings: Settings) -> Result<(), String> {
         settings.check()?;
-        match (&self.tls, &settings.tls) {
-            (Some(tls), Some(files)) => {
-                let newer = tls::load(files).map_err(|error| format!("edge.tls: {error}"))?;
-                tls.store(Arc::new(newer));
-            }
-            // Switched on or off at the next start only.
-            _ => {}
+        // Switched on or off at the next start only.
+        if let (Some(tls), Some(files)) = (&self.tls, &settings.tls) {
+            let newer = tls::load(files).map_err(|error| format!("edge.tls: {error}"))?;
+            tls.store(Arc::new(newer));
         }
         self.settings.store(Arc::new(settings));
         Ok(())
