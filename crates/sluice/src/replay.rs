@@ -119,6 +119,12 @@ fn scratch_name(scratch: &Path) -> String {
 
 /// `sluice dead-letters list`
 pub(crate) fn list(data: &Path) -> Result<(), Refusal> {
+    if !service::folder::is_made(data) {
+        return Err(refuse(format!(
+            "{} is no data folder: name it with --data or --settings",
+            data.display()
+        )));
+    }
     let folder = data.join("dead-letters");
     let mut folders: Vec<PathBuf> = match std::fs::read_dir(&folder) {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),

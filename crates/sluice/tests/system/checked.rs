@@ -159,7 +159,7 @@ fn a_mistake_was_met_by_the_next_start_only() {
         ),
         (
             |it| fs::remove_file(it.path("links.csv")).unwrap(),
-            &["FOLDER/links.csv: cannot be read: No such file or directory (os error 2)"],
+            &["FOLDER/links.csv: cannot be read: there is no such file or folder: check its path"],
         ),
         (
             |it| fs::remove_file(it.path("northpeak.secret")).unwrap(),

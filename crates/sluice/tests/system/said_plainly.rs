@@ -56,8 +56,12 @@ fn errors_that_only_said_no_such_file_say_what_to_name() {
         ("journal inspect nope", no_journal),
         ("journal verify nope", no_journal),
         (
-            "journal release 0.clicks.log --data nope",
-            "0.clicks.log: there is no such file or folder: check its path",
+            "dead-letters release 0.clicks --data nope",
+            "0.clicks: no folder of dead letters: sluice dead-letters list names them",
+        ),
+        (
+            "dead-letters list --data nope",
+            "nope is no data folder: name it with --data or --settings",
         ),
         (
             "backup b --data nope",
@@ -90,7 +94,7 @@ fn errors_that_only_said_no_such_file_say_what_to_name() {
         ),
         (
             "catalog check plain --links nope.csv",
-            "plain: network: is missing",
+            "plain: network.currency: is missing",
         ),
         (
             "keys create --data plain",
