@@ -466,7 +466,7 @@ fn secrets(
         let secret = secret.and_then(|secret| {
             let mut there = secret.clone();
             there.resolve(folder);
-            match there.read() {
+            match there.read().map_err(|error| text::io_error(&error)) {
                 Ok(_) => Ok(secret),
                 Err(error) if known.contains(&secret) => {
                     let message = format!(

@@ -214,7 +214,7 @@ fn one_mistake_at_a_time() {
         (
             r#"secret = "file:northpeak.secret" }"#,
             r#"secret = "file:gone.secret" }"#,
-            "catalog.toml:11: advertiser.northpeak.postback.secret: cannot read the secret in file gone.secret: No such file or directory (os error 2)",
+            "catalog.toml:11: advertiser.northpeak.postback.secret: cannot read the secret in file gone.secret: there is no such file or folder: check its path",
         ),
         (
             r#"secret = "file:northpeak.secret" }"#,
@@ -380,10 +380,13 @@ fn files_that_are_no_catalog() {
     let path = folder.path().join("catalog.toml");
     assert_eq!(
         said(&path),
-        ["catalog.toml: cannot be read: No such file or directory (os error 2)"]
+        ["catalog.toml: cannot be read: there is no such file or folder: check its path"]
     );
     fs::write(&path, b"# one\n\xff\n").expect("writable");
-    assert_eq!(said(&path), ["catalog.toml:2: not UTF-8 text"]);
+    assert_eq!(
+        said(&path),
+        ["catalog.toml:2: not UTF-8 text: save it as UTF-8"]
+    );
     let inner = folder.path().join("catalog");
     fs::create_dir(&inner).expect("writable");
     assert_eq!(

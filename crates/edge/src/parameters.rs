@@ -1,8 +1,9 @@
 //! The parameters of a query or a form: the one place where clicks and postbacks read names and values.
 //!
 //! Names are what people type and tools copy, so they are read without regard to case, and `amp;` before one (an address
-//! that was copied out of a page's source) is taken off. Values are never changed in silence: one that is not UTF-8 keeps
-//! its bytes in percent-encoded form and says so.
+//! that was copied out of a page's source) is taken off. Blanks around a value identify nothing and are taken off, too:
+//! `sub1=mail` and `sub1=mail%20` are one sub id. Else values are never changed in silence: one that is not UTF-8 keeps its
+//! bytes in percent-encoded form and says so.
 
 use std::borrow::Cow;
 
@@ -57,14 +58,27 @@ fn read_name(raw: &[u8]) -> Cow<'_, str> {
 fn read_value(raw: &[u8]) -> Value<'_> {
     match decode(raw) {
         Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => Value::from(text),
-            Err(_) => Value::of_bytes(bytes),
+            Ok(text) => Value::from(trim(text)),
+            Err(_) => Value::of_bytes(bytes.trim_ascii()),
         },
         Cow::Owned(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => Value::from(text),
-            Err(error) => Value::of_bytes(error.as_bytes()),
+            Ok(text) => match trim(&text) {
+                trimmed if trimmed.len() == text.len() => Value::from(text),
+                trimmed => Value::from(trimmed.to_owned()),
+            },
+            Err(error) => Value::of_bytes(error.as_bytes().trim_ascii()),
         },
     }
+}
+
+/// The text without the blanks around it, also those without a width that come with copied text.
+fn trim(text: &str) -> &str {
+    let may_be_blank = |byte: Option<&u8>| byte.is_some_and(|byte| *byte <= b' ' || *byte >= 0x80);
+    let bytes = text.as_bytes();
+    if !may_be_blank(bytes.first()) && !may_be_blank(bytes.last()) {
+        return text;
+    }
+    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{feff}'))
 }
 
 /// The bytes that a form's encoding stands for; a `%` that begins no escape stands for itself.
@@ -146,6 +160,21 @@ mod tests {
                 &[("a", "%%CACHEBUSTER%%"), ("b", "x %%CA%% y")],
             ),
             ("a=%25%25CLICK%25%25", &[("a", "%%CLICK%%")]),
+            // Blanks made two rows of one sub id.
+            (
+                "sub1=mail&sub2=+mail%20&sub3=%C2%A0mail%E3%80%80&sub4=%09%0Amail%0D&ext=%EF%BB%BFmail%E2%80%8B",
+                &[
+                    ("sub1", "mail"),
+                    ("sub2", "mail"),
+                    ("sub3", "mail"),
+                    ("sub4", "mail"),
+                    ("ext", "mail"),
+                ],
+            ),
+            (
+                "goal=+two+words+&sub1=+%20%C2%A0&sub2=%C3%A9",
+                &[("goal", "two words"), ("sub1", ""), ("sub2", "\u{e9}")],
+            ),
         ] {
             let read: Vec<_> = pairs(text.as_bytes());
             let read: Vec<_> = read
@@ -166,6 +195,7 @@ mod tests {
             (b"a=%E9t%E9", "%E9t%E9"),
             (b"a=%e8t%e8", "%E8t%E8"),
             (b"a=\xe9+%26", "%E9%20%26"),
+            (b"a=+%E9+", "%E9"),
         ] {
             let expected = ("a".to_owned(), expected.to_owned(), true);
             assert_eq!(pairs(text), [expected], "{}", text.escape_ascii());
@@ -188,6 +218,8 @@ mod tests {
             form.extend_pairs(&given);
             let text = form.finish();
             let read: Vec<_> = pairs(text.as_bytes()).into_iter().map(|(name, value, _)| (name, value)).collect();
+            let given = given.into_iter().map(|(name, value)| (name, trim(&value).to_owned()));
+            let given: Vec<_> = given.collect();
             prop_assert_eq!(read, given);
         }
 

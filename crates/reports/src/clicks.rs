@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use prost::Message;
 use store::{KeptClick, View};
 
-use crate::list::{Cell, Pages, Selection, moment};
-use crate::query::{By, Grain, Parameters, Span};
+use crate::list::{Cell, Pages, Selection, moment, word};
+use crate::query::{Grain, Parameters, Span, check_filters};
 use crate::{Error, Format, Result, names};
 
 /// Clicks of one short read.
@@ -62,7 +62,7 @@ pub fn clicks<'a>(
     now: Timestamp,
     format: Format,
 ) -> Result<Selection<'a>> {
-    By::check_names(parameters, catalog)?;
+    check_filters(parameters, &CLICK_COLUMNS, catalog)?;
     let span = Span::parse(parameters, catalog, now, Grain::Millisecond)?;
     let end = |time_ms| ClickKey {
         time_ms,
@@ -135,12 +135,17 @@ fn cells(catalog: &Catalog, key: ClickKey, click: Click, found_later: &[u32]) ->
             Cell::text(name)
         }
     };
+    // As in reports. A click that went to no shop names its offer alone.
+    let advertiser = match click.advertiser {
+        0 => names::advertiser_of(catalog, click.offer),
+        named => named,
+    };
     vec![
         Cell::text(moment(key.time_ms)),
         Cell::text(key.to_string()),
         Cell::text(names::offer(catalog, click.offer)),
         Cell::text(names::affiliate(catalog, click.affiliate)),
-        Cell::text(names::advertiser(catalog, click.advertiser)),
+        Cell::text(names::advertiser(catalog, advertiser)),
         Cell::text(names::link(catalog, click.link)),
         numbered(click.domain.into(), names::domain(catalog, click.domain)),
         Cell::text(word(click.class().as_str_name(), "CLASS_")),
@@ -169,9 +174,4 @@ fn cells(catalog: &Catalog, key: ClickKey, click: Click, found_later: &[u32]) ->
         Cell::text(click.user_agent),
         Cell::Flag(click.token_issued),
     ]
-}
-
-/// The name of a value in the schema, as people read it.
-fn word(name: &str, prefix: &str) -> String {
-    name.trim_start_matches(prefix).to_ascii_lowercase()
 }

@@ -9,8 +9,8 @@ use prost::Message;
 use store::{ConversionPlace, KeptConversion, OrderKey, View};
 
 use crate::error::Kind;
-use crate::list::{Cell, Pages, Selection, moment};
-use crate::query::{By, Grain, Parameters, Span};
+use crate::list::{Cell, Pages, Selection, moment, word};
+use crate::query::{Grain, Parameters, Span, check_filters};
 use crate::{Error, Format, Result, names};
 
 /// Conversions of one short read.
@@ -55,6 +55,9 @@ pub const CONVERSION_COLUMNS: [&str; 35] = [
     "coupon",
 ];
 
+/// How an order found its click. Without a comma, which separates what a filter is given.
+pub(crate) const MATCHED: [&str; 3] = ["token", "token (its click has not arrived)", "by hand"];
+
 /// The conversions that are asked for. An order without an id is called `token:…`.
 ///
 /// # Errors
@@ -67,7 +70,7 @@ pub fn conversions<'a>(
     now: Timestamp,
     format: Format,
 ) -> Result<Selection<'a>> {
-    By::check_names(parameters, catalog)?;
+    check_filters(parameters, &CONVERSION_COLUMNS, catalog)?;
     let span = Span::parse(parameters, catalog, now, Grain::Millisecond)?;
     let mut before = ConversionPlace {
         time_ms: span.to_ms.unwrap_or(u64::MAX),
@@ -163,12 +166,11 @@ fn cells(catalog: &Catalog, kept: KeptConversion, conversion: Conversion) -> Vec
     };
     let matched = match conversion.r#match() {
         Match::Unspecified => Cell::Empty,
-        Match::Token if conversion.facts_pending => Cell::text("token, its click has not arrived"),
-        Match::Token => Cell::text("token"),
-        Match::Operator => Cell::text("by hand"),
+        Match::Token if conversion.facts_pending => Cell::text(MATCHED[1]),
+        Match::Token => Cell::text(MATCHED[0]),
+        Match::Operator => Cell::text(MATCHED[2]),
     };
-    let status = conversion.status().as_str_name();
-    let status = status.trim_start_matches("STATUS_").to_ascii_lowercase();
+    let status = word(conversion.status().as_str_name(), "STATUS_");
     let money = |micros: i64, currency: &str| match (micros, currency) {
         (0, "") => Cell::Empty,
         (micros, _) => Cell::Money(micros),

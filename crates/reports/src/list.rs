@@ -363,6 +363,11 @@ fn ndjson(list: &mut dyn List, sink: Sink<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The name of a value in the schema, as people read it.
+pub(crate) fn word(name: &str, prefix: &str) -> String {
+    name.trim_start_matches(prefix).to_ascii_lowercase()
+}
+
 /// The time of an event as people read it, in UTC.
 pub fn moment(ms: u64) -> String {
     i64::try_from(ms)

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use store::{LoggedPostback, OrderKey, Sender, View};
 
 use crate::error::Kind;
+use crate::query::unknown;
 use crate::{Error, Result, names};
 
 /// How many words are shown of an order, by who said them. Of those that nobody vouched for enough to see that something comes.
@@ -95,10 +96,8 @@ pub fn order_key(
     let mut advertisers = catalog.names.advertisers.iter();
     let number = advertisers.find(|(_, name)| *name == advertiser);
     let (number, _) = number.ok_or_else(|| {
-        Error::parameter(
-            "advertiser",
-            format!("{advertiser:?} is not in the catalog"),
-        )
+        let known = catalog.names.advertisers.values().map(|name| &**name);
+        unknown("advertiser", advertiser, "is not in the catalog", known)
     })?;
     let order = order.trim();
     // As lists show it, or as the advertiser sends it.
@@ -180,7 +179,7 @@ impl OrderReport {
         }
         text.push_str("  history\n");
         for word in &self.words {
-            word.print(&mut text, catalog);
+            word.print(&mut text, catalog, &self.goals);
         }
         text
     }
@@ -220,7 +219,10 @@ impl OrderReport {
                     .collect::<Vec<_>>(),
             })
         });
-        let history = self.words.iter().map(|word| word.json(catalog));
+        let history = self
+            .words
+            .iter()
+            .map(|word| word.json(catalog, &self.goals));
         json!({
             "advertiser": names::advertiser(catalog, self.advertiser),
             "order": self.order,
@@ -340,12 +342,9 @@ fn goal(text: &mut String, catalog: &Catalog, conversion: &Conversion) {
 }
 
 impl Word {
-    fn print(&self, text: &mut String, catalog: &Catalog) {
-        let mut asked = status(self.postback.status()).to_owned();
-        if let Some(amount) = self.amount() {
-            let _ = write!(asked, " {amount}");
-        }
+    fn print(&self, text: &mut String, catalog: &Catalog, goals: &[Conversion]) {
         let postback = &self.postback;
+        let mut asked = self.asked();
         for (name, value) in [
             ("goal", &postback.goal_text),
             ("token", &postback.token_text),
@@ -371,8 +370,19 @@ impl Word {
             self.at,
             self.speaker()
         );
-        for outcome in self.outcomes() {
+        for outcome in self.outcomes(goals) {
             let _ = writeln!(text, "      {outcome}");
+        }
+    }
+
+    /// Status and amount, as far as it says them.
+    fn asked(&self) -> String {
+        match (self.postback.status(), self.amount()) {
+            // A dash before an amount reads as a minus.
+            (Status::Unspecified, Some(amount)) => amount,
+            (Status::Unspecified, None) => "no status".to_owned(),
+            (said, Some(amount)) => format!("{} {amount}", status(said)),
+            (said, None) => status(said).to_owned(),
         }
     }
 
@@ -397,7 +407,7 @@ impl Word {
         (!postback.amount_text.is_empty()).then(|| plain(&postback.amount_text))
     }
 
-    fn outcomes(&self) -> Vec<String> {
+    fn outcomes(&self, goals: &[Conversion]) -> Vec<String> {
         if let Some(reason) = reason(self.postback.reason) {
             return vec![format!("not believed: {reason}")];
         }
@@ -409,6 +419,10 @@ impl Word {
                 "" => String::new(),
                 goal => format!("{}: ", plain(goal)),
             };
+            if waited(event, goals) {
+                let lacked = reason(event.outcome).unwrap_or_default();
+                return format!("{goal}waited ({lacked}); it counts since that came");
+            }
             if event.repeat {
                 let why = reason(event.outcome).unwrap_or_else(|| "repeat".to_owned());
                 return format!("{goal}changed nothing ({why})");
@@ -426,7 +440,7 @@ impl Word {
         events.collect()
     }
 
-    fn json(&self, catalog: &Catalog) -> Value {
+    fn json(&self, catalog: &Catalog, goals: &[Conversion]) -> Value {
         let postback = &self.postback;
         let outcomes = self.events.iter().map(|event| {
             json!({
@@ -434,6 +448,7 @@ impl Word {
                 "was": (event.was() != Status::Unspecified).then(|| status(event.was())),
                 "is": (event.status() != Status::Unspecified).then(|| status(event.status())),
                 "repeat": event.repeat,
+                "waited": waited(event, goals),
                 "reason": reason(event.outcome),
                 "change": event.change,
                 "before": lines(catalog, &event.before),
@@ -464,6 +479,16 @@ impl Word {
             "outcome": outcomes.collect::<Vec<_>>(),
         })
     }
+}
+
+/// Whether a word lacked something when it came that another word has brought since.
+fn waited(event: &Conversion, goals: &[Conversion]) -> bool {
+    let lacked = [Reason::TokenMissing, Reason::AmountMissing];
+    event.repeat
+        && lacked.iter().any(|lacked| *lacked as i32 == event.outcome)
+        && goals.iter().any(|goal| {
+            (event.goal.is_empty() || goal.goal == event.goal) && goal.reason != event.outcome
+        })
 }
 
 /// `, 6.40 USD to be paid`, so that a change of money is seen where the status stays.
@@ -571,4 +596,90 @@ fn plain(text: &str) -> String {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_without_a_status_read_as_a_minus() {
+        let amount = Postback {
+            has_amount: true,
+            amount_micros: 30_000_000,
+            currency: "USD".into(),
+            ..Postback::default()
+        };
+        let approved = Postback {
+            status: Status::Approved.into(),
+            ..amount.clone()
+        };
+        for (postback, expected) in [
+            (amount, "30.00 USD"),
+            (approved, "approved 30.00 USD"),
+            (Postback::default(), "no status"),
+        ] {
+            let word = Word {
+                at: ClickKey::from_bytes([0; 16]),
+                postback,
+                events: Vec::new(),
+            };
+            assert_eq!(word.asked(), expected);
+        }
+    }
+
+    #[test]
+    fn a_word_that_counted_later_was_told_as_one_that_changed_nothing() {
+        let lacked = |goal: &str, reason: Reason| Conversion {
+            goal: goal.into(),
+            repeat: true,
+            outcome: reason.into(),
+            ..Conversion::default()
+        };
+        let counts = Conversion {
+            goal: "sale".into(),
+            ..Conversion::default()
+        };
+        let still = Conversion {
+            reason: Reason::TokenMissing.into(),
+            ..counts.clone()
+        };
+        let waited = "waited (token_missing); it counts since that came";
+        let nothing = "changed nothing (token_missing)";
+        for (event, goals, expected) in [
+            (lacked("", Reason::TokenMissing), vec![], nothing.to_owned()),
+            (
+                lacked("", Reason::TokenMissing),
+                vec![counts.clone()],
+                waited.to_owned(),
+            ),
+            (
+                lacked("sale", Reason::TokenMissing),
+                vec![counts.clone()],
+                format!("sale: {waited}"),
+            ),
+            (
+                lacked("sale", Reason::TokenMissing),
+                vec![still],
+                format!("sale: {nothing}"),
+            ),
+            (
+                lacked("signup", Reason::TokenMissing),
+                vec![counts.clone()],
+                format!("signup: {nothing}"),
+            ),
+            (
+                lacked("sale", Reason::GoalAmbiguous),
+                vec![counts],
+                "sale: changed nothing (goal_ambiguous)".to_owned(),
+            ),
+        ] {
+            let word = Word {
+                at: ClickKey::from_bytes([0; 16]),
+                postback: Postback::default(),
+                events: vec![event],
+            };
+            assert_eq!(word.outcomes(&goals), [expected]);
+        }
+    }
 }

@@ -1,12 +1,15 @@
 //! What is asked for, as a person writes it: groups, a time, and what lines are to be of.
 
 use catalog::Catalog;
+use domain::event::{Class, Consent, Decision, Reason, Status};
 use domain::time::BUCKET_MS;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
+use crate::conversions::MATCHED;
 use crate::error::Kind;
+use crate::list::word;
 use crate::{Error, Format, Result, names};
 
 /// What lines of a report can stand for.
@@ -109,12 +112,42 @@ impl By {
             Self::Day | Self::Hour => Vec::new(),
         };
         if numbers.is_empty() {
-            let message = format!("{name:?} is not in the catalog");
-            let message = match self {
-                Self::Reason => format!("{name:?} is no reason: see docs/REPORTS.md"),
-                _ => message,
-            };
-            return Err(Error::parameter(self.name(), message));
+            let parameter = self.name();
+            let names = &known;
+            return Err(match self {
+                Self::Affiliate => unknown(
+                    parameter,
+                    name,
+                    NOT_THERE,
+                    names.affiliates.values().map(|of| &**of),
+                ),
+                Self::Offer => unknown(
+                    parameter,
+                    name,
+                    NOT_THERE,
+                    names.offers.values().map(|of| &*of.name),
+                ),
+                Self::Advertiser => unknown(
+                    parameter,
+                    name,
+                    NOT_THERE,
+                    names.advertisers.values().map(|of| &**of),
+                ),
+                Self::Link => {
+                    let links = catalog.links.iter().map(|(_, link)| link.slug());
+                    unknown(parameter, name, NOT_THERE, links)
+                }
+                Self::Reason | Self::Day | Self::Hour => {
+                    let reasons =
+                        numbered(|number| Reason::try_from(number).ok().map(Reason::name));
+                    unknown(
+                        parameter,
+                        name,
+                        NOT_KNOWN,
+                        reasons.iter().map(String::as_str),
+                    )
+                }
+            });
         }
         // Rollups hold offers: an advertiser's are these.
         if self == Self::Advertiser {
@@ -125,16 +158,6 @@ impl By {
                 .collect();
         }
         Ok(numbers)
-    }
-
-    /// Refuses a filter whose name nothing has: a misspelt one would make an empty list.
-    pub(crate) fn check_names(parameters: &Parameters, catalog: &Catalog) -> Result<()> {
-        for filter in Self::FILTERS {
-            for name in words(parameters.get(filter.name()).unwrap_or_default()) {
-                filter.numbers(name, catalog)?;
-            }
-        }
-        Ok(())
     }
 
     fn parse(word: &str) -> Result<Self> {
@@ -152,6 +175,120 @@ impl By {
             format!("{word:?} {problem}: use some of {valid}"),
         ))
     }
+}
+
+const NOT_THERE: &str = "is not in the catalog";
+const NOT_KNOWN: &str = "is not known";
+
+/// So many names are listed where a word is none of them.
+const LISTED_MAX: usize = 12;
+
+/// Refuses a word that is none of the known ones: it names the nearest one, and all where they are few.
+pub(crate) fn unknown<'a>(
+    parameter: &'static str,
+    word: &str,
+    problem: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> Error {
+    // Looking further helps nobody: it is only to be told what is near.
+    const LOOKED_MAX: usize = 5000;
+    let known: Vec<&str> = known.take(LOOKED_MAX).collect();
+    let mut message = format!("{word:?} {problem}");
+    let near = text::nearest(word, known.iter().copied());
+    if let Some(near) = &near {
+        message += &format!(", did you mean {near:?}?");
+    }
+    if (1..=LISTED_MAX).contains(&known.len()) {
+        let use_one = if near.is_some() { " Use" } else { ": use" };
+        message += &format!("{use_one} one of {}", known.join(", "));
+    }
+    Error::parameter(parameter, message)
+}
+
+/// The names of an enumeration's values.
+fn numbered(name: impl Fn(i32) -> Option<String>) -> Vec<String> {
+    /// Above every number of the schema's enumerations that a column shows.
+    const NUMBERS: i32 = 1000;
+    (0..NUMBERS).filter_map(name).collect()
+}
+
+/// The words a column's cells can say, where these are known before the store is read.
+fn known_words(column: &str, catalog: &Catalog) -> Option<(&'static str, Vec<String>)> {
+    let mut words: Vec<String> = match column {
+        "goal" => catalog
+            .names
+            .goals
+            .values()
+            .map(|goal| goal.name.to_string())
+            .collect(),
+        "domain" => catalog
+            .names
+            .domains
+            .values()
+            .map(ToString::to_string)
+            .collect(),
+        "status" => numbered(|number| {
+            let status = Status::try_from(number).ok()?;
+            // Where it leads to stands in the column.
+            let is_standing = !matches!(status, Status::Unspecified | Status::Reinstated);
+            is_standing.then(|| word(status.as_str_name(), "STATUS_"))
+        }),
+        "class" => {
+            numbered(|number| Some(word(Class::try_from(number).ok()?.as_str_name(), "CLASS_")))
+        }
+        "decision" => numbered(|number| {
+            Some(word(
+                Decision::try_from(number).ok()?.as_str_name(),
+                "DECISION_",
+            ))
+        }),
+        "consent" => numbered(|number| {
+            Some(word(
+                Consent::try_from(number).ok()?.as_str_name(),
+                "CONSENT_",
+            ))
+        }),
+        "matched" => MATCHED.map(str::to_owned).to_vec(),
+        "paid" | "token" => vec!["yes".to_owned(), "no".to_owned()],
+        _ => return None,
+    };
+    words.retain(|word| word != "unspecified");
+    // A goal's name is one of several offers'.
+    words.sort();
+    words.dedup();
+    let problem = match column {
+        "goal" | "domain" => NOT_THERE,
+        _ => NOT_KNOWN,
+    };
+    Some((problem, words))
+}
+
+/// Refuses a filter whose word no row can say: a misspelt one would make an empty list.
+pub(crate) fn check_filters(
+    parameters: &Parameters,
+    columns: &[&'static str],
+    catalog: &Catalog,
+) -> Result<()> {
+    for column in columns.iter().copied() {
+        let wanted = words(parameters.get(column).unwrap_or_default());
+        let filter = By::FILTERS.into_iter().find(|by| by.name() == column);
+        for wanted in wanted {
+            if let Some(filter) = filter {
+                filter.numbers(wanted, catalog)?;
+            } else if let Some((problem, known)) = known_words(column, catalog)
+                && !known.iter().any(|known| known == wanted)
+                && !wanted.starts_with('#')
+            {
+                return Err(unknown(
+                    column,
+                    wanted,
+                    problem,
+                    known.iter().map(String::as_str),
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What somebody asks for, by name.

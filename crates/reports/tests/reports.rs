@@ -563,3 +563,118 @@ async fn a_store_that_is_not_there_yet_is_a_503() {
     shutdown.request();
     serving.await.unwrap();
 }
+
+#[test]
+fn a_misspelt_filter_made_an_empty_list() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let view = View::open(&filled(folder.path())).expect("readable");
+    let catalog = names();
+    let refused = |list: &str, name: &'static str, word: &str| {
+        let asked = Parameters::default().with(name, Some(word));
+        let format = reports::Format::Json;
+        let done = match list {
+            "clicks" => reports::clicks(&view, &catalog, &asked, NOW, format).map(drop),
+            "conversions" => reports::conversions(&view, &catalog, &asked, NOW, format).map(drop),
+            _ => ReportQuery::parse(&asked, &catalog, NOW).map(drop),
+        };
+        done.err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    };
+    for (lists, name, word, said) in [
+        (
+            "conversions",
+            "status",
+            "aproved",
+            r#"status: "aproved" is not known, did you mean "approved"? Use one of approved, pending, rejected, reversed"#,
+        ),
+        (
+            "conversions",
+            "status",
+            "paid",
+            r#"status: "paid" is not known: use one of approved, pending, rejected, reversed"#,
+        ),
+        (
+            "conversions",
+            "goal",
+            "sales",
+            r#"goal: "sales" is not in the catalog, did you mean "sale"? Use one of sale"#,
+        ),
+        (
+            "conversions",
+            "paid",
+            "true",
+            r#"paid: "true" is not known: use one of no, yes"#,
+        ),
+        (
+            "conversions",
+            "matched",
+            "hand",
+            r#"matched: "hand" is not known: use one of by hand, token, token (its click has not arrived)"#,
+        ),
+        (
+            "clicks",
+            "class",
+            "browsr",
+            r#"class: "browsr" is not known, did you mean "browser"?"#,
+        ),
+        (
+            "clicks",
+            "decision",
+            "x",
+            r#"decision: "x" is not known: use one of "#,
+        ),
+        (
+            "clicks",
+            "consent",
+            "al",
+            r#"consent: "al" is not known, did you mean "all"?"#,
+        ),
+        (
+            "clicks conversions report",
+            "affiliate",
+            "trailblok",
+            r#"affiliate: "trailblok" is not in the catalog, did you mean "trailblog"?"#,
+        ),
+        (
+            "clicks conversions report",
+            "offer",
+            "bots",
+            r#"offer: "bots" is not in the catalog, did you mean "boots"?"#,
+        ),
+        (
+            "clicks conversions report",
+            "advertiser",
+            "nortpeak",
+            r#"advertiser: "nortpeak" is not in the catalog, did you mean "northpeak"?"#,
+        ),
+        (
+            "clicks conversions report",
+            "link",
+            "summer/boot",
+            r#"link: "summer/boot" is not in the catalog, did you mean "summer/boots"?"#,
+        ),
+        (
+            "clicks conversions report",
+            "reason",
+            "unauthentcated",
+            r#"reason: "unauthentcated" is not known, did you mean "unauthenticated"?"#,
+        ),
+        // What is there, and what nobody can know beforehand.
+        ("conversions", "status", "approved,reversed", ""),
+        ("conversions", "matched", "by hand", ""),
+        ("clicks conversions", "affiliate", "trailblog,(none),#7", ""),
+        ("clicks conversions", "sub1", "whatever", ""),
+        ("conversions", "order", "B-77", ""),
+        ("clicks", "class", "browser,bot", ""),
+    ] {
+        for list in lists.split(' ') {
+            let found = refused(list, name, word);
+            let is_right = match said {
+                "" => found.is_empty(),
+                said => found.starts_with(said),
+            };
+            assert!(is_right, "{list} {name}={word}: {found}");
+        }
+    }
+}

@@ -102,6 +102,8 @@ enum NewStatus {
     Approved,
     Rejected,
     Reversed,
+    /// Approved again.
+    Reinstated,
 }
 
 impl From<NewStatus> for Status {
@@ -111,6 +113,7 @@ impl From<NewStatus> for Status {
             NewStatus::Approved => Self::Approved,
             NewStatus::Rejected => Self::Rejected,
             NewStatus::Reversed => Self::Reversed,
+            NewStatus::Reinstated => Self::Reinstated,
         }
     }
 }
@@ -203,9 +206,10 @@ fn owned(data: &Path) -> Result<(), Refusal> {
 /// The word, but for its order.
 fn understood(arguments: &Adjust, catalog: &Catalog) -> Result<Postback, Refusal> {
     let name = &arguments.advertiser;
-    let advertiser = catalog
-        .advertiser_number(name)
-        .ok_or_else(|| refuse(format!("advertiser {name} is not in the catalog")))?;
+    let advertiser = catalog.advertiser_number(name).ok_or_else(|| {
+        let known = catalog.advertisers.values().map(|of| &*of.name);
+        not_in_catalog("advertiser", name, known)
+    })?;
     let text = |what: &str, text: &str| match text.trim() {
         "" => Err(refuse(format!("--{what} is empty"))),
         text if text.len() > TEXT_BYTES_MAX || text.contains(char::is_control) => Err(refuse(
@@ -226,15 +230,25 @@ fn understood(arguments: &Adjust, catalog: &Catalog) -> Result<Postback, Refusal
     if let Some(goal) = &arguments.goal {
         let mut offers = catalog.offers.values();
         if !offers.any(|offer| offer.advertiser == advertiser && offer.goal(goal).is_some()) {
-            return Err(refuse(format!("no offer of {name} has a goal {goal}")));
+            let offers = catalog.offers.values();
+            let goals = offers.filter(|offer| offer.advertiser == advertiser);
+            let goals: Vec<&str> = goals
+                .flat_map(|offer| offer.goals.values())
+                .map(|goal| &*goal.name)
+                .collect();
+            return Err(refuse(format!(
+                "no offer of {name} has a goal {goal}: its goals are {}",
+                goals.join(", ")
+            )));
         }
         postback.goal_text.clone_from(goal);
         postback.goal_name.clone_from(goal);
     }
     if let Some(affiliate) = &arguments.affiliate {
-        let number = catalog
-            .affiliate_number(affiliate)
-            .ok_or_else(|| refuse(format!("affiliate {affiliate} is not in the catalog")))?;
+        let number = catalog.affiliate_number(affiliate).ok_or_else(|| {
+            let known = catalog.affiliates.values().map(|of| &*of.name);
+            not_in_catalog("affiliate", affiliate, known)
+        })?;
         postback.credit_affiliate = number.get();
     }
     if let Some(amount) = &arguments.amount {
@@ -269,6 +283,14 @@ fn understood(arguments: &Adjust, catalog: &Catalog) -> Result<Postback, Refusal
         ));
     }
     Ok(postback)
+}
+
+fn not_in_catalog<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Refusal {
+    let near = match text::nearest(name, known) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => "check its spelling".to_owned(),
+    };
+    refuse(format!("{what} {name} is not in the catalog: {near}"))
 }
 
 /// Who runs this: as the environment says, as the machine's list of users says, or the user's number.

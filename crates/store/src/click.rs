@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use domain::{ClickKey, Day};
+use domain::ClickKey;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::batch::click_key;
@@ -63,24 +63,6 @@ impl Batch<'_> {
             );
         }
         Ok(facts)
-    }
-
-    /// Drops the tables of the UTC days before this one.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be written.
-    pub fn drop_clicks_before(&mut self, day: Day) -> Result<()> {
-        let first = table(u64::try_from(day.0).unwrap_or(0) * DAY_MS);
-        for table in tables(self.connection())? {
-            // The names are of one length, so that their order is the days'.
-            if table < first {
-                self.connection()
-                    .execute_batch(&format!("DROP TABLE {table}"))?;
-            }
-        }
-        self.days.clear();
-        Ok(())
     }
 }
 
@@ -211,14 +193,5 @@ mod tests {
         assert_eq!(sequence(new, 0), [old.time_ms]);
         assert_eq!(sequence(new, old.time_ms + 1), []);
         assert_eq!(sequence(old, 0), []);
-        drop(view);
-        store
-            .batch(|batch| {
-                batch.drop_clicks_before(Day(i32::try_from(new.time_ms / DAY_MS).unwrap()))?;
-                assert_eq!(batch.clicks(&[old, new])?, [None, Some(b"new".to_vec())]);
-                assert!(batch.put_click(old, b"late")?);
-                Ok(())
-            })
-            .unwrap();
     }
 }

@@ -42,10 +42,22 @@ impl System {
     ///
     /// As [`System::start`].
     pub fn start_at(edge: SocketAddr, data: &Path, arguments: &[&str]) -> System {
-        let mut command = Command::new(bin("sluice"));
+        let edge = edge.to_string();
+        let arguments = [arguments, &["--edge", &edge]].concat();
+        System::start_by(Command::new(bin("sluice")), data, &arguments)
+    }
+
+    /// As [`System::start`], by a command that may have an environment of its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`System::start`].
+    pub fn start_by(mut command: Command, data: &Path, arguments: &[&str]) -> System {
         command.arg("up").arg("--data").arg(data);
-        command.arg("--edge").arg(edge.to_string());
         command.args(["--admin", "127.0.0.1:0", "--reports", "127.0.0.1:0"]);
+        if !arguments.contains(&"--edge") {
+            command.args(["--edge", "127.0.0.1:0"]);
+        }
         command.args(arguments);
         let mut running = Running::spawn(command, &data.with_extension("output"))
             .expect("a built binary can be started");

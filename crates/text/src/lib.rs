@@ -42,8 +42,11 @@ pub fn decode(bytes: &[u8]) -> Result<&str, NotText> {
     })
 }
 
-/// Why a file cannot be read or written, in the words of people where there are such; the caller names the file.
+/// Why a file cannot be read or written, in the words of people where the system has only its own; the caller names the file.
 pub fn io_error(error: &io::Error) -> String {
+    if error.raw_os_error().is_none() {
+        return error.to_string();
+    }
     match error.kind() {
         ErrorKind::NotFound => "there is no such file or folder: check its path".to_owned(),
         ErrorKind::PermissionDenied => {

@@ -24,6 +24,10 @@ pub(super) fn recorded(
     has_secret: bool,
 ) -> Answer {
     let mut body = Map::new();
+    // First, because a person who reads "recorded" has read enough.
+    if postback.reason() != Reason::None {
+        body.insert("accepted".into(), false.into());
+    }
     body.insert("recorded".into(), true.into());
     body.insert("id".into(), at.to_string().into());
     body.insert("asked".into(), asked(postback));

@@ -164,7 +164,7 @@ fn a_mistake_was_met_by_the_next_start_only() {
         (
             |it| fs::remove_file(it.path("northpeak.secret")).unwrap(),
             &[
-                "FOLDER/catalog.toml:5: advertiser.northpeak.postback.secret: cannot read the secret in file FOLDER/northpeak.secret: No such file or directory (os error 2)",
+                "FOLDER/catalog.toml:5: advertiser.northpeak.postback.secret: cannot read the secret in file FOLDER/northpeak.secret: there is no such file or folder: check its path",
             ],
         ),
         (

@@ -34,6 +34,7 @@ mod three_brokers;
 mod ledger;
 mod on_kafka;
 mod process;
+mod quiet_logs;
 mod units;
 
 use std::path::Path;
