@@ -400,6 +400,9 @@ fn clean<'a>(value: Value<'a>, labels: &mut Vec<Label>) -> Value<'a> {
             .filter(|c| !c.is_control())
             .collect::<String>()
             .into();
+        if parameters::trim(&text).len() < text.len() {
+            text = parameters::trim(&text).to_owned().into();
+        }
         label(labels, Label::Cleaned);
     }
     if text.len() > VALUE_BYTES_MAX {
@@ -424,7 +427,7 @@ fn clean_encoded<'a>(value: &str, labels: &mut Vec<Label>) -> Value<'a> {
         bytes.retain(|byte| !byte.is_ascii_control());
         label(labels, Label::Cleaned);
     }
-    let mut kept = Value::of_bytes(&bytes);
+    let mut kept = Value::of_bytes(parameters::trim_spaces(&bytes));
     if kept.len() > VALUE_BYTES_MAX {
         // An escape is kept whole or not at all.
         let mut end = VALUE_BYTES_MAX;
@@ -584,6 +587,25 @@ mod tests {
             assert_eq!(labels_of(query), [Label::UnreplacedMacro], "{query}");
         }
         assert_eq!(labels_of("sub1=%7B%22a%22:1%7D&ref={x}"), []);
+    }
+
+    #[test]
+    fn blanks_made_two_rows_of_one_sub_id() {
+        for (query, labels) in [
+            ("sub1=mail", &[][..]),
+            ("sub1=mail+", &[]),
+            ("sub1=%20mail%C2%A0", &[]),
+            ("sub1=%09+mail+%0D%0A", &[Label::Cleaned]),
+        ] {
+            let target = uri(query);
+            let query = Query::of(&target);
+            assert_eq!(query.params.sub[0].as_deref(), Some("mail"));
+            assert_eq!(query.labels, labels);
+        }
+        let target = uri("sub1=+%20%E2%80%8B&cons=+none+");
+        let query = Query::of(&target);
+        assert_eq!(query.params.sub[0].as_deref(), Some(""), "as good as none");
+        assert_eq!(query.said.cons.as_deref(), Some("none"));
     }
 
     #[test]

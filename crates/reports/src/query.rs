@@ -198,7 +198,8 @@ pub(crate) fn unknown<'a>(
     if let Some(near) = &near {
         message += &format!(", did you mean {near:?}?");
     }
-    if (1..=LISTED_MAX).contains(&known.len()) {
+    // Names of a network are many, and told one at a time.
+    if problem == NOT_KNOWN && (1..=LISTED_MAX).contains(&known.len()) {
         let use_one = if near.is_some() { " Use" } else { ": use" };
         message += &format!("{use_one} one of {}", known.join(", "));
     }
