@@ -18,7 +18,7 @@ mod stored;
 mod streamed;
 
 mod clock;
-mod mounts;
+pub(crate) mod mounts;
 mod proxy;
 
 use std::error::Error;

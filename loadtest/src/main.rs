@@ -19,6 +19,7 @@ mod power_cut;
 mod replay;
 mod replay_check;
 mod restart;
+mod stall;
 
 mod case;
 mod clicks_file;
@@ -77,6 +78,8 @@ enum Command {
     Swap(compare::swap::Arguments),
     /// Restart the edge or the whole system under load, and look at every request
     Restart(restart::Arguments),
+    /// Stall and freeze the disk of an edge's journals under load, and measure what visitors notice of it (root, Linux)
+    Stall(stall::Arguments),
     /// Cut the power of the disk under a whole system, again and again (root, Linux)
     PowerCut(power_cut::Arguments),
 }
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Outage(arguments) => audit::outage::run(&arguments),
         Command::Courier(arguments) => courier::run(&arguments),
         Command::Restart(arguments) => restart::run(&arguments),
+        Command::Stall(arguments) => stall::run(&arguments),
         Command::PowerCut(arguments) => power_cut::run(&arguments),
     };
     match done {

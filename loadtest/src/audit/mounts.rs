@@ -15,7 +15,7 @@ use std::process::Command;
 use rustix::fs::{FallocateFlags, fallocate};
 
 /// Tells the audit that it runs in its own namespace already.
-pub(super) const FLAG: &str = "--own-mounts";
+pub(crate) const FLAG: &str = "--own-mounts";
 
 /// Takes the room.
 const FILLER: &str = "filler";
@@ -72,7 +72,7 @@ impl fmt::Display for Disk {
 }
 
 /// Starts this program again in a mount namespace of its own; returns, with the reason, only where that is not allowed.
-pub(super) fn enter() -> String {
+pub(crate) fn enter() -> String {
     let unshare = ["--mount", "--propagation", "private"];
     let allowed = done(Command::new("unshare").args(unshare).arg("true"));
     if let Err(why) = allowed {

@@ -27,8 +27,10 @@ mod listed;
 mod orders;
 mod parked;
 mod replayed;
+mod rings;
 mod second_machine;
 mod size_bound;
+mod stalled;
 mod three_brokers;
 
 mod ledger;
