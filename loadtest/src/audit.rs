@@ -1,10 +1,17 @@
-//! `loadtest audit`: proves that a click that was answered is counted, once.
+//! `loadtest audit`: proves that a click that was answered is counted, once, where it belongs, and that visitors were answered.
 //!
-//! A whole system runs on a real Kafka, one process a part: broker, edge, courier, fraud, clicks, conversions. Clicks and
-//! sales arrive at a steady rate while one process after another is killed, paused or restarted at random (seeded). Once the
-//! faults are over and everything is folded, every answered click must be in the click index once, under the key of its
-//! token, and in the topic at least once under the same identity; every answered sale must be one conversion; and the topics'
-//! numbers must be without holes.
+//! A whole system runs on a real Kafka, one process a part, on two machines. Visits of many visitors and sales arrive at a
+//! steady rate, whether or not anybody answers, while one process after another is killed, paused or restarted at random
+//! (seeded). Once the faults are over and everything is folded:
+//!
+//! - what the generator sent and what it was answered makes a plain model (`model.rs`), and every cell of the rollups and every
+//!   label must be as the model has it;
+//! - every answered click is in the index once, under the key of its token, as it was sent, and in the topic at least once under
+//!   the same identity; every click's time is the machine's of that moment;
+//! - every accepted sale is one conversion, and the topics' numbers are without holes;
+//! - the ledgers' equations hold, and agree with a walk of the journals' files that shares no code with them (`walk.rs`);
+//! - no edge was dark for longer than what happened explains (`availability.rs`), and no part had to be started again that
+//!   nothing had ended.
 //!
 //! The evidence stays in the folder where the audit fails.
 
@@ -13,9 +20,16 @@ mod faults;
 pub(crate) mod outage;
 mod verdict;
 
+mod last;
+mod load;
+mod visits;
+
+mod availability;
 mod books;
+mod model;
 mod stored;
 mod streamed;
+mod walk;
 
 mod clock;
 pub(crate) mod mounts;
@@ -23,30 +37,24 @@ mod proxy;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use testkit::{Running, http, wait};
+use testkit::wait;
 
+use availability::Window;
 use cluster::Cluster;
+use load::{Ledger, Load};
 
 use crate::place::{self, Place};
 
 /// How long the rest may take once the faults are over.
 const QUIET_MAX: Duration = Duration::from_secs(180);
 
-/// A run that takes longer than a day is no run.
-const LOAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// One sale for so many clicks.
+const SALE_EVERY: u64 = 20;
 
-/// Clicks a second; a sale for every twentieth.
-const RATE: u64 = 400;
-const POSTBACK_EVERY: u64 = 20;
-
-/// Of each sub id: as large a click as is usual, so that full disks are met within seconds.
-const SUB_CHARS: usize = 200;
-
-/// The id of the click that follows everything.
-const LAST: &str = "last";
+/// How long an edge may be dark while nothing happens.
+const DARK_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -56,6 +64,9 @@ pub(crate) struct Arguments {
     /// Which faults, and when; a run tells its own, so that it can be tried again
     #[arg(long)]
     seed: Option<u64>,
+    /// Visits a second, over both machines
+    #[arg(long, default_value_t = 400)]
+    rate: u64,
     /// Where to keep everything; a temporary folder where none is named
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -77,11 +88,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         None => getrandom::u64().map_err(|error| format!("no randomness: {error}"))?,
     };
     println!("seed {seed}");
-    let own = std::env::current_exe()?;
     let bin = place::binaries(arguments.bin.as_deref())?;
     let jars = place::jars()?;
     let place = Place::new(arguments.folder.as_deref())?;
-    let outcome = audit(arguments, seed, &place.folder, &bin, &own, &jars);
+    let outcome = audit(arguments, seed, &place.folder, &bin, &jars);
     place.leave(outcome)
 }
 
@@ -90,7 +100,6 @@ fn audit(
     seed: u64,
     folder: &Path,
     bin: &Path,
-    own: &Path,
     jars: &Path,
 ) -> Result<(), Box<dyn Error>> {
     let cluster = &mut Cluster::start(
@@ -109,81 +118,95 @@ fn audit(
         disks: arguments.own_mounts,
         clock: cluster.clock.is_some(),
     };
-    let ledger = folder.join("ledger");
     let mut random = fastrand::Rng::with_seed(seed);
     let plan = faults::plan(&mut random, arguments.faults, possible);
-    // The load goes on until the faults are over.
-    let until = folder.join("faults-are-over");
-    let clicks = LOAD_MAX.as_secs() * RATE;
 
-    let mut generate = Command::new(own);
-    generate
-        .args(["generate", "--host", cluster::HOST, "--click-param", "npk"])
-        .args(["--edge", &cluster.edge.to_string()])
-        .args(["--offer", "boots", "--affiliate", "trailblog"])
-        .args(["--goal", "signup", "--retry", "--connections", "8"])
-        .args(["--clicks", &clicks.to_string(), "--rate", &RATE.to_string()])
-        .args(["--postback-every", &POSTBACK_EVERY.to_string()])
-        .args(["--sub-chars", &SUB_CHARS.to_string()])
-        .arg("--secret-file")
-        .arg(cluster.data().join("demo/northpeak.secret"))
-        .arg("--until")
-        .arg(&until)
-        .arg("--ledger")
-        .arg(&ledger);
-    let mut generator = Running::spawn(generate, &folder.join("generator"))?;
-
-    let started = Instant::now();
+    let load = start_load(cluster, folder, seed, arguments.rate, SALE_EVERY)?;
+    let mut windows = vec![Window {
+        kind: "nothing",
+        begins: Duration::ZERO,
+        ends: Duration::ZERO,
+        dark_max: DARK_MAX,
+    }];
+    let mut excused = false;
     for (number, fault) in (1..).zip(&plan) {
-        fault.happen(cluster)?;
+        // What ends because of a fault may be found to have ended during the next one.
+        cluster.excuse = fault.excuses() || excused;
+        excused = fault.excuses();
+        begin(&mut windows, load.elapsed(), fault.kind(), fault.dark_max());
+        let done = fault.happen(cluster);
         println!(
             "{:7.1} s  fault {number}: {fault}",
-            started.elapsed().as_secs_f64()
+            load.elapsed().as_secs_f64()
         );
-        if let Some(status) = generator.ended()
-            && !status.success()
-        {
-            return Err(format!("the generator gave up: {}", generator.stderr()).into());
-        }
+        done?;
     }
     cluster.all_up()?;
-    std::fs::write(&until, "")?;
-    let status = generator.wait(QUIET_MAX);
-    if !status.is_some_and(|status| status.success()) {
-        return Err(format!("the generator gave up: {}", generator.stderr()).into());
-    }
-    println!("{}", generator.stdout().trim_end());
+    begin(&mut windows, load.elapsed(), "afterwards", DARK_MAX);
+    wait::pass(AFTERWARDS);
+    end(&mut windows, load.elapsed());
+    let ledger = load.end()?;
     let filled = plan.iter().any(faults::Fault::fills_journals);
-    finish(cluster, &ledger, arguments.faults, filled)
+    finish(cluster, &ledger, &windows, arguments.faults, filled)
+}
+
+/// How long the load goes on when the faults are over.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+
+fn start_load(
+    cluster: &Cluster,
+    folder: &Path,
+    seed: u64,
+    rate: u64,
+    sale_every: u64,
+) -> Result<Load, String> {
+    Load::start(load::Plan {
+        edges: cluster.edges.to_vec(),
+        rate,
+        sale_every,
+        seed,
+        secrets: &cluster.catalog(),
+        evidence: &folder.join("answers"),
+    })
+}
+
+/// Ends the window before and begins another.
+fn begin(windows: &mut Vec<Window>, at: Duration, kind: &'static str, dark_max: Duration) {
+    end(windows, at);
+    windows.push(Window {
+        kind,
+        begins: at,
+        ends: at,
+        dark_max,
+    });
+}
+
+fn end(windows: &mut [Window], at: Duration) {
+    if let Some(before) = windows.last_mut() {
+        before.ends = at;
+    }
 }
 
 /// Waits until everything is folded once the faults are over, ends the system and says what was found. Only where a
 /// journal's disk was full may a click have gone unrecorded.
 fn finish(
     cluster: &mut Cluster,
-    ledger: &Path,
+    ledger: &Ledger,
+    windows: &[Window],
     faults: u32,
     journals_filled: bool,
 ) -> Result<(), Box<dyn Error>> {
-    // A fresh click gets through.
-    let agent = "Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0 last";
-    let headers = [("Host", cluster::HOST), ("User-Agent", agent)];
-    let last = http::get(
-        cluster.edge,
-        &format!("/c?offer=boots&aff=trailblog&ext={LAST}"),
-        &headers,
-    )?;
-    if last.status != 302 {
-        return Err(format!("the last click got {}", last.status).into());
-    }
+    last::send(cluster)?;
+    cluster.excuse = false;
     let found = wait::holds_within(QUIET_MAX, || {
         cluster.keep_alive();
         cluster.check_books();
-        verdict::is_quiet(cluster)
+        wait::pass(Duration::from_secs(1));
+        cluster.books.settled() && last::is_counted(cluster)
     });
-    let judged = verdict::print(cluster, ledger, faults, journals_filled);
+    let judged = verdict::print(cluster, ledger, windows, faults, journals_filled);
     if !found {
-        // What the end made of it is no excuse: who stood still until then would have stood still for ever.
+        // What the end makes of it is no excuse: who stood still until then would have stood still for ever.
         return Err(format!("not everything was folded within {QUIET_MAX:?}").into());
     }
     judged

@@ -404,7 +404,7 @@ impl<'a> Lane<'a> {
 }
 
 /// The click token of a redirect: the named parameter of its `Location`.
-fn redirected_token(response: &Response, click_param: &str) -> Option<String> {
+pub(crate) fn redirected_token(response: &Response, click_param: &str) -> Option<String> {
     if response.status != 302 {
         return None;
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::ProgressBar;
 
@@ -44,8 +44,6 @@ pub(crate) struct Plan {
 pub(crate) struct Load {
     thread: JoinHandle<Outcome>,
     until: PathBuf,
-    /// What samples count from.
-    pub(crate) started: Instant,
 }
 
 impl Load {
@@ -77,15 +75,7 @@ impl Load {
             let count = SECONDS_MAX * plan.rate;
             drive::drive(&run, started, count, &visits, &ProgressBar::hidden())
         });
-        Ok(Load {
-            thread,
-            until,
-            started,
-        })
-    }
-
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+        Ok(Load { thread, until })
     }
 
     /// Whether it still goes on; it ends by itself only where it cannot.

@@ -391,6 +391,10 @@ impl BackupWriter {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(about(&whole)(error)),
             };
+            // Of a volume's own, for root alone.
+            if path.ends_with("lost+found") {
+                continue;
+            }
             if kind.is_dir() {
                 any |= self.folder(&path)?;
             } else if kind.is_file() && !is_left_out(&path) && !self.taken.contains(&path) {

@@ -1,6 +1,6 @@
 //! The couriers' threads: one a journal folder and topic, also of workers that no longer exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -123,7 +123,8 @@ pub(crate) fn start(
         fs::create_dir_all(folder).map_err(|error| because(folder, &error))?;
     }
     // What is there is opened once here, so that what will never work is said at the start.
-    for (journal, folder) in journals(&folders.journals)? {
+    let mut strangers = BTreeSet::new();
+    for (journal, folder) in journals(&folders.journals, &mut strangers)? {
         let tasks = folders.tasks(journal, &folder);
         for task in tasks {
             drop(open(&around, &task).map_err(|error| error.to_string())?);
@@ -131,11 +132,15 @@ pub(crate) fn start(
     }
     std::thread::Builder::new()
         .name("couriers".into())
-        .spawn(move || supervise(&around, &folders))
+        .spawn(move || supervise(&around, &folders, &mut strangers))
         .map_err(|error| error.to_string())
 }
 
-fn supervise(around: &Around, folders: &Folders) -> Result<(), String> {
+fn supervise(
+    around: &Around,
+    folders: &Folders,
+    strangers: &mut BTreeSet<PathBuf>,
+) -> Result<(), String> {
     let mut threads = BTreeMap::new();
     let mut told = None;
     let mut deleted = None;
@@ -143,7 +148,7 @@ fn supervise(around: &Around, folders: &Folders) -> Result<(), String> {
         // Asked before the last look, so that what a stopped edge left is seen.
         let last = around.stop.requested();
         let delete = deleted.is_none_or(|at: Instant| at.elapsed() >= DELETE_EVERY);
-        match journals(&folders.journals) {
+        match journals(&folders.journals, strangers) {
             Ok(found) => {
                 for (journal, folder) in found {
                     // A worker that is gone left its last records in its ring; where one lives, its lock is held.
@@ -266,18 +271,33 @@ fn seal(journal: u16, folder: &Path) {
     }
 }
 
-/// The journals' numbers and folders.
-fn journals(folder: &Path) -> Result<Vec<(u16, PathBuf)>, String> {
+/// The journals' numbers and folders. Whatever else lies there is not ours (`lost+found` of a volume of its own, an editor's
+/// backup): it is passed over, and told once.
+fn journals(
+    folder: &Path,
+    strangers: &mut BTreeSet<PathBuf>,
+) -> Result<Vec<(u16, PathBuf)>, String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| because(folder, &error))? {
         let path = entry.map_err(|error| because(folder, &error))?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let journal = name
-            .and_then(|name| name.parse().ok())
-            .ok_or_else(|| because(&path, &"not a journal folder: move it elsewhere"))?;
-        found.push((journal, path));
+        match number(&path).filter(|_| path.is_dir()) {
+            Some(journal) => found.push((journal, path)),
+            None if strangers.contains(&path) => {}
+            None => {
+                tracing::warn!(path = %path.display(), "not a journal's folder, passed over");
+                strangers.insert(path);
+            }
+        }
     }
     Ok(found)
+}
+
+/// The number of a journal's folder, where its name is one as an edge writes it.
+fn number(folder: &Path) -> Option<u16> {
+    let name = folder.file_name()?.to_str()?;
+    name.parse()
+        .ok()
+        .filter(|number: &u16| number.to_string() == name)
 }
 
 fn because(path: &Path, error: &dyn std::fmt::Display) -> String {
@@ -370,5 +390,27 @@ fn run(around: &Around, task: &Task) -> Result<(), String> {
         }
         pause = (pause * 2).min(RETRY_PAUSE_MAX);
         around.health.beat(&name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volumes_lost_and_found_and_other_strangers_stopped_every_courier() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["0", "12", "lost+found", "+3", "007", "70000"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        fs::write(folder.path().join("4"), "a file").unwrap();
+        let mut strangers = BTreeSet::new();
+        let mut found = journals(folder.path(), &mut strangers).unwrap();
+        found.sort();
+        let numbers: Vec<u16> = found.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [0, 12]);
+        assert_eq!(strangers.len(), 5);
+        journals(folder.path(), &mut strangers).unwrap();
+        assert_eq!(strangers.len(), 5, "each is told once");
     }
 }

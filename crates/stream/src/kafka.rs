@@ -44,7 +44,7 @@ const CHECK_PAUSE: Duration = Duration::from_secs(1);
 const METADATA_EVERY_MS: u32 = 10_000;
 
 /// How to reach a cluster: the `[kafka]` table of the settings file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `HOST:PORT` of some brokers, comma separated; empty for the embedded stream.
@@ -59,6 +59,26 @@ pub struct Settings {
     pub password_file: String,
     /// How the password is proven: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
     pub mechanism: String,
+    /// Milliseconds that a group waits for a member that is silent before its partitions go to others. A member that restarts
+    /// within it keeps them.
+    pub session_timeout_ms: u32,
+    /// Milliseconds that a member may take for a batch before its group gives its partitions to others.
+    pub max_poll_interval_ms: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            brokers: String::new(),
+            security: Security::default(),
+            ca: String::new(),
+            user: String::new(),
+            password_file: String::new(),
+            mechanism: String::new(),
+            session_timeout_ms: 30_000,
+            max_poll_interval_ms: 300_000,
+        }
+    }
 }
 
 /// How a connection is protected.
@@ -84,6 +104,8 @@ pub struct Kafka {
 
 struct Inner {
     config: ClientConfig,
+    session_timeout_ms: u32,
+    max_poll_interval_ms: u32,
     topics: BTreeMap<String, Topic>,
     kinds: KindNames,
     checked: Mutex<Checked>,
@@ -127,6 +149,8 @@ impl Kafka {
         Ok(Self {
             inner: Arc::new(Inner {
                 config: config(settings)?,
+                session_timeout_ms: settings.session_timeout_ms,
+                max_poll_interval_ms: settings.max_poll_interval_ms,
                 topics: topics
                     .map(|topic| (topic.name.clone(), topic.clone()))
                     .collect(),
@@ -296,6 +320,14 @@ fn config(settings: &Settings) -> Result<ClientConfig> {
     };
     if settings.brokers.is_empty() {
         return missing("brokers");
+    }
+    let (session, poll) = (settings.session_timeout_ms, settings.max_poll_interval_ms);
+    // What brokers take where nobody changed it, and what librdkafka takes.
+    if !(6_000..=1_800_000).contains(&session) || !(session..=86_400_000).contains(&poll) {
+        return Err(Error::other(format!(
+            "kafka.session_timeout_ms is {session} and kafka.max_poll_interval_ms {poll}: choose 6000 to 1800000 for the first, \
+             and at least as much for the second, at most 86400000"
+        )));
     }
     let (tls, sasl) = match settings.security {
         Security::Plaintext => (false, false),

@@ -340,6 +340,7 @@ fn tls_and_passwords() {
         user: user.to_owned(),
         password_file: password.to_str().unwrap().to_owned(),
         mechanism: mechanism.to_owned(),
+        ..Settings::default()
     };
     for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
         let settings = secured(mechanism, kafka::USER);
@@ -371,6 +372,16 @@ fn tls_and_passwords() {
     ] {
         let error = Kafka::connect(&secured(mechanism, user), &topics, KINDS).unwrap_err();
         assert!(error.to_string().contains(said), "{error}");
+    }
+    for (session_timeout_ms, max_poll_interval_ms) in [(5_999, 300_000), (6_001, 6_000)] {
+        let settings = Settings {
+            session_timeout_ms,
+            max_poll_interval_ms,
+            ..secured("PLAIN", kafka::USER)
+        };
+        let error = Kafka::connect(&settings, &topics, KINDS).unwrap_err();
+        let said = format!("kafka.session_timeout_ms is {session_timeout_ms}");
+        assert!(error.to_string().contains(&said), "{error}");
     }
 }
 

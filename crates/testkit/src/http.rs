@@ -109,10 +109,19 @@ impl Connection {
     ///
     /// When nobody listens there.
     pub fn open(addr: SocketAddr) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&addr, SILENCE_MAX)?;
+        Self::open_within(addr, SILENCE_MAX)
+    }
+
+    /// As [`Self::open`], for a client that waits no longer than `bound` for anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_within(addr: SocketAddr, bound: Duration) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&addr, bound)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(SILENCE_MAX))?;
-        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        stream.set_read_timeout(Some(bound))?;
+        stream.set_write_timeout(Some(bound))?;
         Ok(Connection {
             addr,
             stream,

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::cluster::{MACHINES, Machine};
+
 const NAMES: [&str; 7] = [
     "answered_total",
     "appended_total",
@@ -14,24 +16,24 @@ const NAMES: [&str; 7] = [
 ];
 
 /// The sums of one journal, in the order of [`NAMES`].
-type Sums = [u64; NAMES.len()];
+pub(super) type Sums = [u64; NAMES.len()];
 
 /// What the scrapes of a run said.
 #[derive(Debug, Default)]
 pub(super) struct Books {
     /// The counters of the scrape before, by their whole names.
-    counters: BTreeMap<String, u64>,
-    /// As the last scrape had it, by the journal's number.
-    journals: BTreeMap<String, Sums>,
-    /// Every journal has its couriers.
-    whole: bool,
+    counters: BTreeMap<(Machine, String), u64>,
+    /// As the last scrape had it, by machine and the journal's number.
+    pub(super) journals: BTreeMap<(Machine, String), Sums>,
+    /// The machines all of whose journals have their couriers.
+    whole: BTreeSet<Machine>,
     pub(super) scrapes: u32,
     pub(super) wrong: Vec<String>,
 }
 
 impl Books {
-    /// Takes the text of one scrape of the courier.
-    pub(super) fn scrape(&mut self, text: &str) {
+    /// Takes the text of one scrape of a machine's courier.
+    pub(super) fn scrape(&mut self, machine: Machine, text: &str) {
         self.scrapes += 1;
         let mut journals: BTreeMap<String, Sums> = BTreeMap::new();
         let mut opened = BTreeSet::new();
@@ -45,7 +47,7 @@ impl Books {
             }
             journals.entry(journal).or_default()[at] += value;
             if NAMES[at].ends_with("_total") {
-                let before = self.counters.insert(sample.to_owned(), value);
+                let before = self.counters.insert((machine, sample.to_owned()), value);
                 if before.is_some_and(|before| value < before) {
                     self.wrong
                         .push(format!("{sample} fell to {value} from {before:?}"));
@@ -54,7 +56,10 @@ impl Books {
         }
         let known = journals.len();
         journals.retain(|journal, _| opened.contains(journal));
-        self.whole = journals.len() == known;
+        match journals.len() == known {
+            true => self.whole.insert(machine),
+            false => self.whole.remove(&machine),
+        };
         for (journal, sums) in &journals {
             let [
                 answered,
@@ -66,17 +71,21 @@ impl Books {
                 waiting,
             ] = *sums;
             if answered != appended + unrecorded || appended != delivered + dead + lost + waiting {
-                self.wrong
-                    .push(format!("journal {journal}: {NAMES:?} are {sums:?}"));
+                self.wrong.push(format!(
+                    "machine {machine}, journal {journal}: {NAMES:?} are {sums:?}"
+                ));
             }
         }
-        self.journals = journals;
+        self.journals.retain(|(of, _), _| *of != machine);
+        let journals = journals.into_iter();
+        self.journals
+            .extend(journals.map(|(journal, sums)| ((machine, journal), sums)));
     }
 
     /// Everything that was appended is delivered, as the last scrape has it.
     pub(super) fn settled(&self) -> bool {
         let [.., waiting] = self.sums();
-        self.scrapes > 0 && self.whole && waiting == 0
+        self.whole.len() == MACHINES.len() && waiting == 0
     }
 
     /// Over all journals, as the last scrape has it.
@@ -126,15 +135,16 @@ mod tests {
     #[test]
     fn equations_and_what_falls() {
         let mut books = Books::default();
-        books.scrape(&scrape(10, [5, 3], 2));
+        books.scrape(0, &scrape(10, [5, 3], 2));
+        books.scrape(1, &scrape(10, [7, 3], 0));
         assert!(!books.settled());
-        books.scrape(&scrape(10, [7, 3], 0));
+        books.scrape(0, &scrape(10, [7, 3], 0));
         assert!(books.settled());
-        assert_eq!(books.sums(), [12, 10, 2, 10, 0, 0, 0]);
+        assert_eq!(books.sums(), [24, 20, 4, 20, 0, 0, 0]);
         assert_eq!(books.wrong, Vec::<String>::new());
-        books.scrape(&scrape(11, [7, 3], 0));
+        books.scrape(0, &scrape(11, [7, 3], 0));
         assert_eq!(books.wrong.len(), 1);
-        books.scrape(&scrape(11, [6, 3], 2));
+        books.scrape(0, &scrape(11, [6, 3], 2));
         assert!(books.wrong[1].contains("fell to 6"), "{:?}", books.wrong);
     }
 }

@@ -1,10 +1,13 @@
-//! A wall clock that steps while the system runs: libfaketime, loaded into every part, reads the step from a file. Only the
-//! wall clock is false, durations stay true.
+//! Wall clocks that step while the system runs, one a machine: libfaketime, loaded into every part, reads the step from a
+//! file. Only the wall clock is false, durations stay true.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
+
+use super::cluster::{MACHINES, Machine};
 
 /// Where Debian's package `libfaketime` puts it, under a folder named after the architecture.
 const LIBRARIES: &str = "/usr/lib";
@@ -13,38 +16,61 @@ const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 /// How far the clock steps.
 pub(super) const STEP_S: i64 = 2 * 60 * 60;
 
+/// A clock that was so many seconds off from a moment on, until the machine's next step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) at: Instant,
+    pub(super) machine: Machine,
+    pub(super) seconds: i64,
+}
+
 pub(super) struct WallClock {
     library: PathBuf,
-    step: PathBuf,
+    folder: PathBuf,
+    /// In the order of time.
+    pub(super) steps: Vec<Step>,
 }
 
 impl WallClock {
-    /// A clock that tells the true time at first; `None` without the library.
+    /// Clocks that tell the true time at first; `None` without the library.
     pub(super) fn make(folder: &Path) -> io::Result<Option<Self>> {
         let Some(library) = library() else {
             return Ok(None);
         };
-        let clock = Self {
+        let mut clock = Self {
             library,
-            step: folder.join("clock"),
+            folder: folder.to_path_buf(),
+            steps: Vec::new(),
         };
-        clock.step_to(0)?;
+        for machine in MACHINES {
+            clock.step_to(machine, 0)?;
+        }
         Ok(Some(clock))
     }
 
-    /// So many seconds off the true time.
-    pub(super) fn step_to(&self, seconds: i64) -> io::Result<()> {
-        // Renamed, so that nobody reads half a number.
-        let new = self.step.with_extension("new");
-        fs::write(&new, format!("{seconds:+}\n"))?;
-        fs::rename(new, &self.step)
+    fn file(&self, machine: Machine) -> PathBuf {
+        self.folder.join(format!("clock-{machine}"))
     }
 
-    /// Makes a process see it.
-    pub(super) fn give(&self, command: &mut Command) {
+    /// So many seconds off the true time.
+    pub(super) fn step_to(&mut self, machine: Machine, seconds: i64) -> io::Result<()> {
+        // Renamed, so that nobody reads half a number.
+        let file = self.file(machine);
+        let new = file.with_extension("new");
+        fs::write(&new, format!("{seconds:+}\n"))?;
+        self.steps.push(Step {
+            at: Instant::now(),
+            machine,
+            seconds,
+        });
+        fs::rename(new, file)
+    }
+
+    /// Makes a process of a machine see its clock.
+    pub(super) fn give(&self, machine: Machine, command: &mut Command) {
         command
             .env("LD_PRELOAD", &self.library)
-            .env("FAKETIME_TIMESTAMP_FILE", &self.step)
+            .env("FAKETIME_TIMESTAMP_FILE", self.file(machine))
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .env("NO_FAKE_STAT", "1");

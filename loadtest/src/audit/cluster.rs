@@ -1,9 +1,13 @@
-//! The system under audit: a broker and a process a part, each started again when it has ended.
+//! The system under audit: a broker and two machines, a process a part, each started again when it has ended. Both machines
+//! redirect; the first one also counts, and applies the catalog, which the second one has by its topic.
 
 use std::error::Error;
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use testkit::kafka::Broker;
@@ -13,47 +17,77 @@ use super::books::Books;
 use super::clock::WallClock;
 use super::mounts::Disks;
 use super::proxy::Proxy;
-
-/// The demo catalog's redirect host.
-pub(super) const HOST: &str = "go.northpeak.example";
+use super::visits::{self, ADVERTISERS};
 
 /// Of every topic, at first.
 const PARTITIONS: u16 = 4;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Stopped members leave their groups within half a minute.
+/// Short, so that a pause goes beyond them within an audit.
+pub(super) const SESSION_MS: u32 = 6_000;
+pub(super) const POLL_MS: u32 = 15_000;
+
+/// Longer than any step of a clock: what is shipped stays to be compared.
+const RETAIN_S: u64 = 10 * 24 * 60 * 60;
+
+/// Stopped members leave their groups when their session is over.
 const GROW_MAX: Duration = Duration::from_secs(150);
+
+/// What a part says that is asked to end before it has read the catalog of its machine.
+const NOT_BEGUN: &str = "ended early, what was recorded is kept";
 
 /// What consumers get to fold what couriers have sent.
 const FOLDING: Duration = Duration::from_secs(3);
 
+/// Several times what a member's broker takes to notice that it is gone.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(40);
+
+/// The number of a machine: the first one counts, too.
+pub(super) type Machine = usize;
+
+pub(super) const MACHINES: [Machine; 2] = [0, 1];
+
 /// A process of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    Edge,
-    Courier,
+    Edge(Machine),
+    Courier(Machine),
     Fraud,
     Clicks,
     Conversions,
 }
 
 impl Part {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Edge,
-        Self::Courier,
+    /// In the order of an event's way.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Edge(0),
+        Self::Edge(1),
+        Self::Courier(0),
+        Self::Courier(1),
         Self::Fraud,
         Self::Clicks,
         Self::Conversions,
     ];
 
+    pub(super) const CONSUMERS: [Self; 3] = [Self::Fraud, Self::Clicks, Self::Conversions];
+
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Edge => "edge",
-            Self::Courier => "courier",
+            Self::Edge(0) => "edge-a",
+            Self::Edge(_) => "edge-b",
+            Self::Courier(0) => "courier-a",
+            Self::Courier(_) => "courier-b",
             Self::Fraud => "fraud",
             Self::Clicks => "clicks",
             Self::Conversions => "conversions",
+        }
+    }
+
+    fn machine(self) -> Machine {
+        match self {
+            Self::Edge(machine) | Self::Courier(machine) => machine,
+            Self::Fraud | Self::Clicks | Self::Conversions => 0,
         }
     }
 }
@@ -62,7 +96,7 @@ pub(super) struct Cluster {
     folder: PathBuf,
     bin: PathBuf,
     jars: PathBuf,
-    pub(super) edge: SocketAddr,
+    pub(super) edges: [SocketAddr; MACHINES.len()],
     pub(super) broker: Broker,
     /// Where everybody reaches the broker.
     pub(super) brokers: String,
@@ -70,12 +104,18 @@ pub(super) struct Cluster {
     /// `None` where it cannot be made to step.
     pub(super) clock: Option<WallClock>,
     running: Vec<(Part, Option<Running>)>,
+    /// Under which name a consumer joins its groups.
+    members: u32,
     /// Changes between starts of the edge.
     pub(super) workers: u32,
     /// Of every topic, now.
     pub(super) partitions: u16,
     starts: u32,
     pub(super) books: Books,
+    /// What happens now explains that parts end by themselves.
+    pub(super) excuse: bool,
+    /// Parts that somebody had to start again although nothing explains that they ended.
+    pub(super) revived: Vec<String>,
     /// Unmounted after the processes above are gone.
     disks: Option<Disks>,
 }
@@ -101,12 +141,12 @@ impl Cluster {
         let advertised = [("advertised.listeners", advertised.as_str())];
         let broker = Broker::start(jars, &folder.join("kafka"), &advertised);
         let network = Proxy::start(proxy, broker.address().parse()?)?;
-        let edge = testkit::lasting_address();
+        let edges = MACHINES.map(|_| testkit::lasting_address());
         let mut cluster = Self {
             folder: folder.to_path_buf(),
             bin: bin.to_path_buf(),
             jars: jars.to_path_buf(),
-            edge,
+            edges,
             broker,
             brokers: proxy.to_string(),
             network,
@@ -116,18 +156,25 @@ impl Cluster {
                 None
             },
             running: Part::ALL.map(|part| (part, None)).into(),
+            members: 0,
             workers: 2,
             partitions: PARTITIONS,
             starts: 0,
             books: Books::default(),
+            excuse: false,
+            revived: Vec::new(),
             disks: None,
         };
-        // The keys, the demo catalog and the store come from a first start in one process.
+        cluster.write_catalog()?;
+        // The keys, the catalog's version and the store come from a first start in one process.
         let mut first = Command::new(bin.join("sluice"));
         first.args(["up", "--edge", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         first
+            .arg("--catalog")
+            .arg(cluster.catalog().join("catalog.toml"));
+        first
             .args(["--reports", "127.0.0.1:0", "--data"])
-            .arg(cluster.data());
+            .arg(cluster.data(0));
         let mut first = Running::spawn(first, &folder.join("first"))?;
         wait::until("the first start is up", BOUND, || {
             assert!(first.ended().is_none(), "{}", first.stderr());
@@ -137,7 +184,7 @@ impl Cluster {
             .terminate(BOUND)
             .ok_or("the first start does not end")?;
         if with.disks {
-            cluster.disks = Some(Disks::make(folder.join("disks"), &cluster.data())?);
+            cluster.disks = Some(Disks::make(folder.join("disks"), &cluster.data(0))?);
         }
         let made = cluster.sluice(&[
             "topics",
@@ -148,12 +195,72 @@ impl Cluster {
             &cluster.brokers,
         ])?;
         print!("{made}");
+        cluster.add_machine()?;
         cluster.all_up()?;
         Ok(cluster)
     }
 
-    pub(super) fn data(&self) -> PathBuf {
-        self.folder.join("data")
+    pub(super) fn data(&self, machine: Machine) -> PathBuf {
+        self.folder.join(["data-a", "data-b"][machine])
+    }
+
+    /// The folder of the catalog's files.
+    pub(super) fn catalog(&self) -> PathBuf {
+        self.folder.join("catalog")
+    }
+
+    fn write_catalog(&self) -> Result<(), Box<dyn Error>> {
+        let folder = self.catalog();
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("catalog.toml"), visits::catalog())?;
+        for (name, _) in ADVERTISERS {
+            let path = folder.join(format!("{name}.secret"));
+            fs::write(&path, format!("{name}-says-so"))?;
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        }
+        Ok(())
+    }
+
+    /// The second machine, as OPERATIONS.md says: keys and secrets by hand, the catalog by its topic.
+    fn add_machine(&mut self) -> Result<(), Box<dyn Error>> {
+        let (first, second) = (self.data(0), self.data(1));
+        let data = text(&first)?.to_owned();
+        self.sluice(&[
+            "catalog",
+            "publish",
+            "--kafka",
+            &self.brokers,
+            "--data",
+            &data,
+        ])?;
+        let copy = |from: PathBuf, to: &str| -> Result<(), Box<dyn Error>> {
+            let to = second.join(to);
+            fs::create_dir_all(&to)?;
+            fs::set_permissions(&to, Permissions::from_mode(0o700))?;
+            for file in fs::read_dir(from)? {
+                let file = file?;
+                fs::copy(file.path(), to.join(file.file_name()))?;
+            }
+            Ok(())
+        };
+        copy(first.join("keys"), "keys")?;
+        copy(self.catalog(), "secrets")?;
+        fs::remove_file(second.join("secrets/catalog.toml"))?;
+        fs::remove_file(second.join("secrets/catalog.lock"))?;
+        let courier = Part::Courier(1);
+        let started = self.spawn(courier);
+        self.put(courier, Some(started));
+        let catalog = second.join("catalog");
+        let has_catalog = wait::holds_within(BOUND, || {
+            fs::read_dir(&catalog).is_ok_and(|entries| {
+                let mut names = entries.flatten().map(|entry| entry.file_name());
+                names.any(|name| name.to_string_lossy().starts_with("current"))
+            })
+        });
+        match has_catalog {
+            true => Ok(()),
+            false => Err("the second machine gets no catalog".into()),
+        }
     }
 
     /// The answer of a command, or everything it said when it failed.
@@ -167,6 +274,26 @@ impl Cluster {
             return Ok(said);
         }
         Err(said + &String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// Takes the answer of a command line by line, for one that is longer than memory should be.
+    pub(super) fn lines(
+        &self,
+        arguments: &[&str],
+        mut take: impl FnMut(&str) -> Result<(), Box<dyn Error>>,
+    ) -> Result<(), Box<dyn Error>> {
+        let mut command = Command::new(self.bin.join("sluice"));
+        let mut running = command.args(arguments).stdout(Stdio::piped()).spawn()?;
+        let said = running.stdout.take().ok_or("no pipe")?;
+        let taken = BufReader::new(said)
+            .lines()
+            .try_for_each(|line| take(&line?));
+        let status = running.wait()?;
+        taken?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("sluice {arguments:?} ended with {status}").into()),
+        }
     }
 
     /// Starts what does not run and waits until all of it is up.
@@ -198,13 +325,90 @@ impl Cluster {
         for at in 0..self.running.len() {
             let (part, running) = &mut self.running[at];
             let part = *part;
-            let lives = running
-                .as_mut()
-                .is_some_and(|running| running.ended().is_none());
-            if !lives {
+            let ended = running.as_mut().and_then(Running::ended);
+            if let (Some(status), Some(running)) = (ended, &running) {
+                let said = running.stderr();
+                let last = said.lines().last().unwrap_or_default().to_owned();
+                self.revive(format!("{} ended with {status}: {last}", part.name()));
+            }
+            if ended.is_some() || self.running[at].1.is_none() {
                 self.running[at].1 = Some(self.spawn(part));
             }
         }
+    }
+
+    fn revive(&mut self, why: String) {
+        println!("started again: {why}");
+        if !self.excuse {
+            self.revived.push(why);
+        }
+    }
+
+    /// Kills a part without warning.
+    pub(super) fn kill(&mut self, part: Part) {
+        if let Some(running) = self.of(part) {
+            running.kill9();
+        }
+        self.put(part, None);
+    }
+
+    /// Asks a part to end and waits for it. One that had not begun has drained nothing and says so.
+    pub(super) fn terminate(&mut self, part: Part) -> Result<(), String> {
+        let Some(running) = self.of(part) else {
+            return Ok(());
+        };
+        let ended = running.terminate(BOUND);
+        let said = running.stderr();
+        self.put(part, None);
+        match ended {
+            Some(status) if status.success() || said.contains(NOT_BEGUN) => Ok(()),
+            ended => Err(format!("{} ended with {ended:?}: {said}", part.name())),
+        }
+    }
+
+    fn put(&mut self, part: Part, running: Option<Running>) {
+        let mut slots = self.running.iter_mut();
+        if let Some(slot) = slots.find(|(known, _)| *known == part) {
+            slot.1 = running;
+        }
+    }
+
+    /// A consumer is killed, and another member of its groups takes its place on the same store: the groups have never heard
+    /// of it.
+    pub(super) fn take_over(&mut self, part: Part) -> Result<(), Box<dyn Error>> {
+        self.all_up()?;
+        self.members += 1;
+        self.kill(part);
+        self.keep_up();
+        let folded = match part {
+            Part::Fraud => "fraud",
+            Part::Clicks => "clicks",
+            _ => "conversions",
+        };
+        let folded =
+            format!("sluice_consumer_events_total{{consumer=\"{folded}\",outcome=\"folded\"}}");
+        let folds = wait::holds_within(TAKE_OVER_MAX, || {
+            wait::pass(Duration::from_millis(100));
+            self.metric(part, &folded).is_some_and(|events| events > 0)
+        });
+        match folds {
+            true => Ok(()),
+            false => Err(format!("a second {} does not take over", part.name()).into()),
+        }
+    }
+
+    /// Starts a second process of a part, as another member of its groups, while the first one runs: it must not be let in.
+    pub(super) fn refuses_a_second(&mut self, part: Part) -> Result<(), Box<dyn Error>> {
+        self.all_up()?;
+        self.members += 1;
+        let mut second = self.spawn(part);
+        self.members -= 1;
+        let status = second.wait(BOUND);
+        let refused = second.stderr().contains("in use by process");
+        if status.and_then(|status| status.code()) == Some(2) && refused {
+            return Ok(());
+        }
+        Err(format!("a second {} was let in: {status:?}", part.name()).into())
     }
 
     /// Kills what says that it is stuck, as a supervisor does, and starts it again.
@@ -214,59 +418,74 @@ impl Cluster {
             let stuck = self
                 .ask(part, "/livez")
                 .filter(|answer| answer.status == 503);
-            if let (Some(stuck), Some(running)) = (stuck, self.of(part)) {
-                println!("stuck and killed: {}: {}", part.name(), stuck.text().trim());
-                running.kill9();
+            if let Some(stuck) = stuck {
+                self.revive(format!(
+                    "{} was stuck: {}",
+                    part.name(),
+                    stuck.text().trim()
+                ));
+                self.kill(part);
             }
         }
         self.keep_up();
     }
 
-    /// Has the courier's ledger checked, where one runs.
+    /// Has the ledger of each courier that runs checked.
     pub(super) fn check_books(&mut self) {
-        if let Some(answer) = self.ask(Part::Courier, "/metrics") {
-            self.books.scrape(&answer.text());
+        for machine in MACHINES {
+            if let Some(answer) = self.ask(Part::Courier(machine), "/metrics") {
+                self.books.scrape(machine, &answer.text());
+            }
         }
     }
 
     fn spawn(&mut self, part: Part) -> Running {
         self.starts += 1;
         let mut command = match part {
-            Part::Edge => {
+            Part::Edge(machine) => {
                 let mut command = Command::new(self.bin.join("sluice-edge"));
-                command.args(["--edge", &self.edge.to_string()]);
+                command.args(["--edge", &self.edges[machine].to_string()]);
                 command
             }
             _ => {
                 let mut command = Command::new(self.bin.join("sluice"));
                 match part {
-                    Part::Courier => command.arg("courier"),
+                    Part::Courier(_) => command.arg("courier"),
                     consumer => command.args(["consume", "--only", consumer.name()]),
                 };
                 command.args(["--kafka", &self.brokers]);
                 command
             }
         };
-        let settings = self.folder.join("sluice.toml");
-        let text = format!(
-            "[edge]\nworkers = {}\nring_bytes = 1048576\n[stream]\npartitions = {}\n",
-            self.workers, self.partitions
-        );
-        // Whole at any time: the process that was started before this one may be reading it.
-        let new = settings.with_extension("new");
-        std::fs::write(&new, text)
-            .and_then(|()| std::fs::rename(&new, &settings))
+        // Every start keeps its own settings and output: evidence.
+        let output = self.folder.join(format!("{}-{}", part.name(), self.starts));
+        let settings = output.join("sluice.toml");
+        fs::create_dir_all(&output)
+            .and_then(|()| fs::write(&settings, self.settings()))
             .expect("the audit's folder is writable");
         command.arg("--settings").arg(settings);
         command
             .args(["--admin", "127.0.0.1:0", "--data"])
-            .arg(self.data());
+            .arg(self.data(part.machine()));
         if let Some(clock) = &self.clock {
-            clock.give(&mut command);
+            clock.give(part.machine(), &mut command);
         }
-        // Every start keeps its own output: evidence.
-        let output = self.folder.join(format!("{}-{}", part.name(), self.starts));
         Running::spawn(command, &output).expect("a built binary can be started")
+    }
+
+    fn settings(&self) -> String {
+        let Self {
+            workers,
+            partitions,
+            members,
+            ..
+        } = self;
+        format!(
+            "[edge]\nworkers = {workers}\nring_bytes = 1048576\ntrusted_forwarders = [\"127.0.0.0/8\"]\n\
+             [stream]\npartitions = {partitions}\nmember = \"member-{members}\"\n\
+             [kafka]\nsession_timeout_ms = {SESSION_MS}\nmax_poll_interval_ms = {POLL_MS}\n\
+             [courier]\nretain_acked_s = {RETAIN_S}\n"
+        )
     }
 
     /// What a part answers at its admin address.
@@ -295,24 +514,22 @@ impl Cluster {
     pub(super) fn grow(&mut self) -> Result<(), Box<dyn Error>> {
         self.all_up()?;
         let partitions = self.partitions * 2;
-        let data = self.data();
-        let data = data.to_str().ok_or("the folder's name is not text")?;
+        let data = self.data(0);
+        let data = text(&data)?;
         let mut said = String::new();
         let grown = wait::holds_within(GROW_MAX, || {
             // Before each further try, consumers fold what is still unfolded.
-            let consumers = [Part::Fraud, Part::Clicks, Part::Conversions];
             if said.contains("stands at") || said.contains("is not sent yet") {
-                for part in consumers {
+                for part in Part::CONSUMERS {
                     let started = self.spawn(part);
-                    if let Some(running) = self.of(part) {
-                        *running = started;
-                    }
+                    self.put(part, Some(started));
                 }
                 wait::pass(FOLDING);
             }
-            for part in [Part::Courier].into_iter().chain(consumers) {
-                if let Some(running) = self.of(part) {
-                    running.terminate(BOUND);
+            let couriers = MACHINES.map(Part::Courier);
+            for part in couriers.into_iter().chain(Part::CONSUMERS) {
+                if let Err(why) = self.terminate(part) {
+                    self.revive(why);
                 }
             }
             let count = partitions.to_string();
@@ -367,14 +584,8 @@ impl Cluster {
     /// Asks everything to end, in the order of an event's way, so that each drains what comes before it.
     pub(super) fn end(&mut self) -> Result<(), String> {
         for part in Part::ALL {
-            let status = self.of(part).and_then(|running| running.terminate(BOUND));
-            if !status.is_some_and(|status| status.success()) {
-                let said = self
-                    .of(part)
-                    .map_or(String::new(), |running| running.stderr());
-                return Err(format!("{} ended with {status:?}: {said}", part.name()));
-            }
-            if part == Part::Edge {
+            self.terminate(part)?;
+            if part == Part::Edge(1) {
                 // The books are closed when what edges said last is delivered.
                 wait::holds_within(BOUND, || {
                     self.check_books();
@@ -384,4 +595,9 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// A path as an argument.
+pub(super) fn text(path: &Path) -> Result<&str, &'static str> {
+    path.to_str().ok_or("the folder's name is not text")
 }

@@ -7,12 +7,18 @@ use std::time::Duration;
 use testkit::wait;
 
 use super::clock::STEP_S;
-use super::cluster::{Cluster, Part};
+use super::cluster::{Cluster, MACHINES, Machine, POLL_MS, Part, SESSION_MS};
 use super::mounts::Disk;
 use super::proxy::Network;
 
 /// How long a full disk or a refused batch may go unseen: a ring takes clicks for some seconds.
-const NOTICED_MAX: Duration = Duration::from_secs(20);
+const NOTICED_MAX: Duration = Duration::from_secs(40);
+
+/// What an edge gets to start, on a machine with much else to do.
+const START_MAX: Duration = Duration::from_secs(4);
+
+/// How long an edge may be dark that nothing happens to: a machine that is busy starting other processes holds it up.
+const DARK_MAX: Duration = Duration::from_secs(1);
 
 /// Some clicks and their sub ids.
 const BATCH_BYTES_MAX: u32 = 4096;
@@ -35,14 +41,16 @@ enum What {
     Restart(Part),
     /// Stands still for so long, and goes on.
     Pause(Part, Duration),
-    /// The edge comes back with another number of workers.
-    Workers(u32),
+    /// An edge comes back with another number of workers.
+    Workers(Machine, u32),
     KillBroker(Duration),
     PauseBroker(Duration),
-    /// Edge and courier at once: what the ring held is nobody's until one is back.
-    KillEdgeAndCourier,
-    /// A second courier on the same journals must not start.
-    SecondCourier,
+    /// Edge and courier of a machine at once: what the ring held is nobody's until one is back.
+    KillEdgeAndCourier(Machine),
+    /// A second process of a part must not start beside the first.
+    Second(Part),
+    /// A consumer is killed and another member of its groups goes on in its place.
+    TakeOver(Part),
     /// A disk is full until those who write there have noticed; one of them may be killed and must come back on it.
     Fill(Disk, Option<Part>),
     /// Nobody reaches the broker.
@@ -51,23 +59,34 @@ enum What {
     RefuseBatches,
     /// Every topic gets twice as many partitions while edges go on.
     Grow,
-    /// The wall clock steps by this, then to as much on the other side, then back; each lasts so long.
-    StepClock(i64, Duration),
+    /// The wall clocks of some machines step by this, then to as much on the other side, then back; each lasts so long.
+    StepClock(&'static [Machine], i64, Duration),
 }
 
 /// How often a kind comes, and what it is.
 type Kind = (u32, fn(&mut fastrand::Rng) -> What);
 
 /// Kinds that can happen wherever a broker runs.
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 14] = [
     (8, |random| What::Kill(part(random))),
     (3, |random| What::Restart(part(random))),
     (4, |random| What::Pause(part(random), short(random))),
-    (2, |random| What::Workers(random.u32(1..5))),
+    // Beyond a session, now and then beyond the poll as well: the group has given the partitions away when it goes on.
+    (1, |random| {
+        let bound = if random.u8(..3) == 0 {
+            POLL_MS
+        } else {
+            SESSION_MS
+        };
+        let away = Duration::from_millis(u64::from(bound) * 5 / 4);
+        What::Pause(consumer(random), away)
+    }),
+    (2, |random| What::Workers(machine(random), random.u32(2..4))),
     (3, |random| What::KillBroker(short(random))),
     (2, |random| What::PauseBroker(short(random) * 2)),
-    (2, |_| What::KillEdgeAndCourier),
-    (2, |_| What::SecondCourier),
+    (2, |random| What::KillEdgeAndCourier(machine(random))),
+    (1, |random| What::Second(second(random))),
+    (1, |random| What::TakeOver(consumer(random))),
     (2, |random| What::Network(Network::Cut, short(random) * 2)),
     (2, |random| {
         What::Network(Network::Silent, short(random) * 2)
@@ -80,23 +99,24 @@ const KINDS: [Kind; 12] = [
 /// Kinds that need disks of their own.
 const DISK_KINDS: [Kind; 4] = [
     (1, |random| {
-        fill(random, Disk::Journals, &[Part::Edge, Part::Courier])
+        let writers = [Part::Edge(0), Part::Courier(0)];
+        fill(random, Disk::Journals, &writers)
     }),
-    (1, |random| fill(random, Disk::Cursors, &[Part::Courier])),
+    (1, |random| fill(random, Disk::Cursors, &[Part::Courier(0)])),
     (1, |random| {
-        fill(random, Disk::DeadLetters, &[Part::Courier])
+        fill(random, Disk::DeadLetters, &[Part::Courier(0)])
     }),
-    (1, |random| {
-        let writers = [Part::Fraud, Part::Clicks, Part::Conversions];
-        fill(random, Disk::Store, &writers)
-    }),
+    (1, |random| fill(random, Disk::Store, &Part::CONSUMERS)),
 ];
 
-/// Kinds that need a clock that can be made to step.
+/// Kinds that need clocks that can be made to step.
 const CLOCK_KINDS: [Kind; 1] = [(2, |random| {
     let step = if random.bool() { STEP_S } else { -STEP_S };
+    // One machine's alone as often as both: events then come from another time than those who fold them.
+    let whose: [&[Machine]; 4] = [&[0], &[1], &MACHINES, &MACHINES];
     // Parts that end when the clock is set back look once a second.
-    What::StepClock(step, short(random) + Duration::from_millis(1_500))
+    let held = short(random) + Duration::from_millis(1_500);
+    What::StepClock(whose[random.usize(..whose.len())], step, held)
 })];
 
 /// What can be filled or stepped here.
@@ -143,6 +163,23 @@ fn part(random: &mut fastrand::Rng) -> Part {
     Part::ALL[random.usize(..Part::ALL.len())]
 }
 
+fn consumer(random: &mut fastrand::Rng) -> Part {
+    Part::CONSUMERS[random.usize(..Part::CONSUMERS.len())]
+}
+
+/// Whoever writes what only one may write.
+fn second(random: &mut fastrand::Rng) -> Part {
+    Part::ALL[random.usize(2..Part::ALL.len())]
+}
+
+fn machine(random: &mut fastrand::Rng) -> Machine {
+    random.usize(..MACHINES.len())
+}
+
+fn is_long(away: Duration) -> bool {
+    away > Duration::from_millis(SESSION_MS.into())
+}
+
 fn short(random: &mut fastrand::Rng) -> Duration {
     Duration::from_millis(random.u64(100..1_500))
 }
@@ -155,21 +192,62 @@ fn fill(random: &mut fastrand::Rng, disk: Disk, writers: &[Part]) -> What {
 }
 
 impl Fault {
-    /// Whether the edge may be unable to record meanwhile.
+    /// Whether an edge may be unable to record meanwhile.
     pub(super) fn fills_journals(&self) -> bool {
         matches!(self.what, What::Fill(Disk::Journals, _))
     }
 
+    /// Whether parts may end or stand still by themselves because of it: what waits by a clock that is set back ends or waits
+    /// for long, and nothing starts on a full disk.
+    pub(super) fn excuses(&self) -> bool {
+        matches!(self.what, What::StepClock(..) | What::Fill(_, Some(_)))
+    }
+
+    /// How long an edge may answer too few visits because of it.
+    pub(super) fn dark_max(&self) -> Duration {
+        let away = match self.what {
+            What::Kill(Part::Edge(_))
+            | What::Restart(Part::Edge(_))
+            | What::Workers(..)
+            | What::KillEdgeAndCourier(_)
+            | What::Fill(_, Some(Part::Edge(_))) => START_MAX,
+            What::Pause(Part::Edge(_), away) => away,
+            _ => Duration::ZERO,
+        };
+        away + DARK_MAX
+    }
+
+    /// What it is called among others of its kind, in a table.
+    pub(super) fn kind(&self) -> &'static str {
+        let is_edge = |part| matches!(part, Part::Edge(_));
+        match self.what {
+            What::Kill(part) if is_edge(part) => "an edge killed",
+            What::Kill(_) => "a courier or consumer killed",
+            What::Restart(part) if is_edge(part) => "an edge restarted",
+            What::Restart(_) => "a courier or consumer restarted",
+            What::Pause(part, _) if is_edge(part) => "an edge paused",
+            What::Pause(_, away) if is_long(away) => "a consumer paused beyond its session",
+            What::Pause(..) => "a courier or consumer paused",
+            What::Workers(..) => "an edge with other workers",
+            What::KillBroker(_) => "the broker killed",
+            What::PauseBroker(_) => "the broker paused",
+            What::KillEdgeAndCourier(_) => "edge and courier killed",
+            What::Second(_) => "a second process refused",
+            What::TakeOver(_) => "another member takes over",
+            What::Fill(Disk::Journals, _) => "the journals' disk full",
+            What::Fill(Disk::Store, _) => "the store's disk full",
+            What::Fill(..) => "a courier's disk full",
+            What::Network(..) => "the broker out of reach",
+            What::RefuseBatches => "batches refused",
+            What::Grow => "topics grown",
+            What::StepClock(..) => "clocks stepped",
+        }
+    }
+
     pub(super) fn happen(&self, cluster: &mut Cluster) -> Result<(), Box<dyn Error>> {
         match self.what {
-            What::Kill(part) => kill(cluster, part),
-            What::Restart(part) => {
-                if let Some(running) = cluster.of(part) {
-                    running
-                        .terminate(Duration::from_secs(60))
-                        .ok_or_else(|| format!("{} does not end", part.name()))?;
-                }
-            }
+            What::Kill(part) => cluster.kill(part),
+            What::Restart(part) => cluster.terminate(part)?,
             What::Pause(part, away) => {
                 if let Some(running) = cluster.of(part) {
                     running.pause();
@@ -177,9 +255,9 @@ impl Fault {
                     running.resume();
                 }
             }
-            What::Workers(workers) => {
+            What::Workers(machine, workers) => {
                 cluster.workers = workers;
-                kill(cluster, Part::Edge);
+                cluster.kill(Part::Edge(machine));
             }
             What::KillBroker(away) => {
                 cluster.broker.kill9();
@@ -193,32 +271,12 @@ impl Fault {
                     running.resume();
                 }
             }
-            What::KillEdgeAndCourier => {
-                kill(cluster, Part::Edge);
-                kill(cluster, Part::Courier);
+            What::KillEdgeAndCourier(machine) => {
+                cluster.kill(Part::Edge(machine));
+                cluster.kill(Part::Courier(machine));
             }
-            What::SecondCourier => {
-                let data = cluster.data();
-                let brokers = cluster.brokers.clone();
-                let second = cluster.sluice(&[
-                    "courier",
-                    "--kafka",
-                    &brokers,
-                    "--admin",
-                    "127.0.0.1:0",
-                    "--data",
-                    data.to_str().ok_or("the folder's name is not text")?,
-                ]);
-                let refused = second.is_err_and(|said| said.contains("in use by process"));
-                // Where the first is just being started again, the second may be the one that runs: none of both is lost.
-                if !refused
-                    && cluster
-                        .of(Part::Courier)
-                        .is_some_and(|first| first.ended().is_none())
-                {
-                    return Err("a second courier was let in".into());
-                }
-            }
+            What::Second(part) => cluster.refuses_a_second(part)?,
+            What::TakeOver(part) => cluster.take_over(part)?,
             What::Fill(disk, killed) => full(cluster, disk, killed)?,
             What::Network(network, away) => {
                 cluster.network.set(network);
@@ -227,13 +285,16 @@ impl Fault {
             }
             What::RefuseBatches => refuse_batches(cluster)?,
             What::Grow => cluster.grow()?,
-            What::StepClock(step, held) => {
+            What::StepClock(machines, step, held) => {
                 for seconds in [step, -step, 0] {
-                    if let Some(clock) = &cluster.clock {
-                        clock.step_to(seconds)?;
-                        wait::pass(held);
-                        cluster.keep_up();
+                    let Some(clock) = &mut cluster.clock else {
+                        break;
+                    };
+                    for machine in machines {
+                        clock.step_to(*machine, seconds)?;
                     }
+                    wait::pass(held);
+                    cluster.keep_up();
                 }
             }
         }
@@ -242,12 +303,6 @@ impl Fault {
         cluster.keep_alive();
         cluster.check_books();
         Ok(())
-    }
-}
-
-fn kill(cluster: &mut Cluster, part: Part) {
-    if let Some(running) = cluster.of(part) {
-        running.kill9();
     }
 }
 
@@ -273,7 +328,7 @@ fn full(cluster: &mut Cluster, disk: Disk, killed: Option<Part>) -> Result<(), B
     });
     filled?;
     if let Some(part) = killed {
-        kill(cluster, part);
+        cluster.kill(part);
         cluster.keep_up();
         wait::pass(Duration::from_secs(1));
     }
@@ -289,10 +344,10 @@ fn turned_away(cluster: &mut Cluster, disk: Disk) -> u64 {
     let writers: &[Part] = match disk {
         Disk::Journals => {
             let unrecorded = "sluice_edge_answered_total{outcome=\"unrecorded\"}";
-            return cluster.metric(Part::Edge, unrecorded).unwrap_or(0);
+            return cluster.metric(Part::Edge(0), unrecorded).unwrap_or(0);
         }
-        Disk::Cursors | Disk::DeadLetters => &[Part::Courier],
-        Disk::Store => &[Part::Fraud, Part::Clicks, Part::Conversions],
+        Disk::Cursors | Disk::DeadLetters => &[Part::Courier(0)],
+        Disk::Store => &Part::CONSUMERS,
     };
     let said = writers
         .iter()
@@ -308,7 +363,7 @@ fn refuse_batches(cluster: &mut Cluster) -> Result<(), Box<dyn Error>> {
     let mut tries = 0;
     let refused = wait::holds_within(NOTICED_MAX, || {
         tries += 1;
-        let Some(courier) = cluster.of(Part::Courier) else {
+        let Some(courier) = cluster.of(Part::Courier(0)) else {
             return false;
         };
         courier.pause();
@@ -330,23 +385,30 @@ impl fmt::Display for Fault {
             What::Kill(part) => write!(f, "{} killed", part.name()),
             What::Restart(part) => write!(f, "{} restarted", part.name()),
             What::Pause(part, away) => write!(f, "{} paused for {away:?}", part.name()),
-            What::Workers(workers) => write!(f, "edge killed, back with {workers} workers"),
+            What::Workers(machine, workers) => {
+                let edge = Part::Edge(machine).name();
+                write!(f, "{edge} killed, back with {workers} workers")
+            }
             What::KillBroker(away) => write!(f, "broker killed for {away:?}"),
             What::PauseBroker(away) => write!(f, "broker paused for {away:?}"),
-            What::KillEdgeAndCourier => f.write_str("edge and courier killed"),
-            What::SecondCourier => f.write_str("a second courier refused"),
+            What::KillEdgeAndCourier(machine) => {
+                let (edge, courier) = (Part::Edge(machine), Part::Courier(machine));
+                write!(f, "{} and {} killed", edge.name(), courier.name())
+            }
+            What::Second(part) => write!(f, "a second {} refused", part.name()),
+            What::TakeOver(part) => write!(f, "another {} takes over", part.name()),
             What::Fill(disk, None) => write!(f, "{disk} full"),
             What::Fill(disk, Some(part)) => write!(f, "{disk} full, {} killed on it", part.name()),
             What::Network(Network::Silent, away) => write!(f, "broker unheard for {away:?}"),
             What::Network(_, away) => write!(f, "broker cut off for {away:?}"),
             What::Grow => f.write_str("topics grown to twice the partitions"),
             What::RefuseBatches => f.write_str("batches refused by their size"),
-            What::StepClock(step, held) => {
+            What::StepClock(machines, step, held) => {
+                let hours = step / 3600;
                 write!(
                     f,
-                    "clock {:+} h and {:+} h for {held:?} each",
-                    step / 3600,
-                    -step / 3600
+                    "clocks of {machines:?} {hours:+} h and {:+} h for {held:?} each",
+                    -hours
                 )
             }
         }

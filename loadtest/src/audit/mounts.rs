@@ -108,15 +108,19 @@ impl Disks {
             done(format.args(["-q", "-m", "0"]).arg(&image))?;
             let mut mount = Command::new("mount");
             done(mount.args(["-o", "loop"]).arg(&image).arg(&place))?;
-            fs::remove_dir(place.join("lost+found"))?;
 
             let part = data.join(disk.name());
+            // A folder becomes the volume's own, with all that lies in one; of a file SQLite puts its other files beside what
+            // a link names.
+            let (from, to) = match part.is_dir() {
+                true => (part.join("."), place),
+                false => (part.clone(), place.join(disk.name())),
+            };
             let mut copy = Command::new("cp");
-            done(copy.arg("-a").arg(&part).arg(&place))?;
+            done(copy.arg("-a").arg(from).arg(&to))?;
             let mut remove = Command::new("rm");
             done(remove.arg("-r").arg(&part))?;
-            // SQLite puts its other files beside the file that a link names.
-            symlink(place.join(disk.name()), &part)?;
+            symlink(to, &part)?;
         }
         Ok(disks)
     }

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use testkit::wait;
 
-use super::cluster::{Cluster, Part, With};
-use super::{SUB_CHARS, finish};
-use crate::drive::{Outcome, Sample, quantile_ms};
-use crate::load::{Load, Plan};
+use super::availability::Window;
+use super::cluster::{Cluster, MACHINES, Part, With};
+use super::load::Ledger;
+use super::{finish, start_load};
+use crate::drive::{Sample, quantile_ms};
 use crate::place::{self, Place};
 use crate::spread::Spread;
 use crate::{plot, scrape};
@@ -37,6 +38,9 @@ const LAG_SECONDS_MAX: f64 = 1.0;
 
 /// How long the courier may take for what an outage left.
 const DRAIN_MAX: Duration = Duration::from_secs(600);
+
+/// Which visits come: the same in every run.
+const SEED: u64 = 1;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -85,56 +89,46 @@ fn show(
     let away = Duration::try_from_secs_f64(arguments.minutes * 60.0)?;
     let around = Duration::try_from_secs_f64(arguments.around_minutes * 60.0)?;
     let mut cluster = Cluster::start(folder, bin, jars, PLAIN)?;
-    let ledger = folder.join("ledger");
-    let load = Load::start(&Plan {
-        edge: cluster.edge,
-        data: cluster.data(),
-        ledger: ledger.clone(),
-        rate: arguments.rate,
-        postback_every: arguments.postback_every,
-        sub_chars: SUB_CHARS,
-        connections: 32,
-        retry: true,
-    })?;
+    let (rate, sale_every) = (arguments.rate, arguments.postback_every);
+    let load = start_load(&cluster, folder, SEED, rate, sale_every)?;
     println!(
         "{} clicks a second, a sale for every {}th; broker away for {away:.0?}",
         arguments.rate, arguments.postback_every
     );
 
-    pass(&mut cluster, &load, WARM_UP)?;
+    pass(&mut cluster, WARM_UP);
     let before = load.elapsed();
-    pass(&mut cluster, &load, around)?;
+    pass(&mut cluster, around);
 
     cluster.broker.kill9();
     let cut = load.elapsed();
-    let bytes_at_cut = journal_bytes(&cluster.data())?;
-    pass(&mut cluster, &load, away)?;
-    let bytes_at_return = journal_bytes(&cluster.data())?;
+    let bytes_at_cut = journal_bytes(&cluster)?;
+    pass(&mut cluster, away);
+    let bytes_at_return = journal_bytes(&cluster)?;
     let delivered_at_return = delivered(&mut cluster)?;
     let back = load.elapsed();
     cluster.broker.restart();
 
     let up = Instant::now();
-    let drain = drain(&mut cluster, &load)?;
+    let drain = drain(&mut cluster)?;
     let drained_after = up.elapsed();
     let first_minute = back + FIRST_MINUTE;
     let end = (back + around)
         .max(first_minute + WINDOW)
         .max(load.elapsed());
     let rest = end.saturating_sub(load.elapsed());
-    pass(&mut cluster, &load, rest)?;
-    let outcome = load.end()?;
-    if let Some(error) = outcome.broken {
-        return Err(format!("the load gave up: {error}").into());
-    }
+    pass(&mut cluster, rest);
+    let over = load.elapsed();
+    let ledger = load.end()?;
+    let samples = samples(&ledger);
 
     let phases = [
-        Phase::of("before", &outcome, before, cut),
-        Phase::of("broker away", &outcome, cut, back),
-        Phase::of("first minute after", &outcome, back, first_minute),
-        Phase::of("later", &outcome, first_minute, end),
+        Phase::of("before", &samples, before, cut),
+        Phase::of("broker away", &samples, cut, back),
+        Phase::of("first minute after", &samples, back, first_minute),
+        Phase::of("later", &samples, first_minute, end),
     ];
-    println!("clicks answered {}", outcome.samples.len());
+    println!("clicks answered {}", samples.len());
     println!(
         "\nmilliseconds from when a click was due to its answer, in windows of {WINDOW:?}: median (lowest to highest)"
     );
@@ -156,7 +150,7 @@ fn show(
         let marks = [("broker killed", cut), ("broker started", back)];
         let text = plot::svg(
             &QUANTILES,
-            &windows(&outcome.samples, before, end),
+            &windows(&samples, before, end),
             before,
             WINDOW,
             &marks,
@@ -178,14 +172,13 @@ fn show(
             if holds { "not worse" } else { "WORSE" }
         );
     }
-    finish(&mut cluster, &ledger, 1, false)?;
-    if outcome.unrecorded + outcome.refused + outcome.declined > 0 {
-        return Err(format!(
-            "{} clicks were redirected without a record, {} clicks and {} sales were answered otherwise: see the ledger",
-            outcome.unrecorded, outcome.refused, outcome.declined
-        )
-        .into());
-    }
+    let windows = [Window {
+        kind: "the broker away",
+        begins: Duration::ZERO,
+        ends: over,
+        dark_max: Duration::ZERO,
+    }];
+    finish(&mut cluster, &ledger, &windows, 1, false)?;
     if worse {
         return Err("redirects were slower without a broker than before, beyond the spread".into());
     }
@@ -193,34 +186,29 @@ fn show(
 }
 
 /// Lets time pass under load, with everything kept up.
-fn pass(cluster: &mut Cluster, load: &Load, time: Duration) -> Result<(), String> {
+fn pass(cluster: &mut Cluster, time: Duration) {
     let until = Instant::now() + time;
     loop {
         let rest = until.saturating_duration_since(Instant::now());
         if rest.is_zero() {
-            return Ok(());
+            return;
         }
         wait::pass(rest.min(LOOK_EVERY));
-        look(cluster, load)?;
+        cluster.keep_up();
     }
 }
 
-/// No process ends because a broker is away; one that did is told and started again.
-fn look(cluster: &mut Cluster, load: &Load) -> Result<(), String> {
-    if !load.goes_on() {
-        return Err("the load gave up: see the ledger".to_owned());
-    }
-    for part in Part::ALL {
-        if let Some(running) = cluster.of(part)
-            && let Some(status) = running.ended()
-        {
-            let said = running.stderr();
-            let last = said.lines().last().unwrap_or_default();
-            println!("{} ended with {status}: {last}", part.name());
-        }
-    }
-    cluster.keep_up();
-    Ok(())
+/// When each answered visit was due, and how long after that it was answered.
+fn samples(ledger: &Ledger) -> Vec<Sample> {
+    let answered = ledger.sent.iter().filter_map(|sent| {
+        let (_, at) = sent.answered?;
+        let whole = |number: u128| u32::try_from(number).unwrap_or(u32::MAX);
+        Some(Sample {
+            due_ms: whole(sent.due.as_millis()),
+            took_us: whole(at.saturating_sub(sent.due).as_micros()),
+        })
+    });
+    answered.collect()
 }
 
 struct Drain {
@@ -230,13 +218,13 @@ struct Drain {
 }
 
 /// Waits until the courier has caught up.
-fn drain(cluster: &mut Cluster, load: &Load) -> Result<Drain, Box<dyn Error>> {
+fn drain(cluster: &mut Cluster) -> Result<Drain, Box<dyn Error>> {
     let started = Instant::now();
     let mut most_a_second = 0.0_f64;
     let mut last = (Instant::now(), delivered(cluster)?);
     while started.elapsed() < DRAIN_MAX {
         wait::pass(LOOK_EVERY);
-        look(cluster, load)?;
+        cluster.keep_up();
         let Some(lag) = courier(cluster, "sluice_courier_delivery_lag_seconds")? else {
             continue;
         };
@@ -262,20 +250,28 @@ fn delivered(cluster: &mut Cluster) -> Result<f64, Box<dyn Error>> {
     Ok(values.ok_or("the courier is down")?.iter().sum())
 }
 
-/// A family of the courier; `None` while it is being started again.
+/// A family of both couriers; `None` while one is being started again.
 fn courier(cluster: &mut Cluster, family: &str) -> Result<Option<Vec<f64>>, Box<dyn Error>> {
-    let stdout = cluster.of(Part::Courier).map(|running| running.stdout());
-    match stdout.and_then(|stdout| scrape::address(&stdout, "admin")) {
-        Some(admin) => Ok(Some(scrape::values(admin, family)?)),
-        None => Ok(None),
+    let mut all = Vec::new();
+    for machine in MACHINES {
+        let stdout = cluster
+            .of(Part::Courier(machine))
+            .map(|running| running.stdout());
+        let Some(admin) = stdout.and_then(|stdout| scrape::address(&stdout, "admin")) else {
+            return Ok(None);
+        };
+        all.extend(scrape::values(admin, family)?);
     }
+    Ok(Some(all))
 }
 
 /// What the log files of every worker hold.
-fn journal_bytes(data: &Path) -> Result<u64, Box<dyn Error>> {
+fn journal_bytes(cluster: &Cluster) -> Result<u64, Box<dyn Error>> {
     let mut bytes = 0;
-    for folder in std::fs::read_dir(data.join("journal"))? {
-        bytes += journal::folder_bytes(&folder?.path())?;
+    for machine in MACHINES {
+        for folder in std::fs::read_dir(cluster.data(machine).join("journal"))? {
+            bytes += journal::folder_bytes(&folder?.path())?;
+        }
     }
     Ok(bytes)
 }
@@ -288,15 +284,15 @@ struct Phase {
 }
 
 impl Phase {
-    fn of(name: &'static str, outcome: &Outcome, from: Duration, to: Duration) -> Phase {
+    fn of(name: &'static str, samples: &[Sample], from: Duration, to: Duration) -> Phase {
         let due = from.as_millis()..to.as_millis();
-        let samples = outcome.samples.iter();
         Phase {
             name,
             samples: samples
+                .iter()
                 .filter(|sample| due.contains(&u128::from(sample.due_ms)))
                 .count(),
-            windows: windows(&outcome.samples, from, to),
+            windows: windows(samples, from, to),
         }
     }
 

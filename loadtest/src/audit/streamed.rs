@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::time::Duration;
 
-use domain::ClickKey;
 use domain::event::{Click, Conversion, FraudSignal, Kind, Postback};
+use domain::{ClickKey, Topic};
 use prost::Message;
-use stream::kafka::{Cleanup, KindNames, Settings, Topic};
+use stream::kafka::{Cleanup, KindNames, Settings};
 use stream::{Kafka, Record, StreamId};
 use testkit::wait;
 
@@ -17,20 +17,28 @@ use super::stored::{OrderKey, digest, order_key};
 const READ_MAX: Duration = Duration::from_secs(120);
 
 /// What a record is known by, within its topic.
-type Identity = (StreamId, u8, u64);
+pub(super) type Identity = (StreamId, u8, u64);
+
+/// What an advertiser said, as an edge took it.
+pub(super) struct Word {
+    pub(super) key: ClickKey,
+    pub(super) status: i32,
+}
 
 #[derive(Default)]
 pub(super) struct Streamed {
-    /// By the click's own id: each identity, and the event under it.
-    pub(super) clicks: BTreeMap<String, BTreeMap<Identity, u64>>,
-    /// Orders that were posted back.
-    pub(super) postbacks: BTreeSet<String>,
+    /// By the click's own id: each identity, the key and the digest of the event under it.
+    pub(super) clicks: BTreeMap<String, BTreeMap<Identity, (ClickKey, u64)>>,
+    /// By order.
+    pub(super) postbacks: BTreeMap<String, Vec<Word>>,
     /// The highest change of each order, and the event that says it.
     pub(super) conversions: BTreeMap<OrderKey, (u64, Vec<u8>)>,
     /// Which click was flagged for what, and under which identities that was said.
     pub(super) signals: BTreeMap<(ClickKey, u32), BTreeSet<Identity>>,
-    /// Distinct records of the topics that edges write, tombstones apart, and streams that have ended: what journals hold.
-    pub(super) recorded: u64,
+    /// Distinct records of the topics that edges write, tombstones apart.
+    pub(super) identities: BTreeMap<Topic, BTreeSet<Identity>>,
+    /// Streams that have ended there.
+    pub(super) ended: BTreeSet<StreamId>,
     /// What must not be in topics.
     pub(super) wrong: Vec<String>,
 }
@@ -39,30 +47,35 @@ impl Streamed {
     pub(super) fn read(cluster: &Cluster) -> Result<Self, Box<dyn Error>> {
         let kafka = connect(cluster)?;
         let mut streamed = Self::default();
-        let mut ended = BTreeSet::new();
-        for topic in domain::Topic::ALL {
+        for topic in Topic::ALL {
             let name = topic.name();
-            let records = read(&kafka, &format!("sluice.{name}"))?;
-            streamed.wrong.extend(holes(name, &records));
-            if matches!(topic, domain::Topic::Clicks | domain::Topic::Postbacks) {
-                let whole = records
-                    .iter()
-                    .filter(|record| !record.is_tombstone() && record.kind != stream::END);
-                let identities: BTreeSet<Identity> = whole.map(identity).collect();
-                streamed.recorded += identities.len() as u64;
-                // The end of a stream is one record of its journal, and one of each of its lanes here.
-                let ends = records.iter().filter(|record| record.kind == stream::END);
-                ended.extend(ends.map(|record| record.origin));
-            }
-            println!("topic {name}: {} records", records.len());
-            let events = records
-                .iter()
-                .filter(|record| !record.is_tombstone() && record.kind != stream::END);
-            for record in events {
-                streamed.take(name, record)?;
-            }
+            let mut numbers = Numbers::new();
+            let mut count = 0_u64;
+            read(&kafka, &format!("sluice.{name}"), &mut |record| {
+                count += 1;
+                let lane = numbers.entry((record.origin, record.lane)).or_default();
+                lane.insert(record.n);
+                let of_edges = matches!(topic, Topic::Clicks | Topic::Postbacks);
+                if record.kind == stream::END {
+                    if of_edges {
+                        streamed.ended.insert(record.origin);
+                    }
+                    return Ok(());
+                }
+                if record.is_tombstone() {
+                    let text = format!("topic {name}: {:?} is a tombstone", identity(record));
+                    streamed.wrong.push(text);
+                    return Ok(());
+                }
+                if of_edges {
+                    let known = streamed.identities.entry(topic).or_default();
+                    known.insert(identity(record));
+                }
+                streamed.take(name, record)
+            })?;
+            streamed.wrong.extend(holes(name, numbers));
+            println!("topic {name}: {count} records");
         }
-        streamed.recorded += ended.len() as u64;
         Ok(streamed)
     }
 
@@ -71,7 +84,8 @@ impl Streamed {
         match Kind::from_number(record.kind) {
             Some(Kind::Click) => {
                 let click = Click::decode(&*record.value)?;
-                let event = digest(&record.value);
+                let key = click.key.as_ref().ok_or("a click without a key")?;
+                let event = (ClickKey::from(key), digest(&record.value));
                 let known = self.clicks.entry(click.ext).or_default();
                 if known
                     .insert(identity, event)
@@ -84,8 +98,12 @@ impl Streamed {
             }
             Some(Kind::CatalogEntry | Kind::CatalogVersion) => {}
             Some(Kind::Postback) => {
-                self.postbacks
-                    .insert(Postback::decode(&*record.value)?.order);
+                let postback = Postback::decode(&*record.value)?;
+                let key = postback.key.as_ref().ok_or("a postback without a key")?;
+                let key = ClickKey::from(key);
+                let status = postback.status;
+                let words = self.postbacks.entry(postback.order).or_default();
+                words.push(Word { key, status });
             }
             Some(Kind::Conversion) => {
                 // The greatest change is the latest, whichever opening of the outbox says it.
@@ -121,11 +139,11 @@ fn connect(cluster: &Cluster) -> Result<Kafka, stream::Error> {
         brokers: cluster.brokers.clone(),
         ..Settings::default()
     };
-    let topics = domain::Topic::ALL.map(|topic| Topic {
+    let topics = Topic::ALL.map(|topic| stream::kafka::Topic {
         name: format!("sluice.{}", topic.name()),
         partitions: cluster.partitions,
         cleanup: match topic {
-            domain::Topic::Conversions => Cleanup::Never,
+            Topic::Conversions => Cleanup::Never,
             _ => Cleanup::Days(100),
         },
     });
@@ -137,14 +155,17 @@ fn connect(cluster: &Cluster) -> Result<Kafka, stream::Error> {
 }
 
 /// A topic from its beginning until nothing more comes.
-fn read(kafka: &Kafka, topic: &str) -> Result<Vec<Record>, Box<dyn Error>> {
+fn read(
+    kafka: &Kafka,
+    topic: &str,
+    take: &mut impl FnMut(&Record) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
     let mut receiver = kafka.receiver(topic, "audit", "audit")?;
-    let mut all = Vec::new();
     let mut silent = 0;
     let mut assigned = false;
-    let mut failed = None;
+    let mut failed: Option<Box<dyn Error>> = None;
     let ended = wait::holds_within(READ_MAX, || {
-        let done = (|| {
+        let done = (|| -> stream::Result<_> {
             if let Some(partitions) = receiver.assigned() {
                 assigned |= !partitions.is_empty();
                 for partition in partitions {
@@ -156,27 +177,26 @@ fn read(kafka: &Kafka, topic: &str) -> Result<Vec<Record>, Box<dyn Error>> {
         match done {
             Ok(Some(batch)) => {
                 silent = 0;
-                all.extend(batch.records.into_iter().map(|(_, record)| record));
+                let mut records = batch.records.iter();
+                failed = records.find_map(|(_, record)| take(record).err());
             }
             Ok(None) => silent += u32::from(assigned),
-            Err(error) => failed = Some(error),
+            Err(error) => failed = Some(error.into()),
         }
         failed.is_some() || silent >= 15
     });
     match failed {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None if !ended => Err(format!("topic {topic} does not end").into()),
-        None => Ok(all),
+        None => Ok(()),
     }
 }
 
+/// The numbers of each stream and lane.
+type Numbers = BTreeMap<(StreamId, u8), BTreeSet<u64>>;
+
 /// Numbers that are missing below the highest of their stream and lane.
-fn holes(topic: &str, records: &[Record]) -> Vec<String> {
-    let mut numbers: BTreeMap<(StreamId, u8), BTreeSet<u64>> = BTreeMap::new();
-    for record in records {
-        let of = numbers.entry((record.origin, record.lane)).or_default();
-        of.insert(record.n);
-    }
+fn holes(topic: &str, numbers: Numbers) -> Vec<String> {
     let holes = numbers.into_iter().filter_map(|((stream, lane), numbers)| {
         let highest = *numbers.last()?;
         let missing = highest - numbers.len() as u64;

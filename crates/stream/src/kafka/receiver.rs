@@ -21,9 +21,8 @@ use crate::{Batch, Error, Receiver, Record, Result};
 /// Kibibytes fetched ahead of a partition: a few batches.
 const AHEAD_KIB_MAX: usize = 16 << 10;
 
-/// How long the group waits for a member that is silent before its partitions go to others. A member that restarts within
-/// it keeps them.
-const SESSION_TIMEOUT_MS: u32 = 30_000;
+/// A member shows that it lives at least so often, and several times in a session.
+const HEARTBEAT_MS_MAX: u32 = 3_000;
 
 /// Partitions the group gave us, when that has changed.
 #[derive(Default)]
@@ -120,7 +119,17 @@ pub(super) fn open(
         .set("group.id", group)
         .set("group.instance.id", member)
         .set("partition.assignment.strategy", "range")
-        .set("session.timeout.ms", SESSION_TIMEOUT_MS.to_string())
+        .set("session.timeout.ms", inner.session_timeout_ms.to_string())
+        .set(
+            "heartbeat.interval.ms",
+            (inner.session_timeout_ms / 4)
+                .min(HEARTBEAT_MS_MAX)
+                .to_string(),
+        )
+        .set(
+            "max.poll.interval.ms",
+            inner.max_poll_interval_ms.to_string(),
+        )
         // Places are the store's.
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
