@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
@@ -44,6 +44,8 @@ pub(crate) struct Plan {
 pub(crate) struct Load {
     thread: JoinHandle<Outcome>,
     until: PathBuf,
+    /// What samples count from.
+    started: Instant,
 }
 
 impl Load {
@@ -75,7 +77,15 @@ impl Load {
             let count = SECONDS_MAX * plan.rate;
             drive::drive(&run, started, count, &visits, &ProgressBar::hidden())
         });
-        Ok(Load { thread, until })
+        Ok(Load {
+            thread,
+            until,
+            started,
+        })
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Whether it still goes on; it ends by itself only where it cannot.
