@@ -28,7 +28,7 @@ pub(crate) struct Around {
     pub(crate) stream: Stream,
     /// What topics and groups are called by first.
     pub(crate) prefix: String,
-    /// This machine's name in the groups.
+    /// The store's name in the groups.
     pub(crate) member: String,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,

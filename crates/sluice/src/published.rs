@@ -197,8 +197,7 @@ fn take(receiver: &mut dyn Receiver, replica: &mut Replica) -> Result<Option<Vec
 fn read_all(kafka: &Kafka, settings: &Settings, by: &str) -> Result<Replica, Refusal> {
     let prefix = &settings.stream.prefix;
     let group = format!("{prefix}.{NAME}-{by}");
-    let member = settings.stream.member();
-    let receiver = kafka.receiver(&format!("{prefix}.{TOPIC}"), &group, &member);
+    let receiver = kafka.receiver(&format!("{prefix}.{TOPIC}"), &group, &machine());
     let mut receiver = receiver.map_err(refuse)?;
     let mut replica = Replica::default();
     let until = Instant::now() + WAIT_MAX;
@@ -225,6 +224,12 @@ pub(crate) fn check_lock(kafka: &Kafka, settings: &Settings) -> Result<(), Refus
         }
         _ => Ok(()),
     }
+}
+
+/// The machine's name.
+fn machine() -> String {
+    let machine = rustix::system::uname();
+    machine.nodename().to_string_lossy().into_owned()
 }
 
 fn two_catalogs(versions: &Path, here: &str, published: &str) -> String {
@@ -279,15 +284,15 @@ impl Follower {
     fn follow(&self, shutdown: &Shutdown, told: &mut Option<String>) -> Result<(), String> {
         let prefix = &self.settings.stream.prefix;
         let topic = format!("{prefix}.{TOPIC}");
-        let member = self.settings.stream.member();
+        let machine = machine();
         // Every process of every data folder reads all of it.
         let folder = std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone());
         let digest = Sha256::digest(folder.as_os_str().as_encoded_bytes());
         let folder: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
-        let group = format!("{prefix}.{NAME}.{member}.{}.{folder}", self.process);
+        let group = format!("{prefix}.{NAME}.{machine}.{}.{folder}", self.process);
         let stream = Stream::Kafka(self.kafka.clone());
         let mut receiver = stream
-            .receiver(&topic, &group, &member)
+            .receiver(&topic, &group, &machine)
             .map_err(|error| error.to_string())?;
         let mut replica = Replica::default();
         let mut waiting = Vec::new();

@@ -117,19 +117,6 @@ pub(crate) struct Stream {
     pub(crate) prefix: String,
     /// Most records a consumer folds in one transaction.
     pub(crate) batch_records_max: usize,
-    /// The name under which this machine's consumers join their groups; that of the machine where it is empty.
-    pub(crate) member: String,
-}
-
-impl Stream {
-    /// The name under which this machine's consumers join their groups.
-    pub(crate) fn member(&self) -> String {
-        if !self.member.is_empty() {
-            return self.member.clone();
-        }
-        let machine = rustix::system::uname();
-        machine.nodename().to_string_lossy().into_owned()
-    }
 }
 
 impl Default for Stream {
@@ -138,7 +125,6 @@ impl Default for Stream {
             partitions: 4,
             prefix: "sluice".into(),
             batch_records_max: 2000,
-            member: String::new(),
         }
     }
 }

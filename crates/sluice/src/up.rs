@@ -332,17 +332,19 @@ fn run(
     if let Some(stream) = &stream
         && folds.iter().any(|part| has(*part))
     {
+        let store = Store::open(&data.join("store.sqlite")).map_err(refuse)?;
+        let [candidate @ .., _, _, _, _, _, _, _, _] = StreamId::random().0;
+        let identity = store.keep_identity(candidate).map_err(refuse)?;
         let around = consumers::Around {
             stream: stream.clone(),
             prefix: settings.stream.prefix.clone(),
-            member: settings.stream.member(),
+            member: format!("store-{:016x}", u64::from_be_bytes(identity)),
             metrics: consumers::Metrics::register(metrics.registry()).map_err(refuse)?,
             health: health.clone(),
             clock: clock.clone(),
             records_max: settings.stream.batch_records_max,
             letters: data.join("dead-letters"),
         };
-        let store = Store::open(&data.join("store.sqlite")).map_err(refuse)?;
         store
             .keep_partitions(settings.stream.partitions)
             .map_err(refuse)?;

@@ -14,10 +14,10 @@ mod error;
 mod file;
 
 mod batch;
-mod catalog_lock;
 mod click;
 mod dump;
 mod fraud;
+mod identity;
 mod mark;
 mod order;
 mod outbox;

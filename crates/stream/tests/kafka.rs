@@ -249,6 +249,45 @@ fn a_compacted_topic_says_when_it_is_read_and_a_closed_gate_lets_nothing_else_th
 }
 
 #[test]
+fn two_stores_in_one_group_each_counted_a_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let test = "two_stores_in_one_group_each_counted_a_part";
+    let Some(cluster) = kafka::any(test, folder.path()) else {
+        return;
+    };
+    let settings = settings(cluster.address());
+    let things = format!("{}.things", cluster.prefix());
+    let topics = [topic(&things, 2)];
+    create_topics(&settings, &topics, 1).unwrap();
+    let kafka = Kafka::connect(&settings, &topics, KINDS).unwrap();
+    let group = format!("{}-group", cluster.prefix());
+    let mut first = kafka.receiver(&things, &group, "store-1").unwrap();
+    let mut seek = move || {
+        for partition in first.assigned().unwrap_or_default() {
+            first.seek(partition, 0).unwrap();
+        }
+        first.poll(7, Duration::from_millis(100))
+    };
+    wait::until("the second is refused", BOUND, || {
+        seek().unwrap();
+        let second = kafka.receiver(&things, &group, "store-2");
+        second.is_err_and(|error| error.to_string().contains("would count a part"))
+    });
+    // One that joins all the same is seen by the partitions that are gone.
+    let other: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.address())
+        .set("group.id", &group)
+        .set("partition.assignment.strategy", "range")
+        .create()
+        .unwrap();
+    other.subscribe(&[&things]).unwrap();
+    wait::until("the first stands still", BOUND, || {
+        other.poll(Duration::from_millis(10));
+        seek().is_err_and(|error| error.to_string().contains("would count a part"))
+    });
+}
+
+#[test]
 fn a_reader_that_knows_no_headers_met_values_it_could_not_decode() {
     let folder = tempfile::tempdir().unwrap();
     let test = "a_reader_that_knows_no_headers_met_values_it_could_not_decode";

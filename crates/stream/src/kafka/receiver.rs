@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupInfo;
 use rdkafka::message::Message;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
@@ -143,6 +144,9 @@ pub(super) fn open(
         )
         .create_with_context(context.clone())
         .map_err(|error| Error::kafka("make a consumer", error))?;
+    if !is_compacted {
+        refuse_beside_others(&consumer, group, member)?;
+    }
     consumer
         .subscribe(&[topic])
         .map_err(|error| Error::kafka("subscribe", error))?;
@@ -157,6 +161,24 @@ pub(super) fn open(
         read: BTreeMap::new(),
         turn: 0,
     }))
+}
+
+/// Refuses to join a group that another member is in: each would read a part, and neither would know.
+fn refuse_beside_others(consumer: &BaseConsumer<Context>, group: &str, member: &str) -> Result<()> {
+    let found = consumer
+        .fetch_group_list(Some(group), CHECK_ANSWER_MAX)
+        .map_err(|error| Error::kafka("ask for a consumer group", error))?;
+    // The broker appends an id of its own.
+    let own = format!("{member}-");
+    let mut members = found.groups().iter().flat_map(GroupInfo::members);
+    match members.find(|other| !other.id().starts_with(&own)) {
+        Some(other) => Err(Error::other(format!(
+            "{} on {} reads in the group {group}: each of the two would count a part. Stop one of them; it leaves the group within half a minute",
+            other.id(),
+            other.client_host()
+        ))),
+        None => Ok(()),
+    }
 }
 
 impl KafkaReceiver {
@@ -325,6 +347,17 @@ impl Receiver for KafkaReceiver {
         }
         if let Some(error) = self.context.seat.difference() {
             return Err(error);
+        }
+        let sought = self.sought.len();
+        if self.topic.cleanup != Cleanup::Compact
+            && sought > 0
+            && self.waiting.is_empty()
+            && sought < usize::from(self.topic.partitions)
+        {
+            return Err(Error::other(format!(
+                "the group gives this reader {sought} of {} partitions of {}: somebody else reads the others, and each would count a part. Stop one of the two",
+                self.topic.partitions, self.topic.name
+            )));
         }
         // What was read before the group took the partition away is not ours any more.
         if !self.is_current() {
