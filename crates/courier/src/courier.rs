@@ -23,6 +23,9 @@ const READ_BYTES_MAX: usize = 128 << 10;
 /// Records sent and not acknowledged at once: seconds at full rate, and what a failure sends again.
 const UNDER_WAY_MAX: usize = 1 << 16;
 
+/// How far a courier without a sender looks for a record of its topic.
+const LOOK_BYTES_MAX: usize = 16 << 20;
+
 /// The pause when there is nothing to do; doubles up to the maximum.
 const IDLE_PAUSE: Duration = Duration::from_millis(1);
 const IDLE_PAUSE_MAX: Duration = Duration::from_millis(20);
@@ -232,14 +235,21 @@ impl Courier {
             if stopping.is_none() && stop() {
                 stopping = Some(Instant::now());
             }
-            let made = match &mut sender {
-                Some(sender) => Ok(sender),
-                none => make_sender()
-                    .map(|made| none.insert(made))
-                    .map_err(|error| Error::sender(&self.folder, error)),
+            if sender.is_none() {
+                // Who makes it says why there is none.
+                sender = make_sender().ok();
+            }
+            let stepped = match &mut sender {
+                Some(sender) => self.step(&mut **sender, clock.now_ms()).map(Some),
+                None => self.look(clock.now_ms()).map(|()| None),
             };
-            let pause = match made.and_then(|sender| self.step(&mut **sender, clock.now_ms())) {
-                Ok(shipped) => {
+            let pause = match stepped {
+                Ok(None) => {
+                    let pause = sender_pause;
+                    sender_pause = (sender_pause * 2).min(SENDER_PAUSE_MAX);
+                    pause
+                }
+                Ok(Some(shipped)) => {
                     observe(&shipped);
                     if shipped.acknowledged > 0 {
                         sender_pause = SENDER_PAUSE;
@@ -319,6 +329,37 @@ impl Courier {
             self.refused = only;
         }
         self.at_once = (self.at_once.min(self.under_way.len()) / 2).max(1);
+    }
+
+    /// Finds out since when something waits, where nobody takes it.
+    fn look(&mut self, now_ms: u64) -> Result<(), Error> {
+        let journal = |error| Error::journal(&self.folder, error);
+        let mut reader = open_reader(&self.folder, &self.acknowledged)?;
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        self.waiting_since_ms = None;
+        while bytes < LOOK_BYTES_MAX {
+            entries.clear();
+            if reader.read(&mut entries, READ_BYTES_MAX).map_err(journal)? == 0 {
+                break;
+            }
+            bytes += entries
+                .iter()
+                .map(|entry| entry.payload.len())
+                .sum::<usize>();
+            let mut records = entries.iter().filter_map(|entry| {
+                let topic = self.options.topic;
+                match translate(&mut self.enricher, topic, entry.stream, &entry.payload) {
+                    Ok(Translated::Record(record)) => Some(record.time_ms),
+                    _ => None,
+                }
+            });
+            self.waiting_since_ms = records.next();
+            if self.waiting_since_ms.is_some() {
+                break;
+            }
+        }
+        self.show(now_ms);
+        Ok(())
     }
 
     fn show(&self, now_ms: u64) {

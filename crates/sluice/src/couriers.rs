@@ -330,31 +330,23 @@ fn open(around: &Around, task: &Task) -> Result<Courier, courier::Error> {
     Courier::open(&task.places, enrich, options, metrics)
 }
 
-/// A sender, once the cluster is there and its topics are as they should be; after the stop one more try.
+/// A sender, where the cluster is there and its topics are as they should be.
 fn sender(
     around: &Around,
     name: &str,
     failing: &IntGauge,
     waiting: &mut Waiting,
 ) -> Result<Box<dyn Sender>, stream::Error> {
-    let mut pause = RETRY_PAUSE;
-    loop {
-        let error = match around.stream.sender() {
-            Ok(sender) => {
-                waiting.ended(name);
-                return Ok(sender);
-            }
-            Err(error) => error,
-        };
-        failing.set(1);
-        waiting.because(name, &error);
-        around.health.beat(name);
-        if around.stop.wait_timeout(pause) {
-            return Err(error);
+    around.health.beat(name);
+    let made = around.stream.sender();
+    match &made {
+        Ok(_) => _ = waiting.ended(name),
+        Err(error) => {
+            failing.set(1);
+            waiting.because(name, error);
         }
-        pause = (pause * 2).min(RETRY_PAUSE_MAX);
-        around.health.beat(name);
     }
+    made
 }
 
 /// Ships until the stop. A courier that cannot (a full disk) stands still and tries again: the journal keeps what waits.

@@ -435,6 +435,39 @@ fn a_failed_sender_is_replaced_and_everything_after_the_watermark_sent_again() {
 }
 
 #[test]
+fn the_lag_was_0_while_everything_waited_for_a_sender() {
+    let mut bench = Bench::new();
+    bench.record(&[click(0, 1)]);
+    let lag = |topic| {
+        let (mut courier, registry) = bench.courier_of(topic);
+        courier.options.drain_max = Duration::ZERO;
+        let mut tries = 0;
+        let stop = std::cell::Cell::new(false);
+        courier
+            .run(
+                &mut || {
+                    tries += 1;
+                    stop.set(tries == 2);
+                    Err(stream::Error::other("the cluster is away"))
+                },
+                &Clock::fixed(NOW_MS + 5000),
+                &|| stop.get(),
+                &mut |_| {},
+            )
+            .unwrap();
+        let name = topic.name();
+        move |seconds: &str| {
+            let line = format!(
+                "sluice_courier_delivery_lag_seconds{{journal=\"0\",topic=\"{name}\"}} {seconds}"
+            );
+            metric(&registry, &line)
+        }
+    };
+    assert!(lag(Topic::Clicks)("5.999"));
+    assert!(lag(Topic::Postbacks)("0"), "nothing of it waits");
+}
+
+#[test]
 fn holes_are_filled_with_tombstones_and_a_full_sender_repeats_none() {
     let mut bench = Bench::new();
     let first: Vec<_> = (1..=9).map(|n| click(0, n)).collect();
