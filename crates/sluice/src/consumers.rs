@@ -16,6 +16,7 @@ use service::{Clock, Health, Shutdown};
 use stream::Stream;
 use stream::consumer::{Options, Progress};
 
+use crate::gaps::Gaps;
 use crate::waiting::Waiting;
 
 /// The pause after a failure; doubles up to the maximum while nothing is folded in between.
@@ -36,6 +37,7 @@ pub(crate) struct Around {
     pub(crate) records_max: usize,
     /// The folder of the dead letters.
     pub(crate) letters: PathBuf,
+    pub(crate) gaps: Gaps,
 }
 
 /// What reads a topic: the group (after the prefix), the name it keeps its place under in the store.
@@ -182,6 +184,7 @@ pub(crate) fn start<H: Handler + Send + 'static>(
         health,
         clock,
         records_max,
+        gaps,
         ..
     } = around.clone();
     let topic = format!("{prefix}.{}", topic.name());
@@ -233,7 +236,12 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                     pause.set(RETRY_PAUSE);
                 }
                 Progress::Idle => lag_seconds.set(0.0),
-                Progress::Gaps { oldest_ms } => gap_seconds.set(*oldest_ms as f64 / 1000.0),
+                Progress::Gaps(open) => {
+                    let oldest_ms = open.iter().map(|gap| gap.since_ms).min();
+                    let age_ms = oldest_ms.map_or(0, |since| clock.now_ms().saturating_sub(since));
+                    gap_seconds.set(age_ms as f64 / 1000.0);
+                    gaps.keep(name, &topic, open);
+                }
                 Progress::Overdue(gap) => tracing::error!(
                     consumer = name,
                     topic,
@@ -241,7 +249,7 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                     stream = %gap.stream,
                     first = gap.first,
                     last = gap.last,
-                    "numbers are missing, what comes after them waits: their courier or consumer owes them"
+                    "numbers are missing, what comes after them waits: their courier or consumer owes them. Where it is gone for good: sluice gaps give-up"
                 ),
                 Progress::Refused => refused.inc(),
                 Progress::Shipped { .. } | Progress::SenderFailed => {}

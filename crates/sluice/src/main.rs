@@ -7,6 +7,7 @@ mod consumers;
 mod couriers;
 mod demo;
 mod follow;
+mod gaps;
 mod grow;
 mod kafka_metrics;
 mod lists;
@@ -49,6 +50,9 @@ enum Command {
     /// List or fold events that could not be folded when they came.
     #[command(subcommand)]
     Parked(parked::Command),
+    /// Numbers that are missing in a topic.
+    #[command(subcommand)]
+    Gaps(gaps::Command),
     /// Serve reports.
     Reports(up::Common),
     /// Make, check or grow the topics on Kafka.
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
         Command::Courier(common) => up::one("courier", &[Part::Courier], &common),
         Command::Consume(arguments) => up::consume(&arguments),
         Command::Parked(command) => answered(parked::run(&command)),
+        Command::Gaps(command) => answered(gaps::run(&command)),
         Command::Reports(common) => up::one("reports", &[Part::Reports], &common),
         Command::Check(arguments) => answered(check::check(&arguments)),
         Command::Topics(command) => answered(topics::run(&command)),

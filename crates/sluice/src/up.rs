@@ -16,6 +16,7 @@ use edge::{Edge, Keys};
 use fraud::Fraud;
 use journal::StreamId;
 use prometheus::{IntGauge, Opts};
+use service::admin::Commands;
 use service::{
     Clock, DataFolder, Health, Metrics, Refusal, Shutdown, Signals, admin, descriptors, handover,
     listen, logs,
@@ -24,6 +25,7 @@ use store::Store;
 use stream::{Kafka, Stream};
 
 use crate::commands::{self, refuse};
+use crate::gaps::Gaps;
 use crate::settings::{Installation, Settings};
 use crate::{
     consumers, couriers, demo, follow, kafka_metrics, live_line, parked, published, topics,
@@ -344,6 +346,7 @@ fn run(
             clock: clock.clone(),
             records_max: settings.stream.batch_records_max,
             letters: data.join("dead-letters"),
+            gaps: Gaps::default(),
         };
         store
             .keep_partitions(settings.stream.partitions)
@@ -353,7 +356,7 @@ fn run(
             keep_lock(&store, here.lock()).map_err(refuse)?;
         }
         store_of_folds = Some(store.clone());
-        commands = parked::commands(store.clone(), shutdown.clone());
+        commands = commands_of(&around, &store, &shutdown);
         for part in folds.into_iter().filter(|part| has(*part)) {
             line.start_fold(part, &around, &store, &versions)?;
         }
@@ -706,6 +709,16 @@ impl Line {
         }
         failures
     }
+}
+
+/// What this process does when it is asked.
+fn commands_of(around: &consumers::Around, store: &Store, shutdown: &Shutdown) -> Commands {
+    let parked = parked::commands(store.clone(), shutdown.clone());
+    let (gaps, stream) = (around.gaps.clone(), around.stream.clone());
+    Arc::new(move |path, query| {
+        let answer = gaps.answer(&stream, path, query);
+        answer.or_else(|| parked(path, query))
+    })
 }
 
 fn fold<H: Handler + Send + 'static>(

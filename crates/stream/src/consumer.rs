@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::gaps::{Gaps, Overdue};
+use crate::gaps::{Gap, Gaps};
 use crate::receipts::Receipt;
 use crate::{
     Batch, END, FOREIGN, MakeSender, Receipts, Receiver, Record, SendError, Sender, StreamId,
@@ -94,8 +94,8 @@ pub struct Position {
     pub ended: Vec<StreamId>,
 }
 
-/// What to fold of one batch. The offset moves over repeats, and not over records at the end that came early: those are read
-/// again after a restart.
+/// What to fold of one batch. The offset moves over repeats, and not over a record that came early and waits: it is read again
+/// after a restart.
 #[derive(Debug)]
 pub struct Accepted<'a> {
     /// Which partition.
@@ -148,7 +148,7 @@ impl Default for Options {
 }
 
 /// What just happened, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// A batch is committed.
     Folded {
@@ -178,13 +178,10 @@ pub enum Progress {
     SenderFailed,
     /// The stream refuses a row of the outbox for itself; a tombstone takes its place.
     Refused,
-    /// Records wait for predecessors that are missing, the oldest for so long; 0 when none does.
-    Gaps {
-        /// Milliseconds.
-        oldest_ms: u64,
-    },
+    /// Records wait for predecessors that are missing: all there is of that at the moment.
+    Gaps(Vec<Gap>),
     /// Numbers are missing for too long.
-    Overdue(Overdue),
+    Overdue(Gap),
     /// There is nothing to read.
     Idle,
 }
@@ -285,8 +282,14 @@ pub fn run<F: Fold>(
             let count = receiver.partitions();
             let misplaced = end_at_misplaced(&mut batch, receiver.topic(), count, &place.receipts);
             if !batch.records.is_empty() {
-                let progress = fold_batch(fold, &batch, place, now_ms()).map_err(Error::Fold)?;
+                let (progress, again) =
+                    fold_batch(fold, &batch, place, now_ms()).map_err(Error::Fold)?;
                 observe(&progress);
+                if let Some(offset) = again {
+                    receiver
+                        .seek(batch.partition, offset)
+                        .map_err(Error::Stream)?;
+                }
             }
             if let Some(error) = misplaced {
                 return Err(Error::Stream(error));
@@ -328,13 +331,8 @@ fn tell_gaps(
     now_ms: u64,
     observe: &mut dyn FnMut(&Progress),
 ) {
-    let opened = partitions
-        .values()
-        .filter_map(|place| place.gaps.oldest_ms());
-    let oldest_ms = opened
-        .min()
-        .map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
-    observe(&Progress::Gaps { oldest_ms });
+    let gaps = partitions.values().flat_map(|place| place.gaps.all());
+    observe(&Progress::Gaps(gaps.collect()));
     for place in partitions.values_mut() {
         for overdue in place.gaps.overdue(now_ms) {
             observe(&Progress::Overdue(overdue));
@@ -384,12 +382,13 @@ fn end_at_misplaced(
     Some(error)
 }
 
+/// What was done, and from where to read again.
 fn fold_batch<F: Fold>(
     fold: &mut F,
     batch: &Batch,
     place: &mut Place,
     now_ms: u64,
-) -> Result<Progress, F::Error> {
+) -> Result<(Progress, Option<u64>), F::Error> {
     let mut accepted = Accepted {
         partition: batch.partition,
         from: place.offset,
@@ -405,6 +404,7 @@ fn fold_batch<F: Fold>(
     };
     let mut newest_ms = 0;
     let mut foreign = 0;
+    let mut again: Option<u64> = None;
     for (offset, record) in &batch.records {
         if record.kind == FOREIGN {
             accepted.records.push((*offset, record));
@@ -424,21 +424,27 @@ fn fold_batch<F: Fold>(
         match verdict {
             Verdict::Early => {
                 let next = place.receipts.next(record.lane, record.origin);
-                place.gaps.early(record, next, now_ms);
+                place.gaps.early(*offset, record, next, now_ms);
             }
-            Verdict::Fold => place.gaps.folded(record),
+            Verdict::Fold => {
+                let from = place.gaps.folded(record);
+                again = again.into_iter().chain(from).min();
+            }
             Verdict::Repeat | Verdict::Conflict => {}
         }
-        // The record before the store's offset is always one that the receipts know: that is what proves a topic.
-        if !matches!(verdict, Verdict::Early | Verdict::Conflict) {
+        // The record before the store's offset is always one that the receipts know: that is what proves a topic. And the
+        // offset passes none that waits.
+        let waiting = place.gaps.first().min(again.unwrap_or(u64::MAX));
+        if verdict != Verdict::Early && *offset < waiting {
             accepted.to = offset + 1;
         }
     }
     accepted.highs = place.receipts.changed();
     accepted.ended = place.receipts.ended();
-    if (accepted.to > accepted.from || foreign > 0)
-        && let Err(error) = fold.apply(&accepted)
-    {
+    // Others are folded beside one that waits, though the offset stays.
+    let is_changed = accepted.to > accepted.from || foreign > 0;
+    let is_changed = is_changed || !accepted.highs.is_empty() || !accepted.ended.is_empty();
+    if is_changed && let Err(error) = fold.apply(&accepted) {
         place.receipts.rollback();
         return Err(error);
     }
@@ -451,7 +457,7 @@ fn fold_batch<F: Fold>(
             "two records claim one number"
         );
     }
-    Ok(Progress::Folded {
+    let progress = Progress::Folded {
         partition: batch.partition,
         to: accepted.to,
         folded: accepted.records.len() as u64 - foreign,
@@ -460,7 +466,8 @@ fn fold_batch<F: Fold>(
         conflicts: accepted.conflicts,
         early: accepted.early,
         newest_ms,
-    })
+    };
+    Ok((progress, again))
 }
 
 /// The outbox on its way: at most one sender, at most [`OUTBOX_ROWS_MAX`] rows taken from the store.

@@ -15,7 +15,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use stream::consumer::{Accepted, Error, Fold, Options, Position, Progress, run};
-use stream::gaps::Overdue;
+use stream::gaps::Gap;
 use stream::kafka::{Cleanup, KindNames, Settings, Topic, create_topics};
 use stream::{Embedded, Kafka, Record, Stream, StreamId};
 use testkit::kafka::Broker;
@@ -277,6 +277,34 @@ fn early_records_at_the_end_are_read_again(backend: &dyn Backend) {
     assert_eq!(memory.places[&0].offset, 6);
 }
 
+/// The sender of 2 and 4 is gone for good, and nobody sends 3 and 5 again: a person gives 2 and 4 up.
+fn what_waited_behind_a_number_that_was_given_up_was_never_folded(backend: &dyn Backend) {
+    let mut memory = Memory::default();
+    let stream = backend.open();
+    let waits = [record(3, 1), record(3, 3), record(3, 5), record(7, 1)];
+    send(&stream, &waits);
+    read(&stream, &mut memory, 4).unwrap();
+    // Also who begins anew knows what waits: the place is before it.
+    assert_eq!(memory.places[&0].offset, 1);
+    let tombstone = |n| Record::tombstone(StreamId([7; 16]), 3, n, 0);
+    send(&stream, &[record(7, 2), tombstone(2)]);
+    read(&stream, &mut memory, 7).unwrap();
+    assert_eq!(memory.places[&0].offset, 2, "5 waits");
+    send(&stream, &[tombstone(4)]);
+    read(&stream, &mut memory, 9).unwrap();
+    let mut folded = numbers(&memory);
+    folded.sort_unstable();
+    assert_eq!(folded, [1, 1, 2, 3, 5]);
+    assert_eq!(memory.places[&0].offset, 7);
+}
+
+#[test]
+fn files_with_a_gap_that_is_given_up() {
+    what_waited_behind_a_number_that_was_given_up_was_never_folded(&Files(
+        tempfile::tempdir().unwrap(),
+    ));
+}
+
 fn incompressible(bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {
@@ -401,11 +429,13 @@ fn a_gap_that_stays_is_told_once_and_ends() {
             ended.get() || minute.get() > 1000
         },
         &mut |progress| match progress {
-            Progress::Gaps { oldest_ms } => {
-                if *oldest_ms == 0 && oldest.get() > 0 {
+            Progress::Gaps(gaps) => {
+                let since_ms = gaps.first().map(|gap| gap.since_ms);
+                let oldest_ms = since_ms.map_or(0, |since| minute.get() * 60_000 - since);
+                if gaps.is_empty() && oldest.get() > 0 {
                     ended.set(true);
                 }
-                oldest.set(*oldest_ms);
+                oldest.set(oldest_ms);
                 minute.set(minute.get() + 1);
             }
             Progress::Overdue(gap) => {
@@ -419,11 +449,12 @@ fn a_gap_that_stays_is_told_once_and_ends() {
     .unwrap();
     assert!(ended.get(), "{} min", oldest.get() / 60_000);
     let told = told.take();
-    let gap = Overdue {
+    let gap = Gap {
         lane: 3,
         stream: StreamId([7; 16]),
         first: 2,
-        last: 4,
+        last: 3,
+        since_ms: told[0].1.since_ms,
     };
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0].1, gap);
