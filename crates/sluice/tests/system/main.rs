@@ -19,6 +19,7 @@ mod catalog_changes;
 mod edge_alone;
 mod folded_again;
 mod foreign_reader;
+mod gaps;
 mod grown;
 mod kafka_away;
 mod killed;
