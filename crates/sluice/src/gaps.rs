@@ -102,9 +102,12 @@ fn ask_all(common: &Common, target: &str) -> Result<Vec<CommandAnswer>, Refusal>
     Ok(answers)
 }
 
-/// The gaps of the consumers of this process, by topic.
+/// By consumer and topic.
+type Known = BTreeMap<(&'static str, String), Vec<Gap>>;
+
+/// The gaps of the consumers of this process.
 #[derive(Clone, Default)]
-pub(crate) struct Gaps(Arc<Mutex<BTreeMap<(&'static str, String), Vec<Gap>>>>);
+pub(crate) struct Gaps(Arc<Mutex<Known>>);
 
 impl Gaps {
     /// What a consumer knows of a topic now.
@@ -117,7 +120,7 @@ impl Gaps {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(&'static str, String), Vec<Gap>>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
