@@ -87,8 +87,8 @@ fn orders_without_an_id_were_in_no_list() {
     let shop = Shop::open();
     let (first, second) = (shop.click(1), shop.click(2));
     let (_, sale) = shop.say(&format!("token={first}&order=A/1&goal=sale&amount=80"));
-    let (_, signup) = shop.say(&format!("token={second}&goal=signup"));
     complete(&shop, &sale);
+    let (_, signup) = shop.say(&format!("token={second}&goal=signup"));
     let without_id = complete(&shop, &signup)["order"]
         .as_str()
         .unwrap()
