@@ -140,7 +140,7 @@ fn loom(setup: &Setup) -> Result<(), String> {
 /// One fault of every kind; the same ones each time, so that a failure is tried again as it was.
 fn audit(setup: &Setup) -> Result<(), String> {
     let status = Command::new(setup.target.join("debug/loadtest"))
-        .args(["audit", "--faults", "19", "--seed", "1"])
+        .args(["audit", "--faults", "22", "--seed", "1"])
         .env(testkit::kafka::JARS_VARIABLE, setup.kafka())
         .status()
         .map_err(|error| format!("loadtest does not start: {error}"))?;

@@ -82,6 +82,12 @@ impl Books {
             .extend(journals.map(|(journal, sums)| ((machine, journal), sums)));
     }
 
+    /// What a machine's couriers had counted is taken back.
+    pub(super) fn forget(&mut self, machine: Machine) {
+        self.counters.retain(|(of, _), _| *of != machine);
+        self.whole.remove(&machine);
+    }
+
     /// Everything that was appended is delivered, as the last scrape has it.
     pub(super) fn settled(&self) -> bool {
         let [.., waiting] = self.sums();

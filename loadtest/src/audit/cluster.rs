@@ -37,16 +37,32 @@ const GROW_MAX: Duration = Duration::from_secs(150);
 /// What a part says that is asked to end before it has read the catalog of its machine.
 const NOT_BEGUN: &str = "ended early, what was recorded is kept";
 
+/// A supervisor gives a process some looks before it kills it: one that was paused, or waits for a busy disk, goes on.
+const STUCK_LOOKS: u32 = 3;
+const STUCK_LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// What consumers get to fold what couriers have sent.
 const FOLDING: Duration = Duration::from_secs(3);
 
-/// Several times what a member's broker takes to notice that it is gone.
-const TAKE_OVER_MAX: Duration = Duration::from_secs(40);
+/// What a consumer says beside another store's.
+const BESIDE: &str = "each of the two would count a part";
 
 /// The number of a machine: the first one counts, too.
 pub(super) type Machine = usize;
 
 pub(super) const MACHINES: [Machine; 2] = [0, 1];
+
+/// What can be taken back.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept {
+    /// How far a machine's journals are shipped.
+    Cursors(Machine),
+    /// Everything that was counted.
+    Store,
+}
+
+/// By how much.
+const ROLLED_BACK: Duration = Duration::from_secs(3);
 
 /// A process of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +120,6 @@ pub(super) struct Cluster {
     /// `None` where it cannot be made to step.
     pub(super) clock: Option<WallClock>,
     running: Vec<(Part, Option<Running>)>,
-    /// Under which name a consumer joins its groups.
-    members: u32,
     /// Changes between starts of the edge.
     pub(super) workers: u32,
     /// Of every topic, now.
@@ -116,6 +130,8 @@ pub(super) struct Cluster {
     pub(super) excuse: bool,
     /// Parts that somebody had to start again although nothing explains that they ended.
     pub(super) revived: Vec<String>,
+    /// What the store said after the moment it was taken back to, it has said again.
+    pub(super) store_rolled_back: bool,
     /// Unmounted after the processes above are gone.
     disks: Option<Disks>,
 }
@@ -156,13 +172,13 @@ impl Cluster {
                 None
             },
             running: Part::ALL.map(|part| (part, None)).into(),
-            members: 0,
             workers: 2,
             partitions: PARTITIONS,
             starts: 0,
             books: Books::default(),
             excuse: false,
             revived: Vec::new(),
+            store_rolled_back: false,
             disks: None,
         };
         cluster.write_catalog()?;
@@ -250,13 +266,8 @@ impl Cluster {
         let courier = Part::Courier(1);
         let started = self.spawn(courier);
         self.put(courier, Some(started));
-        let catalog = second.join("catalog");
-        let has_catalog = wait::holds_within(BOUND, || {
-            fs::read_dir(&catalog).is_ok_and(|entries| {
-                let mut names = entries.flatten().map(|entry| entry.file_name());
-                names.any(|name| name.to_string_lossy().starts_with("current"))
-            })
-        });
+        let in_force = second.join("catalog/current");
+        let has_catalog = wait::holds_within(BOUND, || in_force.exists());
         match has_catalog {
             true => Ok(()),
             false => Err("the second machine gets no catalog".into()),
@@ -373,36 +384,108 @@ impl Cluster {
         }
     }
 
-    /// A consumer is killed, and another member of its groups takes its place on the same store: the groups have never heard
-    /// of it.
-    pub(super) fn take_over(&mut self, part: Part) -> Result<(), Box<dyn Error>> {
+    /// A consumer of another store is started beside the one that runs: it must stand still and say why.
+    pub(super) fn refuses_another_store(&mut self, part: Part) -> Result<(), Box<dyn Error>> {
         self.all_up()?;
-        self.members += 1;
-        self.kill(part);
-        self.keep_up();
-        let folded = match part {
-            Part::Fraud => "fraud",
-            Part::Clicks => "clicks",
-            _ => "conversions",
-        };
-        let folded =
-            format!("sluice_consumer_events_total{{consumer=\"{folded}\",outcome=\"folded\"}}");
-        let folds = wait::holds_within(TAKE_OVER_MAX, || {
-            wait::pass(Duration::from_millis(100));
-            self.metric(part, &folded).is_some_and(|events| events > 0)
+        let mut other = self.spawn_in(part, 1)?;
+        let refused = wait::holds_within(BOUND, || {
+            other.ended().is_some() || other.stderr().contains(BESIDE)
         });
-        match folds {
+        let said = other.stderr();
+        other.kill9();
+        match refused && said.contains(BESIDE) {
             true => Ok(()),
-            false => Err(format!("a second {} does not take over", part.name()).into()),
+            false => Err(format!("{} of another store was let in: {said}", part.name()).into()),
         }
     }
 
-    /// Starts a second process of a part, as another member of its groups, while the first one runs: it must not be let in.
+    /// A state of some parts is taken back to what it was seconds ago, as by a disk that is put back from its snapshot.
+    pub(super) fn roll_back(&mut self, kept: Kept) -> Result<(), Box<dyn Error>> {
+        self.all_up()?;
+        let folder = match kept {
+            Kept::Cursors(machine) => self.data(machine).join("cursors"),
+            // Its write-ahead log lies beside what the link names.
+            Kept::Store => self.data(0).join("store.sqlite").canonicalize()?,
+        };
+        let folder = match kept {
+            Kept::Cursors(_) => folder,
+            Kept::Store => folder
+                .parent()
+                .ok_or("a store without a folder")?
+                .to_owned(),
+        };
+        let parts = match kept {
+            Kept::Cursors(machine) => vec![Part::Courier(machine)],
+            Kept::Store => Part::CONSUMERS.to_vec(),
+        };
+        let files = || -> std::io::Result<Vec<PathBuf>> {
+            let entries = fs::read_dir(&folder)?;
+            let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+            let paths = paths.collect::<Result<Vec<_>, _>>()?;
+            Ok(paths.into_iter().filter(|path| path.is_file()).collect())
+        };
+        let kill = |cluster: &mut Self| parts.iter().for_each(|part| cluster.kill(*part));
+        self.starts += 1;
+        let copy = self.folder.join(format!("rolled-back-{}", self.starts));
+        fs::create_dir(&copy)?;
+        kill(self);
+        for file in files()? {
+            fs::copy(&file, copy.join(file.file_name().unwrap_or_default()))?;
+        }
+        self.all_up()?;
+        wait::pass(ROLLED_BACK);
+        kill(self);
+        for file in files()? {
+            fs::remove_file(file)?;
+        }
+        for file in fs::read_dir(&copy)? {
+            let file = file?;
+            fs::copy(file.path(), folder.join(file.file_name()))?;
+        }
+        match kept {
+            Kept::Cursors(machine) => self.books.forget(machine),
+            Kept::Store => self.store_rolled_back = true,
+        }
+        self.all_up()
+    }
+
+    /// Somebody copies a machine's data folder while it runs, and has a courier on the copy for a while.
+    pub(super) fn copy_machine(&mut self) -> Result<(), Box<dyn Error>> {
+        self.all_up()?;
+        self.starts += 1;
+        let copy = self.folder.join(format!("copy-{}", self.starts));
+        let data = self.data(1);
+        // A file that goes meanwhile is no failure.
+        Command::new("cp").arg("-a").arg(data).arg(&copy).output()?;
+        let output = self.folder.join(format!("courier-of-copy-{}", self.starts));
+        fs::create_dir_all(&output)?;
+        let settings = output.join("sluice.toml");
+        fs::write(&settings, self.settings())?;
+        let mut command = Command::new(self.bin.join("sluice"));
+        command.args([
+            "courier",
+            "--kafka",
+            &self.brokers,
+            "--admin",
+            "127.0.0.1:0",
+        ]);
+        command.arg("--settings").arg(settings);
+        command.arg("--data").arg(&copy);
+        if let Some(clock) = &self.clock {
+            clock.give(1, &mut command);
+        }
+        let mut running = Running::spawn(command, &output)?;
+        wait::holds_within(BOUND, || running.stdout().contains("is up"));
+        wait::pass(ROLLED_BACK);
+        running.kill9();
+        fs::remove_dir_all(copy)?;
+        Ok(())
+    }
+
+    /// Starts a second process of a part while the first one runs: it must not be let in.
     pub(super) fn refuses_a_second(&mut self, part: Part) -> Result<(), Box<dyn Error>> {
         self.all_up()?;
-        self.members += 1;
         let mut second = self.spawn(part);
-        self.members -= 1;
         let status = second.wait(BOUND);
         let refused = second.stderr().contains("in use by process");
         if status.and_then(|status| status.code()) == Some(2) && refused {
@@ -411,19 +494,22 @@ impl Cluster {
         Err(format!("a second {} was let in: {status:?}", part.name()).into())
     }
 
-    /// Kills what says that it is stuck, as a supervisor does, and starts it again.
+    /// Kills what says several times in a row that it is stuck, as a supervisor does, and starts it again.
     pub(super) fn keep_alive(&mut self) {
         for part in Part::ALL {
-            // One that does not answer is starting or ending.
-            let stuck = self
-                .ask(part, "/livez")
-                .filter(|answer| answer.status == 503);
-            if let Some(stuck) = stuck {
-                self.revive(format!(
-                    "{} was stuck: {}",
-                    part.name(),
-                    stuck.text().trim()
-                ));
+            let mut why = None;
+            for _ in 0..STUCK_LOOKS {
+                // One that does not answer is starting or ending.
+                why = self
+                    .ask(part, "/livez")
+                    .filter(|answer| answer.status == 503);
+                if why.is_none() {
+                    break;
+                }
+                wait::pass(STUCK_LOOK_EVERY);
+            }
+            if let Some(why) = why {
+                self.revive(format!("{} was stuck: {}", part.name(), why.text().trim()));
                 self.kill(part);
             }
         }
@@ -440,6 +526,12 @@ impl Cluster {
     }
 
     fn spawn(&mut self, part: Part) -> Running {
+        self.spawn_in(part, part.machine())
+            .expect("a built binary can be started, and the audit's folder is writable")
+    }
+
+    /// On a machine that need not be its own.
+    fn spawn_in(&mut self, part: Part, on: Machine) -> std::io::Result<Running> {
         self.starts += 1;
         let mut command = match part {
             Part::Edge(machine) => {
@@ -460,29 +552,27 @@ impl Cluster {
         // Every start keeps its own settings and output: evidence.
         let output = self.folder.join(format!("{}-{}", part.name(), self.starts));
         let settings = output.join("sluice.toml");
-        fs::create_dir_all(&output)
-            .and_then(|()| fs::write(&settings, self.settings()))
-            .expect("the audit's folder is writable");
+        fs::create_dir_all(&output)?;
+        fs::write(&settings, self.settings())?;
         command.arg("--settings").arg(settings);
         command
             .args(["--admin", "127.0.0.1:0", "--data"])
-            .arg(self.data(part.machine()));
+            .arg(self.data(on));
         if let Some(clock) = &self.clock {
-            clock.give(part.machine(), &mut command);
+            clock.give(on, &mut command);
         }
-        Running::spawn(command, &output).expect("a built binary can be started")
+        Running::spawn(command, &output)
     }
 
     fn settings(&self) -> String {
         let Self {
             workers,
             partitions,
-            members,
             ..
         } = self;
         format!(
             "[edge]\nworkers = {workers}\nring_bytes = 1048576\ntrusted_forwarders = [\"127.0.0.0/8\"]\n\
-             [stream]\npartitions = {partitions}\nmember = \"member-{members}\"\n\
+             [stream]\npartitions = {partitions}\n\
              [kafka]\nsession_timeout_ms = {SESSION_MS}\nmax_poll_interval_ms = {POLL_MS}\n\
              [courier]\nretain_acked_s = {RETAIN_S}\n"
         )

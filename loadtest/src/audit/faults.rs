@@ -7,7 +7,7 @@ use std::time::Duration;
 use testkit::wait;
 
 use super::clock::STEP_S;
-use super::cluster::{Cluster, MACHINES, Machine, POLL_MS, Part, SESSION_MS};
+use super::cluster::{Cluster, Kept, MACHINES, Machine, POLL_MS, Part, SESSION_MS};
 use super::mounts::Disk;
 use super::proxy::Network;
 
@@ -49,8 +49,12 @@ enum What {
     KillEdgeAndCourier(Machine),
     /// A second process of a part must not start beside the first.
     Second(Part),
-    /// A consumer is killed and another member of its groups goes on in its place.
-    TakeOver(Part),
+    /// A consumer of another store must not join the groups of the one that runs.
+    OtherStore(Part),
+    /// What was written in the last seconds is gone.
+    RollBack(Kept),
+    /// A copy of a machine's data folder has a courier beside the machine's own.
+    Copy,
     /// A disk is full until those who write there have noticed; one of them may be killed and must come back on it.
     Fill(Disk, Option<Part>),
     /// Nobody reaches the broker.
@@ -67,7 +71,7 @@ enum What {
 type Kind = (u32, fn(&mut fastrand::Rng) -> What);
 
 /// Kinds that can happen wherever a broker runs.
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 17] = [
     (8, |random| What::Kill(part(random))),
     (3, |random| What::Restart(part(random))),
     (4, |random| What::Pause(part(random), short(random))),
@@ -86,7 +90,10 @@ const KINDS: [Kind; 14] = [
     (2, |random| What::PauseBroker(short(random) * 2)),
     (2, |random| What::KillEdgeAndCourier(machine(random))),
     (1, |random| What::Second(second(random))),
-    (1, |random| What::TakeOver(consumer(random))),
+    (1, |random| What::OtherStore(consumer(random))),
+    (1, |random| What::RollBack(Kept::Cursors(machine(random)))),
+    (1, |_| What::RollBack(Kept::Store)),
+    (1, |_| What::Copy),
     (2, |random| What::Network(Network::Cut, short(random) * 2)),
     (2, |random| {
         What::Network(Network::Silent, short(random) * 2)
@@ -233,7 +240,10 @@ impl Fault {
             What::PauseBroker(_) => "the broker paused",
             What::KillEdgeAndCourier(_) => "edge and courier killed",
             What::Second(_) => "a second process refused",
-            What::TakeOver(_) => "another member takes over",
+            What::OtherStore(_) => "another store's consumer refused",
+            What::RollBack(Kept::Store) => "the store taken back",
+            What::RollBack(_) => "cursors taken back",
+            What::Copy => "a machine's data copied",
             What::Fill(Disk::Journals, _) => "the journals' disk full",
             What::Fill(Disk::Store, _) => "the store's disk full",
             What::Fill(..) => "a courier's disk full",
@@ -251,9 +261,18 @@ impl Fault {
             What::Pause(part, away) => {
                 if let Some(running) = cluster.of(part) {
                     running.pause();
-                    wait::pass(away);
+                    wait::pass(away / 2);
+                }
+                // Whoever stands still has let go of nothing: when it goes on, nobody must have gone on in its place.
+                let refused = match is_long(away) {
+                    true => cluster.refuses_a_second(part),
+                    false => Ok(()),
+                };
+                if let Some(running) = cluster.of(part) {
+                    wait::pass(away / 2);
                     running.resume();
                 }
+                refused?;
             }
             What::Workers(machine, workers) => {
                 cluster.workers = workers;
@@ -276,7 +295,9 @@ impl Fault {
                 cluster.kill(Part::Courier(machine));
             }
             What::Second(part) => cluster.refuses_a_second(part)?,
-            What::TakeOver(part) => cluster.take_over(part)?,
+            What::OtherStore(part) => cluster.refuses_another_store(part)?,
+            What::RollBack(kept) => cluster.roll_back(kept)?,
+            What::Copy => cluster.copy_machine()?,
             What::Fill(disk, killed) => full(cluster, disk, killed)?,
             What::Network(network, away) => {
                 cluster.network.set(network);
@@ -396,7 +417,9 @@ impl fmt::Display for Fault {
                 write!(f, "{} and {} killed", edge.name(), courier.name())
             }
             What::Second(part) => write!(f, "a second {} refused", part.name()),
-            What::TakeOver(part) => write!(f, "another {} takes over", part.name()),
+            What::OtherStore(part) => write!(f, "{} of another store refused", part.name()),
+            What::RollBack(kept) => write!(f, "{kept:?} taken back"),
+            What::Copy => f.write_str("a courier on a copy of a machine's data folder"),
             What::Fill(disk, None) => write!(f, "{disk} full"),
             What::Fill(disk, Some(part)) => write!(f, "{disk} full, {} killed on it", part.name()),
             What::Network(Network::Silent, away) => write!(f, "broker unheard for {away:?}"),

@@ -85,7 +85,7 @@ pub(super) fn print(
     found.clicks_are_stored(&visits, &stored);
     found.clicks_are_streamed(&visits, &stored, &streamed);
     let paid = found.sales_are_conversions(ledger, &names, &visits, &stored, &streamed);
-    found.outboxes_agree(&stored, &streamed);
+    found.outboxes_agree(&stored, &streamed, cluster.store_rolled_back);
     found.times_are_true(cluster, ledger, &visits, &streamed);
     let counted: Vec<Counted> = visits.values().filter_map(Seen::counted).collect();
     let mut expected = Expected::of(&counted, &paid);
@@ -511,7 +511,7 @@ impl Found {
     }
 
     /// What the topics say last of an order and of a click's flags is what the store has.
-    fn outboxes_agree(&mut self, stored: &Stored, streamed: &Streamed) {
+    fn outboxes_agree(&mut self, stored: &Stored, streamed: &Streamed, rolled_back: bool) {
         for (order, event) in &stored.orders {
             match streamed.conversions.get(order) {
                 None => self.wrong("outbox", format!("order {order:?} is not in the topic")),
@@ -539,7 +539,7 @@ impl Found {
                 let text = format!("flag {reason} of {click} is in the topic, not in the store");
                 self.wrong("outbox", text);
             }
-            if identities.len() > 1 {
+            if identities.len() > 1 && !rolled_back {
                 let text = format!(
                     "flag {reason} of {click} was said {} times",
                     identities.len()
