@@ -120,14 +120,13 @@ impl<H: Handler> Stored<H> {
         let outbox = outbox_name(H::NAME, topic);
         store.batch(|batch| {
             let used = batch.outbox_take_counters(&outbox)?;
+            let partitions = batch.partitions()?.map_or(1, |kept| kept.count);
             for of_topic in used.chunk_by(|a, b| (a.stream, a.topic) == (b.stream, b.topic)) {
-                let ends: Vec<(u8, u64)> = of_topic
-                    .iter()
-                    .map(|last| (last.lane, last.n + 1))
-                    .collect();
-                for last in of_topic {
-                    let end = Record::end(StreamId(last.stream), last.lane, &ends);
-                    batch.outbox_end(&outbox, *last, END, &end.value)?;
+                let (stream, topic) = (of_topic[0].stream, of_topic[0].topic);
+                let last: Vec<(u8, u64)> = of_topic.iter().map(|of| (of.lane, of.n)).collect();
+                for end in Record::ends(StreamId(stream), &last, partitions) {
+                    let of = (topic, end.lane, end.n);
+                    batch.outbox_end(&outbox, stream, of, END, &end.value)?;
                 }
             }
             Ok(())

@@ -46,6 +46,8 @@ pub struct Options {
     pub topic: Topic,
     /// The installation's prefix of topic names.
     pub topic_prefix: String,
+    /// How many partitions the topic has.
+    pub partitions: u16,
     /// Most records sent before acknowledgements are asked for.
     pub batch_records: usize,
     /// How long one step waits for acknowledgements when there is nothing else to do.
@@ -63,6 +65,7 @@ impl Default for Options {
             journal: 0,
             topic: TOPICS[0],
             topic_prefix: "sluice".to_owned(),
+            partitions: 1,
             batch_records: 8192,
             acknowledgement_wait: Duration::from_millis(20),
             drain_max: Duration::from_secs(10),
@@ -662,6 +665,22 @@ fn plan(
     options: &Options,
     entry: &Entry,
 ) -> Result<Planned, OtherCatalog> {
+    let mut planned = plan_entry(enricher, sent, options, entry)?;
+    // A new stream is its predecessor's end, however that one died.
+    if options.gives_up && !sent.is_of(entry.stream) {
+        for end in sent.ends(options.partitions).into_iter().rev() {
+            planned.records.push_front(end);
+        }
+    }
+    Ok(planned)
+}
+
+fn plan_entry(
+    enricher: &mut Enricher,
+    sent: &Marks,
+    options: &Options,
+    entry: &Entry,
+) -> Result<Planned, OtherCatalog> {
     let topic = options.topic;
     let of = topic_of(&entry.payload);
     if TOPICS
@@ -693,21 +712,21 @@ fn plan(
             }
         }
         Ok(Translated::End) => {
-            let ends = match options.gives_up {
-                true => sent.ends(entry.stream),
-                false => Vec::new(),
+            let records = match options.gives_up && sent.is_of(entry.stream) {
+                true => sent.ends(options.partitions).into(),
+                false => VecDeque::new(),
             };
-            let records = ends.iter();
-            let records = records.map(|(lane, _)| Record::end(entry.stream, *lane, &ends));
             let outcome = if topic == TOPICS[0] {
                 Outcome::End
             } else {
                 Outcome::Other
             };
-            Planned {
-                records: records.collect(),
+            let mut planned = Planned {
+                records,
                 ..passed(entry, outcome)
-            }
+            };
+            planned.step.is_end = true;
+            planned
         }
         Err(Untranslated::OtherCatalog(other)) => return Err(other),
         // What is of no known topic is the first one's to keep.
@@ -731,6 +750,7 @@ fn passed(entry: &Entry, outcome: Outcome) -> Planned {
             ordinal: entry.ordinal,
             next: entry.next,
             outcome,
+            is_end: false,
         },
         time_ms: u64::MAX,
         fill: 0,

@@ -7,6 +7,7 @@ use domain::Topic;
 use domain::shard::LANES;
 use journal::{Entry, Position, StreamId};
 
+use stream::Record;
 use stream::letters::Reason;
 
 /// The topics an edge records for; each has a courier of its own.
@@ -56,6 +57,8 @@ pub(crate) struct Step {
     pub(crate) ordinal: u64,
     pub(crate) next: Position,
     pub(crate) outcome: Outcome,
+    /// The stream's last.
+    pub(crate) is_end: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,16 +121,16 @@ impl Marks {
         self.is_new() && sequence > 1
     }
 
-    /// The lanes that a stream has records of, each with the number of its end.
-    pub(crate) fn ends(&self, stream: StreamId) -> Vec<(u8, u64)> {
-        if stream != self.stream {
-            return Vec::new();
-        }
-        let lanes = (0..=u8::MAX).zip(&self.last);
-        lanes
-            .filter(|(_, last)| **last > 0)
-            .map(|(lane, last)| (lane, last + 1))
-            .collect()
+    /// The end records of the stream that is under way, on a topic of so many partitions; none where they were sent.
+    pub(crate) fn ends(&self, partitions: u16) -> Vec<Record> {
+        let lanes = (0..=u8::MAX).zip(self.last.iter().copied());
+        let last: Vec<(u8, u64)> = lanes.filter(|(_, last)| *last > 0).collect();
+        Record::ends(self.stream, &last, partitions)
+    }
+
+    /// Whether a record is of the stream that is under way.
+    pub(crate) fn is_of(&self, stream: StreamId) -> bool {
+        self.stream == stream
     }
 
     pub(crate) fn advance(&mut self, step: &Step) {
@@ -157,6 +160,10 @@ impl Marks {
             Outcome::Dead(reason) => self.totals.dead[reason.index()] += u64::from(new),
             Outcome::End => self.totals.delivered += u64::from(new),
             Outcome::Other => {}
+        }
+        if step.is_end {
+            // Its ends are on their way.
+            self.last.fill(0);
         }
     }
 
@@ -237,6 +244,7 @@ mod tests {
             ordinal,
             next: Position { file: 1, offset: 2 },
             outcome,
+            is_end: outcome == Outcome::End,
         }
     }
 
@@ -346,8 +354,8 @@ mod tests {
                 dead: [1, 0, 0]
             }
         );
-        assert_eq!(marks.ends(StreamId([2; 16])), [(0, 3)]);
-        assert_eq!(marks.ends(StreamId([1; 16])), []);
+        let ends = marks.ends(4);
+        assert_eq!((ends.len(), ends[0].lane, ends[0].n), (1, 0, 3));
     }
 
     proptest! {

@@ -73,8 +73,9 @@ impl Release {
             n: 1,
             ..record
         };
-        let end = Record::end(stream, record.lane, &[(record.lane, 2)]);
-        match self.ship(&[record, end], sender) {
+        let mut records = Record::ends(stream, &[(record.lane, 1)], 1);
+        records.insert(0, record);
+        match self.ship(&records, sender) {
             Err(error) if error.is_refusal() => Ok(Released::Dead(Reason::Refused)),
             done => done.map(|()| Released::Sent),
         }

@@ -32,6 +32,8 @@ pub(crate) struct Around {
     pub(crate) settings: settings::Courier,
     /// What topic names begin with.
     pub(crate) prefix: String,
+    /// Of every topic.
+    pub(crate) partitions: u16,
     pub(crate) visitor_key: [u8; 32],
     /// The folder of the catalog's versions.
     pub(crate) catalog: PathBuf,
@@ -322,6 +324,7 @@ fn open(around: &Around, task: &Task) -> Result<Courier, courier::Error> {
         journal: task.journal,
         topic: task.topic,
         topic_prefix: around.prefix.clone(),
+        partitions: around.partitions,
         ..Options::default()
     };
     let truncate = around.settings.truncated_address;

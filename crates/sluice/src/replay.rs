@@ -21,6 +21,7 @@ const REPLAY_MAX: Duration = Duration::from_secs(24 * 3600);
 struct Target {
     stream: Stream,
     prefix: String,
+    partitions: u16,
     enrich: Enrich,
     dead_letters: PathBuf,
 }
@@ -39,6 +40,7 @@ impl Target {
             stream,
             enrich: couriers::enrich(keys.visitor, truncate, &settings.data.join("catalog")),
             dead_letters: settings.data.join("dead-letters"),
+            partitions: settings.stream.partitions,
             prefix: settings.stream.prefix,
         })
     }
@@ -69,6 +71,7 @@ pub(crate) fn replay(folder: &Path, gives_up: bool, to: &Cluster) -> Result<(), 
         let options = Options {
             topic,
             topic_prefix: target.prefix.clone(),
+            partitions: target.partitions,
             drain_max: REPLAY_MAX,
             gives_up,
             ..Options::default()

@@ -442,6 +442,7 @@ fn run(
             stream,
             settings: settings.courier.clone(),
             prefix: settings.stream.prefix.clone(),
+            partitions: settings.stream.partitions,
             visitor_key: Keys::read(&keys).map_err(refuse)?.visitor,
             catalog: data.join("catalog"),
             clock,

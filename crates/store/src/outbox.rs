@@ -70,8 +70,8 @@ impl Batch<'_> {
         Ok(counters)
     }
 
-    /// Puts the end of a lane of a used-up stream behind everything that waits: it goes out once that is acknowledged. `last`
-    /// says where the lane stood, `kind` and `bytes` are those of an end.
+    /// Puts an end of a used-up stream behind everything that waits: it goes out once that is acknowledged. It takes a number
+    /// of a lane on a topic; `kind` and `bytes` are those of an end.
     ///
     /// # Errors
     ///
@@ -79,13 +79,13 @@ impl Batch<'_> {
     pub fn outbox_end(
         &mut self,
         consumer: &str,
-        last: OutboxCounter,
+        stream: [u8; 16],
+        (topic, lane, n): (u8, u8, u64),
         kind: u16,
         bytes: &[u8],
     ) -> Result<()> {
-        let n = (last.n + 1).cast_signed();
-        let of = (last.topic, last.lane, &last.stream[..]);
-        self.insert_outbox_row(consumer, of, n, (kind, 0, b"", bytes))
+        let of = (topic, lane, &stream[..]);
+        self.insert_outbox_row(consumer, of, n.cast_signed(), (kind, 0, b"", bytes))
     }
 
     fn insert_outbox_row(
@@ -309,7 +309,8 @@ mod tests {
             .batch(|batch| {
                 let used = batch.outbox_take_counters("conversions")?;
                 for last in &used {
-                    batch.outbox_end("conversions", *last, u16::MAX, b"ends")?;
+                    let of = (last.topic, last.lane, last.n + 1);
+                    batch.outbox_end("conversions", last.stream, of, u16::MAX, b"ends")?;
                 }
                 Ok((used, batch.outbox_take_counters("conversions")?))
             })

@@ -5,11 +5,12 @@
 //! after its watermark again, so the missing ones and then this one come later. Keeping just the highest number seen would
 //! lose the overtaken ones.
 //!
-//! The last record of a lane is its end ([`Record::end`]).
+//! The last record of a stream in a partition is its end ([`Record::ends`]): it comes early until every lane that it names is
+//! whole.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::{Record, StreamId};
+use crate::{END, Record, StreamId};
 
 /// The last record folded of one (lane, stream).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -89,18 +90,19 @@ impl Receipts {
                 Verdict::Repeat
             };
         }
-        if record.n > high.n + 1 {
+        if record.n > high.n + 1 || !self.is_whole_before(record) {
             return Verdict::Early;
+        }
+        if record.kind == END {
+            self.pending.highs.retain(|(_, of), _| *of != stream);
+            self.pending.ended.insert(stream);
+            return Verdict::Fold;
         }
         let high = High {
             n: record.n,
             time_ms: record.time_ms.max(high.time_ms),
         };
         self.pending.highs.insert((record.lane, stream), high);
-        if self.is_ended_by(record) {
-            self.pending.highs.retain(|(_, of), _| *of != stream);
-            self.pending.ended.insert(stream);
-        }
         Verdict::Fold
     }
 
@@ -122,14 +124,14 @@ impl Receipts {
         high.copied().unwrap_or_default()
     }
 
-    /// Whether with this record every lane of its stream has ended that this partition has a part in.
-    fn is_ended_by(&self, record: &Record) -> bool {
+    /// Whether every other lane that an end names, of those that this partition has, is folded to its last record.
+    fn is_whole_before(&self, record: &Record) -> bool {
         let partition = |lane: u8| u16::from(lane) % self.partitions;
-        let ends = record.ends();
-        let mut here = ends
+        let ended = record.ended_lanes();
+        let mut others = ended
             .iter()
-            .filter(|(lane, _)| partition(*lane) == partition(record.lane));
-        !ends.is_empty() && here.all(|&(lane, n)| self.high(lane, record.origin).n >= n)
+            .filter(|(lane, _)| *lane != record.lane && partition(*lane) == partition(record.lane));
+        others.all(|&(lane, n)| self.high(lane, record.origin).n >= n)
     }
 
     /// What judging changed since the last commit, in the order of lane and stream.
@@ -213,33 +215,33 @@ mod tests {
     fn of_a_stream_that_ended_only_the_name_is_kept() {
         let mut receipts = Receipts::new(2, [], []);
         // Lane 1 is another partition's.
-        let ends = [(0, 2), (1, 9), (2, 3), (4, 2)];
-        let end = |lane| Record::end(STREAM, lane, &ends);
+        let ends = Record::ends(STREAM, &[(0, 1), (1, 8), (2, 2), (4, 1)], 2);
+        let end = &ends[0];
+        assert_eq!((end.lane, end.n), (0, 2));
         for (record, expected) in [
-            (record(0, 1, 7), Verdict::Fold),
-            (end(0), Verdict::Fold),
-            (record(2, 1, 8), Verdict::Fold),
-            (end(2), Verdict::Early),
-            (record(4, 1, 9), Verdict::Fold),
-            (end(4), Verdict::Fold),
+            (&record(0, 1, 7), Verdict::Fold),
+            (end, Verdict::Early),
+            (&record(2, 1, 8), Verdict::Fold),
+            (&record(4, 1, 9), Verdict::Fold),
+            (end, Verdict::Early),
         ] {
-            assert_eq!(receipts.judge(&record), expected, "{record:?}");
+            assert_eq!(receipts.judge(record), expected, "{record:?}");
         }
         receipts.commit();
         // Lane 2 was overtaken: its stream has not ended before it has.
         assert_eq!(receipts.judge(&record(2, 2, 8)), Verdict::Fold);
-        assert_eq!(receipts.judge(&end(2)), Verdict::Fold);
+        assert_eq!(receipts.judge(end), Verdict::Fold);
         assert_eq!(
             (receipts.changed(), receipts.ended()),
             (vec![], vec![STREAM])
         );
         receipts.rollback();
         assert_eq!(receipts.judge(&record(2, 2, 8)), Verdict::Fold);
-        assert_eq!(receipts.judge(&end(2)), Verdict::Fold);
+        assert_eq!(receipts.judge(end), Verdict::Fold);
         receipts.commit();
         assert_eq!(receipts.kept.highs.len(), 0);
-        for record in [record(0, 1, 7), end(2), record(4, 3, 99)] {
-            assert_eq!(receipts.judge(&record), Verdict::Repeat, "{record:?}");
+        for record in [&record(0, 1, 7), end, &record(4, 3, 99)] {
+            assert_eq!(receipts.judge(record), Verdict::Repeat, "{record:?}");
         }
     }
 
@@ -370,7 +372,7 @@ mod tests {
         logs
     }
 
-    /// Records of these lanes, and the end of each.
+    /// Records of these lanes, and the ends of their stream.
     fn sent(lanes: &[u8]) -> Vec<Record> {
         let mut last = [0; LANES as usize];
         let records = (0..).zip(lanes).map(|(time_ms, &lane)| {
@@ -378,15 +380,8 @@ mod tests {
             record(lane, last[usize::from(lane)], time_ms)
         });
         let mut records: Vec<_> = records.collect();
-        let ends: Vec<(u8, u64)> = (0..)
-            .zip(last)
-            .filter(|(_, last)| *last > 0)
-            .map(|(lane, last)| (lane, last + 1))
-            .collect();
-        records.extend(
-            ends.iter()
-                .map(|(lane, _)| Record::end(STREAM, *lane, &ends)),
-        );
+        let last: Vec<(u8, u64)> = (0..).zip(last).filter(|(_, last)| *last > 0).collect();
+        records.extend(Record::ends(STREAM, &last, PARTITIONS.into()));
         records
     }
 

@@ -8,12 +8,14 @@
 //!
 //! Length and checksum are the log's.
 
+use std::collections::BTreeMap;
+
 pub use journal::StreamId;
 
 /// Kind of a record whose number is known to be lost; it carries no value.
 pub const TOMBSTONE: u16 = 0;
 
-/// Kind of the last record of a lane of a stream; its value says where every lane of the stream ends ([`Record::end`]).
+/// Kind of the last record of a stream in a partition; its value says where the stream's lanes end there ([`Record::ends`]).
 pub const END: u16 = u16::MAX;
 
 /// Kind of a message that carries no envelope of ours: somebody else wrote it to the topic. It is read and never sent.
@@ -68,22 +70,28 @@ impl Record {
         }
     }
 
-    /// The last record of a lane: nothing of its stream comes after it there. `ends` has every lane of the stream on this
-    /// topic with the number of its end record, 9 bytes each in the value: lane, number (big-endian). So a reader that has
-    /// seen one end knows of which lanes more is to come.
+    /// The last records of a stream: one a partition of a topic with so many, in the first of its lanes there. `last` has the
+    /// number of the last record of each lane, rising by lane. The value of an end says of each of these lanes of the partition,
+    /// 9 bytes each, lane and number (big-endian), where it ends; its own lane ends with the end itself.
     ///
     /// An end has no time of its own: 0.
-    ///
-    /// # Panics
-    /// When `ends` does not name the lane.
-    pub fn end(origin: StreamId, lane: u8, ends: &[(u8, u64)]) -> Self {
-        let own = ends.iter().find(|(of, _)| *of == lane);
-        let (_, n) = own.expect("a lane that ends is among those that end");
-        Self {
-            kind: END,
-            value: encode_ends(ends),
-            ..Self::tombstone(origin, lane, *n, 0)
+    pub fn ends(origin: StreamId, last: &[(u8, u64)], partitions: u16) -> Vec<Self> {
+        let mut of_partitions: BTreeMap<u16, Vec<(u8, u64)>> = BTreeMap::new();
+        for &(lane, n) in last {
+            let partition = u16::from(lane) % partitions;
+            of_partitions.entry(partition).or_default().push((lane, n));
         }
+        let ends = of_partitions.into_values().map(|mut lanes| {
+            let (own, n) = &mut lanes[0];
+            *n += 1;
+            let (own, n) = (*own, *n);
+            Self {
+                kind: END,
+                value: encode_ends(&lanes),
+                ..Self::tombstone(origin, own, n, 0)
+            }
+        });
+        ends.collect()
     }
 
     /// What somebody else wrote to a partition. It has no number, so that nothing waits for it and nothing proves a topic by it.
@@ -118,8 +126,8 @@ impl Record {
         Some((name, &self.value[end + 1..]))
     }
 
-    /// Where the lanes of the stream end; empty where this is no end record.
-    pub fn ends(&self) -> Vec<(u8, u64)> {
+    /// Where the lanes of its stream end; empty where this is no end record.
+    pub fn ended_lanes(&self) -> Vec<(u8, u64)> {
         if self.kind != END {
             return Vec::new();
         }
@@ -234,12 +242,17 @@ mod tests {
 
     #[test]
     fn golden_end() {
-        let end = Record::end(StreamId([0xee; 16]), 2, &[(2, 7), (255, 0x0102)]);
-        let hex: String = end.value.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "020000000000000007ff0000000000000102");
-        assert_eq!((end.n, end.time_ms), (7, 0));
-        assert_eq!(end.ends(), [(2, 7), (255, 0x0102)]);
-        assert_eq!(Record::tombstone(StreamId([1; 16]), 2, 3, 4).ends(), []);
+        let ends = Record::ends(StreamId([0xee; 16]), &[(2, 6), (5, 9), (254, 0x0102)], 4);
+        let hex: String = ends[1].value.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "020000000000000007fe0000000000000102");
+        assert_eq!((ends[1].lane, ends[1].n, ends[1].time_ms), (2, 7, 0));
+        assert_eq!(ends[1].ended_lanes(), [(2, 7), (254, 0x0102)]);
+        assert_eq!((ends[0].lane, ends[0].n), (5, 10));
+        assert_eq!(ends.len(), 2);
+        assert_eq!(
+            Record::tombstone(StreamId([1; 16]), 2, 3, 4).ended_lanes(),
+            []
+        );
     }
 
     #[test]

@@ -301,7 +301,7 @@ fn a_reader_that_knows_no_headers_met_values_it_could_not_decode() {
     let sent = [
         record(0, 1),
         Record::tombstone(StreamId([7; 16]), 0, 2, 20),
-        Record::end(StreamId([7; 16]), 0, &[(0, 3), (4, u64::MAX)]),
+        Record::ends(StreamId([7; 16]), &[(0, 2), (4, u64::MAX)], 1).remove(0),
     ];
     let mut sender = kafka.sender().unwrap();
     for record in &sent {

@@ -24,8 +24,10 @@ pub(super) struct Walked {
     records: BTreeSet<([u8; 16], u64)>,
     /// What each is known by in its topic.
     pub(super) identities: BTreeMap<Topic, BTreeSet<Identity>>,
-    /// Streams that ended in good order.
-    pub(super) ended: BTreeSet<[u8; 16]>,
+    /// Streams with records of topics, in their order.
+    streams: Vec<[u8; 16]>,
+    /// Those whose writer said that it ended.
+    ended: BTreeSet<[u8; 16]>,
     /// Names of files with what nobody could read.
     pub(super) quarantined: Vec<String>,
     pub(super) wrong: Vec<String>,
@@ -35,6 +37,14 @@ impl Walked {
     /// How many records there are.
     pub(super) fn records(&self) -> u64 {
         self.records.len() as u64
+    }
+
+    /// The streams that have ended: their writer said so, or another one has begun.
+    pub(super) fn ended(&self) -> impl Iterator<Item = [u8; 16]> {
+        let streams = self.streams.iter().enumerate();
+        let ended = streams
+            .filter(|(at, stream)| at + 1 < self.streams.len() || self.ended.contains(*stream));
+        ended.map(|(_, stream)| *stream)
     }
 
     /// Reads every log file of a folder.
@@ -103,6 +113,9 @@ impl Walked {
             Some(_) => Topic::Clicks,
             None => return Err("it holds no event".to_owned()),
         };
+        if self.streams.last() != Some(&stream) {
+            self.streams.push(stream);
+        }
         let lane = u8::try_from(record.lane).map_err(|error| error.to_string())?;
         let identity = (stream::StreamId(stream), lane, record.n);
         if !self.identities.entry(topic).or_default().insert(identity) {
@@ -165,7 +178,7 @@ mod tests {
         drop(log);
         let walked = Walked::read(folder.path()).unwrap();
         assert_eq!(walked.wrong, Vec::<String>::new());
-        assert_eq!((walked.records(), walked.ended.len()), (4, 1));
+        assert_eq!((walked.records(), walked.ended().count()), (4, 1));
         let lanes = &walked.identities[&Topic::Clicks];
         assert!(lanes.contains(&(stream, 9, 3)), "{lanes:?}");
 

@@ -2,14 +2,14 @@
 //!
 //! | header | is |
 //! |---|---|
-//! | `type` | the message type of the value, e.g. `Click`; `Tombstone` takes the number of a lost record, `End` is the last of its lane |
+//! | `type` | the message type of the value, e.g. `Click`; `Tombstone` takes the number of a lost record, `End` is the last of its stream in a partition |
 //! | `version` | of the value's schema |
 //! | `stream` | 32 hexadecimal digits: where the record was first recorded |
 //! | `lane` | 0 to 255 |
 //! | `n` | 1, 2, 3 … without holes per (stream, topic, lane) |
 //! | `time` | when it happened, Unix milliseconds |
 //! | `lock` | first 16 digits of the identity in `catalog.lock`: whose numbers are in the value |
-//! | `ends` | of an `End` alone: where every lane of the stream ends, `LANE:N` and commas |
+//! | `ends` | of an `End` alone: where the stream's lanes in the partition end, `LANE:N` and commas |
 //!
 //! A `Tombstone` and an `End` have an empty value, which is not null. To a reader that knows no headers it is the topic's
 //! message with nothing in it, which counts nowhere; a null would delete a key of a compacted topic, and many sinks fail on it.
@@ -85,7 +85,7 @@ pub(super) fn encode(record: &Record, identity: u64, kinds: &KindNames) -> Optio
     if record.kind != END {
         return Some(headers);
     }
-    let ends = record.ends();
+    let ends = record.ended_lanes();
     let ends: Vec<String> = ends.iter().map(|(lane, n)| format!("{lane}:{n}")).collect();
     Some(headers.insert(Header {
         key: ENDS,
