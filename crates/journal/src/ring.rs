@@ -218,7 +218,20 @@ fn checksum(header: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+
+    #[test]
+    fn a_ring_had_holes_that_a_full_disk_could_not_fill() {
+        let folder = crate::tests::folder();
+        let path = folder.path().join("ring");
+        let file = File::create_new(&path).unwrap();
+        let bytes = allocate(&file, &path, 1 << 20).unwrap();
+        let found = file.metadata().unwrap();
+        assert_eq!(found.len(), PAGE_BYTES as u64 + bytes);
+        assert!(found.blocks() * 512 >= found.len(), "{}", found.blocks());
+    }
 
     #[test]
     fn golden_header() {

@@ -47,6 +47,8 @@ struct State {
     syncs_left: Option<u32>,
     /// How many more bytes the disk takes.
     room_bytes: Option<usize>,
+    /// How many of the next syncs fail.
+    syncs_to_fail: u32,
     /// Done when the next sync begins.
     at_next_sync: Option<Box<dyn FnOnce()>>,
 }
@@ -60,6 +62,11 @@ pub(crate) fn synced(path: &Path) -> io::Result<()> {
         act();
     }
     with(path, |state| {
+        if state.syncs_to_fail > 0 {
+            state.syncs_to_fail -= 1;
+            state.failed.insert(fs::metadata(path)?.ino());
+            return Err(io::Error::other("made to fail"));
+        }
         if let Some(left) = &mut state.syncs_left {
             *left = left
                 .checked_sub(1)
@@ -118,6 +125,7 @@ impl Disk {
             failed: BTreeSet::new(),
             syncs_left: None,
             room_bytes: None,
+            syncs_to_fail: 0,
             at_next_sync: None,
         };
         DISK.set(Some(state));
@@ -136,6 +144,11 @@ impl Disk {
     /// Something happens while a file is synced.
     pub(crate) fn at_next_sync(&self, act: impl FnOnce() + 'static) {
         self.with(|state| state.at_next_sync = Some(Box::new(act)));
+    }
+
+    /// The next syncs fail, of whatever file or folder.
+    pub(super) fn fail_syncs(&self, count: u32) {
+        self.with(|state| state.syncs_to_fail = count);
     }
 
     /// None is as much as anybody wants.

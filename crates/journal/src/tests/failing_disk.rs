@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::disk::Disk;
+use super::disk::{Disk, Lots};
 use super::{folder, options, read_all, start, texts};
 use crate::file::{self, HEADER_BYTES};
 use crate::{Error, Flusher, Full, Log, Options, Position, Reader, Syncer, Writer, open, seal};
@@ -241,6 +241,32 @@ fn a_disk_that_failed_for_minutes_closed_the_journal_for_ever() {
             texts(&read_all(folder.path())),
             ["one", "two", "three", "four"]
         );
+    }
+}
+
+#[test]
+fn a_new_file_whose_sync_failed_was_taken_again_for_the_next_one() {
+    for (failures, seed) in (1..4).flat_map(|failures| (0..8).map(move |seed| (failures, seed))) {
+        let folder = folder();
+        let disk = Disk::of(folder.path());
+        let (mut writer, mut flusher, _) = open(folder.path(), sized(SIZES[0])).unwrap();
+        flush_all(&mut writer, &mut flusher, &["one"]).unwrap();
+        // "two" needs a new file, which is made durable before it has its name.
+        disk.fail_syncs(failures);
+        writer.append(b"two").unwrap();
+        let mut at = Instant::now();
+        for _ in 0..failures {
+            if flusher.flush_at(at).is_ok() {
+                break;
+            }
+            at += Duration::from_secs(2);
+        }
+        assert_eq!((writer.synced(), flusher.unsynced_bytes()), (2, 0));
+        drop(writer);
+        flusher.kill();
+        disk.cut(&mut Lots(seed));
+        seal(folder.path()).unwrap();
+        assert_eq!(texts(&read_all(folder.path())), ["one", "two"]);
     }
 }
 

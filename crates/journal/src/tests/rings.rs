@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 
-use super::disk::set_memory;
+use super::disk::{Disk, set_memory};
 use super::{Folder, folder, options, read_all, start, texts};
 use crate::{Full, Options, default_ring_folder, has_ring, inspect, ledger, open, seal};
 
@@ -30,7 +31,7 @@ fn left_behind() -> Folder {
 }
 
 #[test]
-fn a_ring_had_holes_that_a_full_disk_could_not_fill() {
+fn a_ring_lies_in_memory_as_large_as_it_was_asked_for_and_is_nobody_elses() {
     let folder = folder();
     let bytes = 1 << 20;
     let (_writer, flusher, _) = open(
@@ -42,11 +43,8 @@ fn a_ring_had_holes_that_a_full_disk_could_not_fill() {
     )
     .unwrap();
     let ring = ring_of(folder.path());
-    let found = fs::metadata(&ring).unwrap();
-    assert_eq!(found.len(), 4096 + bytes);
-    assert!(found.blocks() * 512 >= found.len(), "{}", found.blocks());
+    assert_eq!(fs::metadata(&ring).unwrap().len(), 4096 + bytes);
     assert_eq!(flusher.gauges().ring_bytes(), bytes);
-    // Nobody else's, and not on the log's disk.
     let rings = ring.parent().unwrap();
     let journals = folder.path().parent().unwrap();
     assert_eq!(rings, default_ring_folder(journals).unwrap());
@@ -171,6 +169,22 @@ fn a_copy_of_a_folder_took_the_ring_of_the_original() {
 }
 
 #[test]
+fn a_recovery_that_ended_half_way_leaves_ring_and_counts_for_the_next_one() {
+    for syncs in 0..10 {
+        let folder = left_behind();
+        let disk = Disk::of(folder.path());
+        disk.power_goes_after(syncs);
+        let done = seal(folder.path()).is_ok();
+        assert_eq!(has_ring(folder.path()).unwrap(), !done, "{syncs}");
+        drop(disk);
+        seal(folder.path()).unwrap();
+        assert_eq!(texts(&read_all(folder.path())), ["one", "two"]);
+        let counted = ledger(folder.path()).unwrap().unwrap();
+        assert_eq!((counted.recorded, counted.answered()), (2, 3), "{syncs}");
+    }
+}
+
+#[test]
 fn a_folder_that_was_moved_finds_its_ring() {
     let folder = left_behind();
     let moved = folder.path().with_file_name("moved");
@@ -215,13 +229,30 @@ fn a_writer_that_ended_in_good_order_leaves_nothing_in_memory_and_keeps_its_coun
 
 #[test]
 fn a_machine_that_was_started_again_goes_on_from_the_log_and_the_last_copy_of_the_counts() {
-    let folder = left_behind();
-    // Its memory is gone, and the journal thread had not copied the counts yet.
-    fs::remove_file(ring_of(folder.path())).unwrap();
-    assert!(!has_ring(folder.path()).unwrap());
-    assert_eq!(seal(folder.path()).unwrap().unwrap().records, 0);
-    let counted = ledger(folder.path()).unwrap().unwrap();
-    assert_eq!((counted.recorded, counted.answered()), (1, 1));
+    for is_copied in [false, true] {
+        let folder = folder();
+        let (mut writer, mut flusher, _) = start(folder.path(), 1);
+        writer.append(b"one").unwrap();
+        writer.unrecorded(Full::Ring);
+        flusher.flush().unwrap();
+        if is_copied {
+            let later = Instant::now() + Duration::from_secs(2);
+            flusher.flush_at(later).unwrap();
+        }
+        writer.append(b"two").unwrap();
+        drop((writer, flusher));
+        // Its memory is gone.
+        fs::remove_file(ring_of(folder.path())).unwrap();
+        assert!(!has_ring(folder.path()).unwrap());
+        assert_eq!(seal(folder.path()).unwrap().unwrap().records, 0);
+        let counted = ledger(folder.path()).unwrap().unwrap();
+        let answered = 1 + u64::from(is_copied);
+        assert_eq!((counted.recorded, counted.answered()), (1, answered));
+        go_on_with_three(&folder);
+    }
+}
+
+fn go_on_with_three(folder: &Folder) {
     let (mut writer, mut flusher, _) = start(folder.path(), 2);
     writer.append(b"three").unwrap();
     flusher.flush().unwrap();
