@@ -59,7 +59,7 @@ pub use lock::FolderLock;
 pub use log::Log;
 pub use reader::{Entry, Position, Reader, Skipped};
 pub use recovery::{Recovered, durable, seal};
-pub use ring::{RINGS_IN, default_folder as default_ring_folder, has_ring, is_memory};
+pub use ring::{RINGS_IN, default_folder as default_ring_folder, is_memory, is_unsealed};
 pub use scoreboard::{Ledger, ledger};
 pub use stream_id::{NotAStreamId, StreamId};
 pub use syncer::Syncer;

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use crate::file::{self, HEADER_BYTES, Header};
 use crate::frame::{self, ALIGN, FRAME_BYTES_MIN, HEAD_BYTES, Head, Kind};
-use crate::ring::{self, Remains};
+use crate::ring::{self, Found, Remains};
 use crate::scanner::{Scanner, follows};
 use crate::{Error, FolderLock, StreamId, quarantine, scoreboard};
 
@@ -131,8 +131,12 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
         recovered.quarantined_files = kept.made;
     }
 
-    let remains = ring::take(folder)?;
-    let same_stream = match (&newest, &remains) {
+    let found = ring::take(folder)?;
+    let remains = match &found {
+        Found::Ring(remains) => Some(remains),
+        Found::Nothing | Found::InUse => None,
+    };
+    let same_stream = match (&newest, remains) {
         (Some(survey), Some(remains)) => survey.header.stream == remains.stream,
         _ => false,
     };
@@ -147,7 +151,7 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
         )?;
         tail.clear();
     }
-    if let Some(remains) = &remains {
+    if let Some(remains) = remains {
         let marked = match &newest {
             Some(survey) if same_stream => Some(survey.marked_sequence),
             _ => marked_sequence(folder, remains.stream)?,
@@ -161,12 +165,12 @@ fn recover(folder: &Path) -> Result<(Recovered, Next), Error> {
         next = save(folder, remains.stream, first.unwrap_or(1), &tail, next)?;
         recovered.previous = recovered.previous.or(Some(remains.stream));
     }
-    let counted = remains
-        .as_ref()
-        .map(|remains| (remains.stream, remains.counts));
+    let counted = remains.map(|remains| (remains.stream, remains.counts));
     recovered.power_cut_records = scoreboard::settle(folder, next.ordinal, counted)?;
-    if let Some(remains) = &remains {
-        ring::remove(folder, &remains.path)?;
+    match &found {
+        Found::Ring(remains) => ring::remove(folder, &remains.path)?,
+        Found::Nothing => ring::set_aside(folder)?,
+        Found::InUse => {}
     }
     Ok((recovered, next))
 }

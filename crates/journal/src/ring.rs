@@ -41,13 +41,12 @@ use crate::frame::{HEAD_BYTES, Head};
 use crate::writer::Full;
 use crate::{Error, StreamId, file};
 
-pub(crate) use home::remove;
 use home::{Home, link};
-pub use home::{RINGS_IN, default_folder};
+pub use home::{RINGS_IN, default_folder, is_unsealed};
+pub(crate) use home::{remove, set_aside};
 use map::Map;
 pub(crate) use map::{Consumer, Counters, Producer};
-pub use remains::has_ring;
-pub(crate) use remains::{Remains, counts, remains, take};
+pub(crate) use remains::{Found, Remains, counts, remains, take};
 
 const _: () = assert!(
     cfg!(target_endian = "little"),

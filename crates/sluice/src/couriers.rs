@@ -154,7 +154,7 @@ fn supervise(
             Ok(found) => {
                 for (journal, folder) in found {
                     // A worker that is gone left its last records in its ring; where one lives, its lock is held.
-                    if journal::has_ring(&folder).unwrap_or(true) {
+                    if journal::is_unsealed(&folder) {
                         seal(journal, &folder);
                     }
                     let tasks = folders.tasks(journal, &folder);

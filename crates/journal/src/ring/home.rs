@@ -3,6 +3,10 @@
 //! The journal's folder holds a symbolic link `ring` to its file in the ring folder, so that a successor, a courier or a
 //! person finds it without being told. The ring's header says which folder it belongs to: a copy of that folder has the
 //! same link and is another folder.
+//!
+//! The link is there from an open until a writer ended in good order or somebody recovered the folder: as long as it is, the
+//! log may have a tail that no mark covers. Who recovers a folder and sees no ring renames the link to `ring.gone`: the
+//! machine was started again, or this process cannot see the ring folder and one that can will come.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -12,10 +16,11 @@ use std::time::UNIX_EPOCH;
 
 use rustix::process::geteuid;
 
-use crate::Error;
+use crate::{Error, file};
 
 /// The link, in the journal's folder.
-pub(crate) const NAME: &str = "ring";
+const NAME: &str = "ring";
+const GONE: &str = "ring.gone";
 
 /// Where an installation's rings lie if nobody names a folder.
 pub const RINGS_IN: &str = "/dev/shm";
@@ -103,32 +108,51 @@ pub(crate) fn link(folder: &Path, ring: &Path) -> Result<(), Error> {
     }
     symlink(&ring, &young).map_err(Error::io("create", &young))?;
     let path = folder.join(NAME);
-    fs::rename(&young, &path).map_err(Error::io("create", &path))
+    fs::rename(&young, &path).map_err(Error::io("create", &path))?;
+    let _ = fs::remove_file(folder.join(GONE));
+    // After a power cut it says that nobody has recovered the folder.
+    file::sync_folder(folder)
+}
+
+/// Whether a journal was opened and neither ended in good order nor was recovered since.
+pub fn is_unsealed(folder: &Path) -> bool {
+    fs::symlink_metadata(folder.join(NAME)).is_ok_and(|found| found.is_symlink())
+}
+
+/// Keeps the link to a ring that is not there, or another folder's, under its other name.
+pub(crate) fn set_aside(folder: &Path) -> Result<(), Error> {
+    if !is_unsealed(folder) {
+        return Ok(());
+    }
+    let gone = folder.join(GONE);
+    fs::rename(folder.join(NAME), &gone).map_err(Error::io("create", &gone))
 }
 
 /// The file that the journal's folder names as its ring, whether it is there or not.
 pub(super) fn linked(folder: &Path) -> Result<Option<PathBuf>, Error> {
-    let path = folder.join(NAME);
-    match fs::read_link(&path) {
-        Ok(ring) => Ok(Some(ring)),
-        // None, or a file that a copy put in the link's place.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
-            ) =>
-        {
-            Ok(None)
+    for name in [NAME, GONE] {
+        let path = folder.join(name);
+        match fs::read_link(&path) {
+            Ok(ring) => return Ok(Some(ring)),
+            // None, or a file that a copy put in the link's place.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                ) => {}
+            Err(error) => return Err(Error::io("read", &path)(error)),
         }
-        Err(error) => Err(Error::io("read", &path)(error)),
     }
+    Ok(None)
 }
 
 /// Removes the ring of a journal, and the ring folder if it is the installation's own and nothing is left in it.
 pub(crate) fn remove(folder: &Path, ring: &Path) -> Result<(), Error> {
     fs::remove_file(ring).map_err(Error::io("delete", ring))?;
-    // Without the link a reader has less to look at; with it nothing is wrong.
-    let _ = fs::remove_file(folder.join(NAME));
+    // With a link the folder would be recovered once more, and nothing would change.
+    for name in [NAME, GONE] {
+        let _ = fs::remove_file(folder.join(name));
+    }
     if let (Some(rings), Some(journals)) = (ring.parent(), folder.parent())
         && default_folder(journals).is_ok_and(|own| own == rings)
     {

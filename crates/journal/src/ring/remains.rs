@@ -71,18 +71,26 @@ pub(crate) fn remains(folder: &Path) -> Result<Option<Remains>, Error> {
     }))
 }
 
-/// As [`remains`], for whoever saves and removes it. None also where somebody uses the ring: then this folder is the same
-/// disk seen a second time, and the ring is the other one's.
-pub(crate) fn take(folder: &Path) -> Result<Option<Remains>, Error> {
+/// What a recovery finds.
+pub(crate) enum Found {
+    Nothing,
+    /// The recovery's to save and remove.
+    Ring(Remains),
+    /// Somebody uses it: this folder is the same disk seen a second time, and the ring is the other one's.
+    InUse,
+}
+
+/// As [`remains`], for whoever saves and removes it.
+pub(crate) fn take(folder: &Path) -> Result<Found, Error> {
     let Some(remains) = remains(folder)? else {
-        return Ok(None);
+        return Ok(Found::Nothing);
     };
     match flock(&remains._file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(remains)),
+        Ok(()) => Ok(Found::Ring(remains)),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let (folder, ring) = (folder.display(), remains.path.display());
             tracing::warn!(%folder, %ring, "the ring is in use by the journal this folder is a copy of, and left to it");
-            Ok(None)
+            Ok(Found::InUse)
         }
         Err(errno) => Err(Error::io("lock", &remains.path)(errno.into())),
     }
@@ -91,14 +99,6 @@ pub(crate) fn take(folder: &Path) -> Result<Option<Remains>, Error> {
 /// What the ring's writer counted, as it says now, and that writer's stream.
 pub(crate) fn counts(folder: &Path) -> Result<Option<(StreamId, Counts)>, Error> {
     Ok(open(folder)?.map(|(_, _, page)| (page.stream(), page.counts())))
-}
-
-/// Whether a journal has a ring: somebody writes to it, or died and left it.
-///
-/// # Errors
-/// `is_newer_format`, or what the disk said.
-pub fn has_ring(folder: &Path) -> Result<bool, Error> {
-    Ok(open(folder)?.is_some())
 }
 
 /// The first page of a ring.

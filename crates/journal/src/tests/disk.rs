@@ -6,9 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -74,13 +76,16 @@ pub(crate) fn synced(path: &Path) -> io::Result<()> {
         }
         if path == state.folder {
             state.names = names(path);
+            for (name, inode) in state.names.iter().filter(|(name, _)| is_link(name)) {
+                state.durable.insert(*inode, read(&path.join(name)));
+            }
             let known: BTreeSet<u64> = state.names.values().copied().collect();
             state.durable.retain(|inode, _| known.contains(inode));
             return Ok(());
         }
         let inode = fs::metadata(path)?.ino();
         if !state.failed.contains(&inode) {
-            state.durable.insert(inode, fs::read(path)?);
+            state.durable.insert(inode, read(path));
         }
         Ok(())
     })
@@ -159,7 +164,7 @@ impl Disk {
     /// A file is on the disk as it is now.
     pub(super) fn written(&self, path: &Path) {
         let inode = fs::metadata(path).unwrap().ino();
-        self.with(|state| state.durable.insert(inode, fs::read(path).unwrap()));
+        self.with(|state| state.durable.insert(inode, read(path)));
     }
 
     /// The kernel writes some of what is new, as it may at any time.
@@ -198,7 +203,11 @@ impl Disk {
                 fs::remove_file(state.folder.join(name)).unwrap();
             }
             for (name, bytes) in &left {
-                fs::write(state.folder.join(name), bytes).unwrap();
+                let path = state.folder.join(name);
+                match is_link(name) {
+                    true => symlink(OsStr::from_bytes(bytes), path).unwrap(),
+                    false => fs::write(path, bytes).unwrap(),
+                }
             }
             state.names = names(&state.folder);
             state.durable = state
@@ -221,7 +230,10 @@ impl Drop for Disk {
 impl State {
     /// What the disk may have of a file: each piece as it is durable or as it is now.
     fn mixed(&self, name: &str, inode: u64, lots: &mut Lots) -> Vec<u8> {
-        let now = fs::read(self.folder.join(name)).unwrap();
+        let now = read(&self.folder.join(name));
+        if is_link(name) {
+            return now;
+        }
         let durable = self.durable.get(&inode).cloned().unwrap_or_default();
         let piece_bytes = match lots.draw(4) {
             0 => return now,
@@ -252,16 +264,25 @@ impl State {
     }
 }
 
-/// The lock and the link to the ring hold nothing that matters after a power cut.
+/// The ring is a link, which is there whole or not at all.
+fn is_link(name: &str) -> bool {
+    name.starts_with("ring")
+}
+
+/// What a file holds, or where a link leads.
+fn read(path: &Path) -> Vec<u8> {
+    match fs::read_link(path) {
+        Ok(to) => to.into_os_string().into_vec(),
+        Err(_) => fs::read(path).unwrap(),
+    }
+}
+
+/// The lock holds nothing that matters after a power cut.
 fn names(folder: &Path) -> BTreeMap<String, u64> {
     fs::read_dir(folder)
         .unwrap()
         .map(Result::unwrap)
-        .filter(|entry| {
-            !["lock", "ring"]
-                .iter()
-                .any(|name| entry.file_name() == *name)
-        })
+        .filter(|entry| entry.file_name() != "lock")
         .map(|entry| {
             let name = entry.file_name().into_string().unwrap();
             (name, entry.metadata().unwrap().ino())

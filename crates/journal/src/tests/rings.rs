@@ -9,13 +9,17 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 
-use super::disk::{Disk, set_memory};
+use super::disk::{Disk, Lots, set_memory};
 use super::{Folder, folder, options, read_all, start, texts};
-use crate::{Full, Options, default_ring_folder, has_ring, inspect, ledger, open, seal};
+use crate::{Full, Options, default_ring_folder, inspect, is_unsealed, ledger, open, seal};
 
 /// The file that a journal names as its ring.
 fn ring_of(folder: &Path) -> PathBuf {
     fs::read_link(folder.join("ring")).unwrap()
+}
+
+fn has_ring(folder: &Path) -> bool {
+    inspect(folder).unwrap().ring.is_some()
 }
 
 /// A journal whose process died with "one" in the log and "two" in the ring.
@@ -79,7 +83,7 @@ fn a_ring_that_finds_too_little_room_is_halved_down_to_four_mebibytes() {
             }
             Err(error) => {
                 assert!(error.is_disk_full() && found.is_none(), "{error}");
-                assert!(!has_ring(folder.path()).unwrap());
+                assert!(!has_ring(folder.path()));
                 assert!(!ring_of(folder.path()).exists());
                 // As soon as there is room it opens.
                 set_memory(u64::MAX);
@@ -158,9 +162,10 @@ fn a_copy_of_a_folder_took_the_ring_of_the_original() {
     let copied = copied.arg("-a").arg(folder.path()).arg(&copy);
     assert!(copied.status().unwrap().success());
 
-    assert!(!has_ring(&copy).unwrap());
+    assert!(!has_ring(&copy));
     assert_eq!(inspect(&copy).unwrap().ring, None);
     assert_eq!(seal(&copy).unwrap().unwrap().records, 0);
+    assert!(!is_unsealed(&copy));
     drop(open(&copy, options(2)).unwrap());
     assert_eq!(texts(&read_all(&copy)), ["one"]);
 
@@ -175,13 +180,44 @@ fn a_recovery_that_ended_half_way_leaves_ring_and_counts_for_the_next_one() {
         let disk = Disk::of(folder.path());
         disk.power_goes_after(syncs);
         let done = seal(folder.path()).is_ok();
-        assert_eq!(has_ring(folder.path()).unwrap(), !done, "{syncs}");
+        assert_eq!(has_ring(folder.path()), !done, "{syncs}");
         drop(disk);
         seal(folder.path()).unwrap();
         assert_eq!(texts(&read_all(folder.path())), ["one", "two"]);
         let counted = ledger(folder.path()).unwrap().unwrap();
         assert_eq!((counted.recorded, counted.answered()), (2, 3), "{syncs}");
     }
+}
+
+#[test]
+fn a_journal_was_not_sealed_after_its_ring_went_with_the_power() {
+    for seed in 0..16 {
+        let folder = folder();
+        let disk = Disk::of(folder.path());
+        let (mut writer, mut flusher, _) = start(folder.path(), 1);
+        writer.append(b"one").unwrap();
+        flusher.flush().unwrap();
+        drop(writer);
+        flusher.kill();
+        disk.cut(&mut Lots(seed));
+        assert!(is_unsealed(folder.path()), "{seed}");
+        seal(folder.path()).unwrap();
+        assert!(!is_unsealed(folder.path()), "{seed}");
+        assert_eq!(texts(&read_all(folder.path())), ["one"], "{seed}");
+    }
+}
+
+#[test]
+fn a_courier_that_could_not_see_the_ring_folder_took_the_ring_from_the_next_edge() {
+    let folder = left_behind();
+    let rings = ring_of(folder.path()).parent().unwrap().to_owned();
+    let elsewhere = rings.with_extension("elsewhere");
+    fs::rename(&rings, &elsewhere).unwrap();
+    assert_eq!(seal(folder.path()).unwrap().unwrap().records, 0);
+    assert!(!is_unsealed(folder.path()));
+    fs::rename(&elsewhere, &rings).unwrap();
+    assert_eq!(start(folder.path(), 2).2.records, 1);
+    assert_eq!(texts(&read_all(folder.path())), ["one", "two"]);
 }
 
 #[test]
@@ -221,7 +257,7 @@ fn a_writer_that_ended_in_good_order_leaves_nothing_in_memory_and_keeps_its_coun
     flusher.flush().unwrap();
     drop(flusher);
     assert!(!ring.exists() && !ring.parent().unwrap().exists());
-    assert!(!has_ring(folder.path()).unwrap());
+    assert!(!has_ring(folder.path()));
     let counted = ledger(folder.path()).unwrap().unwrap();
     assert_eq!((counted.recorded, counted.unrecorded), (1, [0, 0, 0, 3]));
     assert!(inspect(folder.path()).unwrap().agrees());
@@ -243,7 +279,7 @@ fn a_machine_that_was_started_again_goes_on_from_the_log_and_the_last_copy_of_th
         drop((writer, flusher));
         // Its memory is gone.
         fs::remove_file(ring_of(folder.path())).unwrap();
-        assert!(!has_ring(folder.path()).unwrap());
+        assert!(!has_ring(folder.path()));
         assert_eq!(seal(folder.path()).unwrap().unwrap().records, 0);
         let counted = ledger(folder.path()).unwrap().unwrap();
         let answered = 1 + u64::from(is_copied);
