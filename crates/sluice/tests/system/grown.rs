@@ -44,7 +44,7 @@ impl Installation {
     /// Its settings name so many partitions from now on.
     fn set(&self, partitions: u16) {
         let text = format!(
-            "[stream]\npartitions = {partitions}\nprefix = \"{}\"\nmember = \"one\"\n\
+            "[stream]\npartitions = {partitions}\nprefix = \"{}\"\n\
              [edge]\nworkers = 1\ntrusted_forwarders = [\"127.0.0.0/8\"]\n",
             self.cluster.prefix(),
         );
