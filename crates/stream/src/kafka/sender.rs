@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rdkafka::{ClientContext, Statistics};
 
@@ -69,6 +69,18 @@ impl ProducerContext for Context {
         let mut reports = self.lock();
         reports.heard += 1;
         match report {
+            // The broker took it for a repeat of what it has. Where producer and broker disagree about the numbers, as around a
+            // broker that was killed, what it has is another message: only one with a place is believed.
+            Ok(message) if message.offset() < 0 => {
+                tracing::warn!(
+                    topic = message.topic(),
+                    partition = message.partition(),
+                    "a message was taken for a repeat, it is sent again by another producer"
+                );
+                let repeat =
+                    KafkaError::MessageProduction(RDKafkaErrorCode::DuplicateSequenceNumber);
+                reports.failed.get_or_insert(repeat);
+            }
             Ok(_) => {
                 // A report may come twice for nothing and never below the watermark by more than that.
                 let Some(at) = (place as u64).checked_sub(reports.watermark) else {
