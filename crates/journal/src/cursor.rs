@@ -6,7 +6,7 @@
 //! 0   8   magic "SLUICECU"
 //! 8   u32 format version, 1
 //! 12  u32 crc32c over bytes 0..12 and 16..32 and the value
-//! 16  u64 generation, from 1
+//! 16  u64 generation, from 1; after the largest comes 0
 //! 24  u32 bytes of the value
 //! 28  4   zero
 //! 32  …   value
@@ -85,7 +85,7 @@ impl Cursor {
             if let Some((generation, value)) = read_slot(&file, path, slot)?
                 && newest
                     .as_ref()
-                    .is_none_or(|(newest, ..)| generation > *newest)
+                    .is_none_or(|(newest, ..)| is_after(generation, *newest))
             {
                 newest = Some((generation, slot, value));
             }
@@ -110,7 +110,7 @@ impl Cursor {
         if bytes.len() > CURSOR_BYTES_MAX {
             return Err(Error::cursor_too_large(&self.path, bytes.len()));
         }
-        let generation = self.generation + 1;
+        let generation = self.generation.wrapping_add(1);
         let at = self.slot * SLOT_BYTES as u64;
         file::write(&self.file, &self.path, &slot(generation, bytes), at)?;
         file::sync(&self.file, &self.path)?;
@@ -154,14 +154,16 @@ fn read_slot(file: &File, path: &Path, slot: u64) -> Result<Option<(u64, Vec<u8>
         return Ok(None);
     }
     let generation = u64::from_le_bytes(bytes[16..24].try_into().expect("8 bytes"));
-    // No cursor was saved so often, and none could be saved after it.
-    if generation == u64::MAX {
-        return Ok(None);
-    }
     Ok(Some((
         generation,
         bytes[HEAD_BYTES..HEAD_BYTES + value_bytes].to_vec(),
     )))
+}
+
+/// Whether a generation is the later one, counted in a circle. No count of saves gets that far, but a made-up slot may hold the
+/// largest number, and the save after it must count too.
+fn is_after(generation: u64, other: u64) -> bool {
+    generation.wrapping_sub(other).cast_signed() > 0
 }
 
 fn checksum(slot: &[u8]) -> u32 {
@@ -208,15 +210,19 @@ mod tests {
 
     #[test]
     fn a_made_up_last_generation_kept_later_saves_from_counting() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cursor");
-        drop(Cursor::open(&path).unwrap());
-        let file = File::options().write(true).open(&path).unwrap();
-        file.write_all_at(&slot(u64::MAX, b"made up"), 0).unwrap();
-        let (mut cursor, none) = Cursor::open(&path).unwrap();
-        assert_eq!(none, None);
-        cursor.save(b"saved").unwrap();
-        assert_eq!(value(&path).unwrap(), b"saved");
+        for generation in [u64::MAX, u64::MAX - 1, (1 << 63) - 1, 1 << 63] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("cursor");
+            drop(Cursor::open(&path).unwrap());
+            let file = File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&slot(generation, b"made up"), 0).unwrap();
+            let (mut cursor, found) = Cursor::open(&path).unwrap();
+            assert_eq!(found.unwrap(), b"made up");
+            for text in ["first", "second", "third"] {
+                cursor.save(text.as_bytes()).unwrap();
+                assert_eq!(value(&path).unwrap(), text.as_bytes(), "{generation}");
+            }
+        }
     }
 
     #[test]

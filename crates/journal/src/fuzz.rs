@@ -166,7 +166,7 @@ fn slots(program: &mut Program<'_>) -> Vec<u8> {
     file
 }
 
-/// A value is one that was saved, and the next save counts.
+/// A value is one that was saved, and the next saves count.
 fn open_cursor(bytes: &[u8]) -> usize {
     let file = file_of(bytes);
     let open = || Cursor::of(file.try_clone().expect("a handle"), Path::new("cursor"));
@@ -180,9 +180,11 @@ fn open_cursor(bytes: &[u8]) -> usize {
     if let Some(value) = &found {
         assert!(value.is_empty() || bytes.windows(value.len()).any(|part| part == value));
     }
-    cursor.save(b"next").expect("memory can be written");
-    let (_, next) = open().expect("as before");
-    assert_eq!(next.as_deref(), Some(&b"next"[..]));
+    for next in ["next", "last"] {
+        cursor.save(next.as_bytes()).expect("memory can be written");
+        let (_, saved) = open().expect("as before");
+        assert_eq!(saved.as_deref(), Some(next.as_bytes()));
+    }
     usize::from(found.is_some())
 }
 
@@ -202,10 +204,11 @@ mod tests {
     use super::*;
 
     /// Each seed is named after what it writes; so many frames or values are found in it.
-    const SEEDS: [(&str, usize); 14] = [
+    const SEEDS: [(&str, usize); 15] = [
         ("cursor-damaged-newer-slot", 1),
         ("cursor-empty", 0),
-        ("cursor-last-generation", 0),
+        ("cursor-last-generation", 1),
+        ("cursor-last-generation-but-one", 1),
         ("cursor-longest-value", 1),
         ("cursor-newer-format", 0),
         ("cursor-raw-slots", 0),
