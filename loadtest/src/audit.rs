@@ -81,7 +81,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if !arguments.own_mounts {
         let why = mounts::enter();
-        println!("not run here: full disks ({why})");
+        testkit::skip("audit: full disks", &why);
     }
     let seed = match arguments.seed {
         Some(seed) => seed,
@@ -112,7 +112,10 @@ fn audit(
         },
     )?;
     if cluster.clock.is_none() {
-        println!("not run here: a stepped clock (there is no libfaketime: install it)");
+        testkit::skip(
+            "audit: a stepped clock",
+            "there is no libfaketime: install it",
+        );
     }
     let possible = faults::Possible {
         disks: arguments.own_mounts,

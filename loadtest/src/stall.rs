@@ -369,14 +369,14 @@ impl Drop for Frozen {
     }
 }
 
-/// A program of the system that must succeed.
+/// A program of the system that must succeed: `mounts::enter` has tried whether it may.
 fn tool(command: &mut Command) -> Result<(), String> {
     let output = command
         .output()
-        .map_err(|error| format!("not run here: {command:?} does not start: {error}"))?;
+        .map_err(|error| format!("{command:?} does not start: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("not run here: {command:?}: {}", said.trim()))
+    Err(format!("{command:?}: {}", said.trim()))
 }

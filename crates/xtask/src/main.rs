@@ -1,4 +1,4 @@
-//! The repo's tasks, one file each. `cargo xtask test` is what CI runs.
+//! The repo's tasks, one file each. CI runs `cargo xtask test`, then `cargo xtask gate`.
 
 #![expect(
     clippy::print_stdout,
@@ -8,12 +8,14 @@
 
 mod bench;
 mod budget;
+mod gate;
 mod kafka;
 mod test;
 mod tidy;
 
 mod counts;
 mod packages;
+mod steps;
 mod workspace;
 
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ struct Arguments {
 enum Task {
     /// Set up what the tests need, then run every test and check there is
     Test,
+    /// Run what takes minutes: models of the ring's steps, fuzz targets, a stalled disk, a short audit
+    Gate,
     /// Check that the repo keeps its own rules
     Tidy,
     /// Count what a redirect costs in instructions and system calls, and compare it with the budget
@@ -44,6 +48,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Test => test::run(),
+        Task::Gate => gate::run(),
         Task::Tidy => tidy::run(),
         Task::Budget(arguments) => budget::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),

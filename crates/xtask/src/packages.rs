@@ -1,12 +1,12 @@
 //! The system packages that a build needs (what librdkafka's, OpenSSL's and SQLite's sources are compiled with), and those
-//! that tests need (what runs Apache Kafka and fetches it, Python for readers in another language, what makes a clock step,
-//! and what counts instructions and system calls).
+//! that tests need (what runs Apache Kafka and fetches it, Python for readers in another language, what makes a clock step and
+//! a disk of a file, and what counts instructions and system calls).
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// A program that must be there, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 11] = [
     ("cc", "gcc"),
     ("c++", "g++"),
     ("make", "make"),
@@ -14,6 +14,7 @@ const NEEDED: [(&str, &str); 10] = [
     ("java", "default-jre-headless"),
     ("mvn", "maven"),
     ("faketime", "faketime"),
+    ("mkfs.ext4", "e2fsprogs"),
     ("valgrind", "valgrind"),
     ("strace", "strace"),
     // Checks the units in deploy/; it need not be what started the machine.
@@ -38,7 +39,7 @@ pub(crate) fn ensure() -> Result<(), String> {
     );
     if !on_path("apt-get") {
         return Err(format!(
-            "missing {}: install a C and C++ compiler, make, perl, Java 17, Maven, faketime, valgrind, strace, systemd-analyze and Python 3 with venv",
+            "missing {}: install a C and C++ compiler, make, perl, Java 17, Maven, faketime, mkfs.ext4, valgrind, strace, systemd-analyze and Python 3 with venv",
             programs.join(", ")
         ));
     }
@@ -72,11 +73,12 @@ fn missing() -> Vec<(&'static str, &'static str)> {
     programs.chain((!python).then_some(PYTHON)).collect()
 }
 
-/// Whether a program of this name can be started.
+/// Whether a program of this name is there; those that only root may use lie where only root's `PATH` leads.
 pub(crate) fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).is_file())
-    })
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
+        .any(|folder| folder.join(program).is_file())
 }
 
 fn succeeds(line: &[&str], expected: Option<&str>) -> bool {
