@@ -19,7 +19,7 @@ BATCH = 1000  # messages a transaction: much work for one sync of the disk, litt
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS place (topic, partition, offset, PRIMARY KEY (topic, partition));
 CREATE TABLE IF NOT EXISTS high (topic, lane, stream, n, time_ms, PRIMARY KEY (topic, lane, stream));
-CREATE TABLE IF NOT EXISTS ahead (topic, lane, stream, n, PRIMARY KEY (topic, lane, stream));
+CREATE TABLE IF NOT EXISTS ahead (topic, lane, stream, partition, n, offset, PRIMARY KEY (topic, lane, stream, partition));
 CREATE TABLE IF NOT EXISTS ended (topic, stream, PRIMARY KEY (topic, stream));
 CREATE TABLE IF NOT EXISTS click (key, affiliate, offer, sent_on, PRIMARY KEY (key));
 CREATE TABLE IF NOT EXISTS label (key, PRIMARY KEY (key));
@@ -39,28 +39,29 @@ class Topic:
         row = self.db.execute("SELECT n, time_ms FROM high WHERE topic = ? AND lane = ? AND stream = ?", of).fetchone()
         return row or (0, 0)
 
-    def take(self, headers):
+    def take(self, headers, partition, offset):
         """Whether a record is new and carries an event."""
         lane, stream = int(headers["lane"]), headers["stream"]
         n, time_ms = int(headers["n"]), int(headers["time"])
+        last = int(headers.get("through", n))  # a Tombstone may take several numbers
         if self.db.execute("SELECT 1 FROM ended WHERE topic = ? AND stream = ?", (self.name, stream)).fetchone():
             self.met["repeats"] += 1
             return False
         high, latest_ms = self.high(lane, stream)
-        if n <= high:
+        if last <= high:
             self.met["conflicts" if time_ms > latest_ms else "repeats"] += 1
             return False
         if n > high + 1:
             self.met["early"] += 1
-            self.db.execute("INSERT INTO ahead VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = max(n, excluded.n)",
-                            (self.name, lane, stream, n))
+            self.db.execute("INSERT INTO ahead VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = max(n, excluded.n)",
+                            (self.name, lane, stream, partition, n, offset))
             return False
         self.db.execute("INSERT OR REPLACE INTO high VALUES (?, ?, ?, ?, ?)",
-                        (self.name, lane, stream, n, max(time_ms, latest_ms)))
+                        (self.name, lane, stream, last, max(time_ms, latest_ms)))
         if headers["type"] == "End":
             self.end(stream, headers["ends"])
         if headers["type"] in reader.NUMBER_ONLY:
-            self.met[reader.NUMBER_ONLY[headers["type"]]] += 1
+            self.met[reader.NUMBER_ONLY[headers["type"]]] += last - high
             return False
         self.met["taken"] += 1
         return True
@@ -76,9 +77,17 @@ class Topic:
     def holes(self):
         """(lane, stream, from, to): the numbers that are owed."""
         return self.db.execute(
-            "SELECT ahead.lane, ahead.stream, coalesce(high.n, 0) + 1, ahead.n FROM ahead LEFT JOIN high"
-            " USING (topic, lane, stream) WHERE topic = ? AND ahead.n > coalesce(high.n, 0) ORDER BY 1, 2",
+            "SELECT ahead.lane, ahead.stream, coalesce(high.n, 0) + 1, max(ahead.n) FROM ahead LEFT JOIN high"
+            " USING (topic, lane, stream) WHERE topic = ? AND ahead.n > coalesce(high.n, 0) GROUP BY 1, 2 ORDER BY 1, 2",
             (self.name,)).fetchall()
+
+    def wait(self):
+        """Goes back to what came early and still waits: behind what is sent again, or in a partition the topic grew by."""
+        self.db.execute("DELETE FROM ahead WHERE topic = ? AND n <= (SELECT n FROM high WHERE high.topic = ahead.topic"
+                        " AND high.lane = ahead.lane AND high.stream = ahead.stream)", (self.name,))
+        self.db.execute("UPDATE place SET offset = min(offset, (SELECT min(offset) FROM ahead WHERE topic = place.topic"
+                        " AND partition = place.partition)) WHERE topic = ? AND partition IN"
+                        " (SELECT partition FROM ahead WHERE topic = place.topic)", (self.name,))
 
     def read(self, consumer, topic, keep):
         """Takes what is new, from where the last run ended."""
@@ -89,7 +98,7 @@ class Topic:
             places = {partition: known.get(partition, reader.OFFSET_BEGINNING) for partition in part}
             unread = 0
             for partition, offset, headers, value in reader.messages(consumer, topic, places):
-                if self.take(headers):
+                if self.take(headers, partition, offset):
                     keep(self.db, headers["type"], reader.decode(headers, value, f"{topic}/{partition}@{offset}"))
                 self.db.execute("INSERT OR REPLACE INTO place VALUES (?, ?, ?)", (self.name, partition, offset + 1))
                 unread += 1
@@ -97,6 +106,7 @@ class Topic:
                     self.db.commit()
             for partition in part:
                 self.db.execute("INSERT OR IGNORE INTO place VALUES (?, ?, 0)", (self.name, partition))
+            self.wait()
             self.db.commit()
 
 

@@ -42,8 +42,9 @@ class Receiver:
         """Whether a record is new and carries an event."""
         of = (int(headers["lane"]), headers["stream"])
         n, time_ms = int(headers["n"]), int(headers["time"])
+        last = int(headers.get("through", n))  # a Tombstone may take several numbers
         high, latest_ms = self.high.get(of, (0, 0))
-        if n <= high:
+        if last <= high:
             self.met["conflicts" if time_ms > latest_ms else "repeats"] += not self.again
             return False
         if n > high + 1:
@@ -51,9 +52,9 @@ class Receiver:
             self.ahead[of] = max(n, self.ahead.get(of, 0))
             self.met["early"] += not self.again
             return False
-        self.high[of] = (n, max(time_ms, latest_ms))
+        self.high[of] = (last, max(time_ms, latest_ms))
         if headers["type"] in NUMBER_ONLY:
-            self.met[NUMBER_ONLY[headers["type"]]] += 1
+            self.met[NUMBER_ONLY[headers["type"]]] += last - high
             return False
         self.met["taken"] += 1
         return True

@@ -14,12 +14,14 @@ use std::sync::Arc;
 use catalog::{Catalog, Folder, Lookup};
 use domain::Topic;
 use parking::Parking;
-use stream::consumer::{Accepted, Fold, Position};
+use stream::consumer::{Accepted, Fold};
 use stream::letters::{self, Content, Letter, Letters};
-use stream::receipts::High;
-use stream::{END, Record, StreamId, TOMBSTONE};
+use stream::receipts::{High, Lanes};
+use stream::{END, Receipts, Record, StreamId, TOMBSTONE};
 
 pub use error::{Error, Reason, Refusal};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What one consumer does with the records of its topic. The result must be a function of the set of records.
 pub trait Handler {
@@ -100,10 +102,12 @@ pub struct Stored<H> {
     observe: Box<dyn FnMut(Parking) + Send>,
     /// When parked events were last looked at.
     looked_ms: u64,
+    /// When streams that ended long ago were last forgotten.
+    forgot_ms: u64,
 }
 
 impl<H: Handler> Stored<H> {
-    /// Reads `topic`; topics it says something on are called `prefix.name`. What it says from now on belongs to `stream`,
+    /// Reads `topic`; topics it says something on are called `prefix.name` and have so many partitions. What it says from now on belongs to `stream`,
     /// which was never used before; the streams of earlier opens end when all that waits of them is acknowledged. What a topic
     /// refuses is kept in a folder of `letters`.
     ///
@@ -113,14 +117,13 @@ impl<H: Handler> Stored<H> {
         store: store::Store,
         handler: H,
         topic: Topic,
-        prefix: &str,
+        (prefix, partitions): (&str, u16),
         stream: StreamId,
         letters: &Path,
     ) -> Result<Self, Error> {
         let outbox = outbox_name(H::NAME, topic);
         store.batch(|batch| {
             let used = batch.outbox_take_counters(&outbox)?;
-            let partitions = batch.partitions()?.map_or(1, |kept| kept.count);
             for of_topic in used.chunk_by(|a, b| (a.stream, a.topic) == (b.stream, b.topic)) {
                 let (stream, topic) = (of_topic[0].stream, of_topic[0].topic);
                 let last: Vec<(u8, u64)> = of_topic.iter().map(|of| (of.lane, of.n)).collect();
@@ -142,6 +145,7 @@ impl<H: Handler> Stored<H> {
             letters: BTreeMap::new(),
             observe: Box::new(|_| {}),
             looked_ms: 0,
+            forgot_ms: 0,
         })
     }
 
@@ -211,10 +215,15 @@ impl<H: Handler> Stored<H> {
                     n: high.n,
                     time_ms: high.time_ms,
                 };
-                out.batch.set_high(H::NAME, topic, partition, &high)?;
+                out.batch.set_high(H::NAME, topic, &high)?;
             }
-            for stream in &accepted.ended {
-                out.batch.end_stream(H::NAME, topic, partition, stream.0)?;
+            for (stream, lanes) in &accepted.ended {
+                let ended = store::Ended {
+                    stream: stream.0,
+                    lanes: lanes.0,
+                };
+                out.batch
+                    .end_lanes(H::NAME, topic, &ended, accepted.now_ms)?;
             }
             Ok(parked)
         })?;
@@ -254,6 +263,19 @@ impl<H: Handler> Stored<H> {
             "events are set aside, the others are folded: see sluice parked list"
         );
         (self.observe)(Parking::SetAside { reason, events });
+    }
+
+    /// Forgets streams that ended twice as long ago as the topic keeps records: the topic deletes a file at a time, so a little
+    /// later than it says.
+    fn forget(&mut self, now_ms: u64) -> Result<(), Error> {
+        let (topic, kept) = (self.topic as u8, self.topic.kept_days());
+        let Some(days) = kept else {
+            return Ok(());
+        };
+        let before_ms = now_ms.saturating_sub(2 * u64::from(days) * DAY_MS);
+        Ok(self
+            .store
+            .batch(|batch| batch.forget_ended(H::NAME, topic, before_ms))?)
     }
 
     /// Attempts parked events again: those that somebody asked for, and those whose catalog version has come. Sets aside what
@@ -331,25 +353,26 @@ fn attempt_again<H: Handler>(
 impl<H: Handler> Fold for Stored<H> {
     type Error = Error;
 
-    fn position(&mut self, partition: u16) -> Result<Position, Error> {
-        let position = self
+    fn offset(&mut self, partition: u16) -> Result<u64, Error> {
+        let topic = self.topic as u8;
+        Ok(self
             .store
-            .batch(|batch| batch.position(H::NAME, self.topic as u8, partition))?;
-        let highs = position.highs.into_iter().map(|high| {
-            (
-                high.lane,
-                StreamId(high.stream),
-                High {
-                    n: high.n,
-                    time_ms: high.time_ms,
-                },
-            )
+            .batch(|batch| batch.offset(H::NAME, topic, partition))?)
+    }
+
+    fn receipts(&mut self) -> Result<Receipts, Error> {
+        let topic = self.topic as u8;
+        let kept = self.store.batch(|batch| batch.receipts(H::NAME, topic))?;
+        let highs = kept.highs.into_iter().map(|high| {
+            let folded = High {
+                n: high.n,
+                time_ms: high.time_ms,
+            };
+            (high.lane, StreamId(high.stream), folded)
         });
-        Ok(Position {
-            offset: position.offset,
-            highs: highs.collect(),
-            ended: position.ended.into_iter().map(StreamId).collect(),
-        })
+        let ended = kept.ended.into_iter();
+        let ended = ended.map(|ended| (StreamId(ended.stream), Lanes(ended.lanes)));
+        Ok(Receipts::new(highs, ended))
     }
 
     fn apply(&mut self, accepted: &Accepted<'_>) -> Result<(), Error> {
@@ -413,6 +436,10 @@ impl<H: Handler> Fold for Stored<H> {
             let more = self.look_at_parked(now_ms)?;
             self.looked_ms = if more { 0 } else { now_ms };
             busy |= more;
+        }
+        if now_ms.abs_diff(self.forgot_ms) >= DAY_MS {
+            self.forgot_ms = now_ms;
+            self.forget(now_ms)?;
         }
         Ok(busy)
     }

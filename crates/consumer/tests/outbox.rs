@@ -46,7 +46,7 @@ fn open(path: &Path, said: u64) -> Stored<Speaker> {
         store,
         Speaker(said),
         Topic::Clicks,
-        "sluice",
+        ("sluice", 1),
         stream,
         &letters,
     )
@@ -64,7 +64,7 @@ fn send(stored: &mut Stored<Speaker>, topic: &mut Vec<Record>, acknowledged: boo
 
 /// The visitors a reader takes, and how many streams it must remember lane by lane.
 fn read(topic: &[Record]) -> (Vec<u64>, usize) {
-    let mut receipts = Receipts::new(1, [], []);
+    let mut receipts = Receipts::default();
     let new = |record: &&Record| receipts.judge(record) == Verdict::Fold;
     let new: Vec<&Record> = topic.iter().filter(new).collect();
     let visitors = new

@@ -145,16 +145,15 @@ pub struct Courier {
 struct Planned {
     step: Step,
     time_ms: u64,
-    /// The next number to fill with a tombstone; those before the record's own are.
-    fill: u64,
-    /// The record, or the ends of its stream's lanes; nothing for a dead one and one of another topic.
+    /// What it sends: the record, behind a tombstone where numbers before it are missing; the ends of a stream; nothing for a
+    /// dead one and one of another topic.
     records: VecDeque<Record>,
 }
 
 impl Planned {
-    /// Whether numbers are missing before the record.
-    fn has_hole(&self) -> bool {
-        matches!(self.step.outcome, Outcome::Record { n, .. } if self.fill < n)
+    /// The tombstone that takes the numbers missing before the record.
+    fn tombstone(&self) -> Option<&Record> {
+        self.records.iter().find(|record| record.is_tombstone())
     }
 }
 
@@ -402,7 +401,7 @@ impl Courier {
                     dead(entry, DeadReason::Refused)
                 }
                 None => match plan(&mut self.enricher, &self.sent, &self.options, entry) {
-                    Ok(planned) if !planned.has_hole() => planned,
+                    Ok(planned) if planned.tombstone().is_none() => planned,
                     // What lies before it is settled first; then the disk is asked once more.
                     Ok(_) if !self.under_way.is_empty() => break,
                     Ok(planned) => {
@@ -464,16 +463,16 @@ impl Courier {
     }
 
     fn say_given_up(&self, planned: &Planned) {
-        let Outcome::Record { lane, n } = planned.step.outcome else {
+        let Some(tombstone) = planned.tombstone() else {
             return;
         };
         tracing::error!(
             journal = self.options.journal,
             topic = self.topic,
-            stream = %planned.step.stream,
-            lane,
-            first = planned.fill,
-            last = n - 1,
+            stream = %tombstone.origin,
+            lane = tombstone.lane,
+            first = tombstone.n,
+            last = tombstone.last(),
             "journal records cannot be read, also not at a second try, or are dead: their numbers are given up"
         );
     }
@@ -635,22 +634,13 @@ fn wait(pause: Duration, watch: bool, stop: &dyn Fn() -> bool) {
     }
 }
 
-/// Sends the tombstones before a record, then the record or the ends.
+/// Sends what a record of the journal becomes.
 fn hand_over(
     sender: &mut dyn Sender,
     topic: &str,
     planned: &mut Planned,
     sender_sent: &mut u64,
 ) -> Result<(), SendError> {
-    if let Outcome::Record { lane, n } = planned.step.outcome {
-        while planned.fill < n {
-            let stream = planned.step.stream;
-            let tombstone = Record::tombstone(stream, lane, planned.fill, planned.time_ms);
-            sender.send(topic, &tombstone)?;
-            *sender_sent += 1;
-            planned.fill += 1;
-        }
-    }
     while let Some(record) = planned.records.front() {
         sender.send(topic, record)?;
         *sender_sent += 1;
@@ -699,16 +689,15 @@ fn plan_entry(
                 true => sent.last(entry, record.lane),
                 false => None,
             };
-            let last = last.unwrap_or(record.n - 1);
-            let outcome = Outcome::Record {
-                lane: record.lane,
-                n: record.n,
-            };
+            let first = last.unwrap_or(record.n - 1) + 1;
+            let (lane, n, time_ms) = (record.lane, record.n, record.time_ms);
+            let lost = first..=n - 1;
+            let tombstone =
+                (!lost.is_empty()).then(|| Record::tombstone_of(entry.stream, lane, lost, time_ms));
             Planned {
-                time_ms: record.time_ms,
-                fill: last + 1,
-                records: VecDeque::from([record]),
-                ..passed(entry, outcome)
+                time_ms,
+                records: tombstone.into_iter().chain([record]).collect(),
+                ..passed(entry, Outcome::Record { lane, n })
             }
         }
         Ok(Translated::End) => {
@@ -753,7 +742,6 @@ fn passed(entry: &Entry, outcome: Outcome) -> Planned {
             is_end: false,
         },
         time_ms: u64::MAX,
-        fill: 0,
         records: VecDeque::new(),
     }
 }

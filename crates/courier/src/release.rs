@@ -4,22 +4,15 @@
 //! own, whose name is worked out from where the record comes from. Released twice it is the same record twice, and
 //! receivers drop the repeat. The event itself goes on naming its origin by its key (stream and sequence).
 
-use std::time::{Duration, Instant};
-
 use domain::Topic;
 use journal::StreamId;
 use sha2::{Digest, Sha256};
 use stream::letters::{Content, Letter, Reason};
-use stream::{Record, SendError, Sender};
+use stream::{Record, Sender};
 
 use crate::Enrich;
 use crate::courier::{Translated, Untranslated, translate};
 use crate::enrich::Enricher;
-
-/// How long the stream may take to acknowledge one letter.
-const ACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
-/// How long one look for acknowledgements takes.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// What became of a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,30 +68,10 @@ impl Release {
         };
         let mut records = Record::ends(stream, &[(record.lane, 1)], 1);
         records.insert(0, record);
-        match self.ship(&records, sender) {
+        match stream::deliver(sender, &self.name, &records) {
             Err(error) if error.is_refusal() => Ok(Released::Dead(Reason::Refused)),
             done => done.map(|()| Released::Sent),
         }
-    }
-
-    fn ship(&self, records: &[Record], sender: &mut dyn Sender) -> stream::Result<()> {
-        for record in records {
-            sender
-                .send(&self.name, record)
-                .map_err(|error| match error {
-                    SendError::Failed(error) => error,
-                    SendError::Full => stream::Error::other("a new sender is full"),
-                })?;
-        }
-        let started = Instant::now();
-        while sender.acknowledged(LOOK)? < records.len() as u64 {
-            if started.elapsed() > ACKNOWLEDGED_MAX {
-                return Err(stream::Error::other(format!(
-                    "no acknowledgement within {ACKNOWLEDGED_MAX:?}: run it again"
-                )));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -33,6 +33,14 @@ impl Topic {
         }
     }
 
+    /// How many days records are kept; `None` for ever. A quarter's payout run can be done again from 100 days.
+    pub fn kept_days(self) -> Option<u32> {
+        match self {
+            Self::Clicks | Self::Postbacks | Self::FraudSignals => Some(100),
+            Self::Conversions => None,
+        }
+    }
+
     /// The topic of a number; `None` for one this version does not know.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|topic| *topic as u32 == number)

@@ -5,12 +5,9 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use clicks::Clicks;
 use consumer::parking::Parking;
 use consumer::{Handler, Reason, Stored};
-use conversions::Conversions;
 use domain::Topic;
-use fraud::Fraud;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 use service::{Clock, Health, Shutdown};
 use stream::Stream;
@@ -29,6 +26,7 @@ pub(crate) struct Around {
     pub(crate) stream: Stream,
     /// What topics and groups are called by first.
     pub(crate) prefix: String,
+    pub(crate) partitions: u16,
     /// The store's name in the groups.
     pub(crate) member: String,
     pub(crate) metrics: Metrics,
@@ -39,37 +37,6 @@ pub(crate) struct Around {
     pub(crate) letters: PathBuf,
     pub(crate) gaps: Gaps,
 }
-
-/// What reads a topic: the group (after the prefix), the name it keeps its place under in the store.
-pub(crate) struct Reader {
-    pub(crate) group: &'static str,
-    pub(crate) consumer: &'static str,
-    pub(crate) topic: Topic,
-}
-
-/// Every reader, in the order of the way an event takes.
-pub(crate) const READERS: [Reader; 4] = [
-    Reader {
-        group: "fraud",
-        consumer: Fraud::NAME,
-        topic: Topic::Clicks,
-    },
-    Reader {
-        group: "clicks",
-        consumer: Clicks::NAME,
-        topic: Topic::Clicks,
-    },
-    Reader {
-        group: "clicks-signals",
-        consumer: Clicks::NAME,
-        topic: Topic::FraudSignals,
-    },
-    Reader {
-        group: "conversions",
-        consumer: Conversions::NAME,
-        topic: Topic::Postbacks,
-    },
-];
 
 /// What consumers count.
 #[derive(Clone)]

@@ -6,21 +6,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use journal::StreamId;
 use service::admin::{self, CommandAnswer};
 use service::{Clock, Refusal};
 use stream::gaps::Gap;
-use stream::{Record, SendError, Stream};
+use stream::{Record, Stream};
 
 use crate::commands::{print, refuse};
 use crate::up::{Common, Part};
-
-/// How long the stream may take to acknowledge the tombstones of one gap.
-const SEND_MAX: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(100);
 
 /// `sluice gaps …`
 #[derive(Subcommand)]
@@ -172,7 +167,13 @@ impl Gaps {
             );
             return (404, said);
         };
-        match send(stream, topic, gap) {
+        let lost = gap.first..=gap.last;
+        // The time of none: a record that comes after all is a repeat.
+        let tombstone = Record::tombstone_of(gap.stream, gap.lane, lost, 0);
+        let sent = stream
+            .sender()
+            .and_then(|mut sender| stream::deliver(&mut *sender, topic, &[tombstone]));
+        match sent {
             Ok(()) => {
                 let Gap { first, last, .. } = gap;
                 tracing::warn!(topic, stream = %of, lane, first, last, "missing numbers given up by command");
@@ -186,31 +187,4 @@ impl Gaps {
             Err(error) => (503, format!("{error}: run it again\n")),
         }
     }
-}
-
-/// Puts a tombstone in the place of each missing number.
-fn send(stream: &Stream, topic: &str, gap: Gap) -> stream::Result<()> {
-    let mut sender = stream.sender()?;
-    let until = Instant::now() + SEND_MAX;
-    let late = || stream::Error::other("the stream does not acknowledge");
-    let mut sent = 0;
-    for n in gap.first..=gap.last {
-        // The time of none: a record that comes after all is a repeat.
-        let tombstone = Record::tombstone(gap.stream, gap.lane, n, 0);
-        loop {
-            match sender.send(topic, &tombstone) {
-                Ok(()) => break,
-                Err(SendError::Full) if Instant::now() < until => _ = sender.acknowledged(POLL)?,
-                Err(SendError::Full) => return Err(late()),
-                Err(SendError::Failed(error)) => return Err(error),
-            }
-        }
-        sent += 1;
-    }
-    while sender.acknowledged(POLL)? < sent {
-        if Instant::now() >= until {
-            return Err(late());
-        }
-    }
-    Ok(())
 }

@@ -200,10 +200,17 @@ fn attempt_here<H: Handler>(
     handler: H,
     topic: Topic,
 ) -> Result<(), consumer::Error> {
-    let prefix = &settings.stream.prefix;
+    let installation = (&*settings.stream.prefix, settings.stream.partitions);
     let letters = settings.data.join("dead-letters");
     let stream = StreamId::random();
-    let mut stored = Stored::new(store.clone(), handler, topic, prefix, stream, &letters)?;
+    let mut stored = Stored::new(
+        store.clone(),
+        handler,
+        topic,
+        installation,
+        stream,
+        &letters,
+    )?;
     while stored.look_at_parked(Clock::system().now_ms())? {}
     Ok(())
 }

@@ -12,7 +12,7 @@ use prost::Message;
 use service::{Clock, Health, Refusal, Shutdown};
 use sha2::{Digest, Sha256};
 use stream::kafka::Gate;
-use stream::{Kafka, Receiver, Record, SendError, Stream};
+use stream::{Kafka, Receiver, Record, Stream};
 
 use crate::commands::{last_good, print, refuse};
 use crate::settings::Settings;
@@ -20,7 +20,7 @@ use crate::topics::{self, Cluster};
 
 /// How long a poll of the topic waits.
 const POLL: Duration = Duration::from_millis(500);
-/// How long a command waits for its partitions and for acknowledgements.
+/// How long a command waits for its partitions.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -57,11 +57,11 @@ pub(crate) fn publish(to: &Cluster) -> Result<(), Refusal> {
     let mut replica = read_all(kafka, &settings, "publish")?;
 
     let mut sent = 0;
+    let mut sender = stream.sender().map_err(refuse)?;
     let mut writer = Writer {
-        sender: stream.sender().map_err(refuse)?,
-        topic: &topic,
         origin: StreamId::random(),
         n: 0,
+        unsent: Vec::new(),
     };
     for number in folder
         .numbers()
@@ -99,13 +99,14 @@ pub(crate) fn publish(to: &Cluster) -> Result<(), Refusal> {
         let now_ms = Clock::system().now_ms();
         for entry in replica.missing(&catalog) {
             let key = format!("{}/{}/{number}", entry.kind, entry.number);
-            writer.send(Kind::CatalogEntry, &key, now_ms, entry.encode_to_vec())?;
+            writer.write(Kind::CatalogEntry, &key, now_ms, entry.encode_to_vec());
             replica.take_entry(entry);
         }
         let closing = catalog.closing(parent, keys, now_ms);
         let key = format!("version/{number}");
-        writer.send(Kind::CatalogVersion, &key, now_ms, closing.encode_to_vec())?;
-        writer.finish()?;
+        writer.write(Kind::CatalogVersion, &key, now_ms, closing.encode_to_vec());
+        stream::deliver(&mut *sender, &topic, &writer.unsent).map_err(refuse)?;
+        writer.unsent.clear();
         replica.take_version(closing);
         sent += 1;
     }
@@ -116,18 +117,17 @@ pub(crate) fn publish(to: &Cluster) -> Result<(), Refusal> {
     })
 }
 
-/// Sends records one after another.
-struct Writer<'t> {
-    sender: Box<dyn stream::Sender>,
-    topic: &'t str,
+/// The records of one stream.
+struct Writer {
     origin: StreamId,
     n: u64,
+    unsent: Vec<Record>,
 }
 
-impl Writer<'_> {
-    fn send(&mut self, kind: Kind, key: &str, time_ms: u64, value: Vec<u8>) -> Result<(), Refusal> {
+impl Writer {
+    fn write(&mut self, kind: Kind, key: &str, time_ms: u64, value: Vec<u8>) {
         self.n += 1;
-        let record = Record {
+        self.unsent.push(Record {
             key: key.as_bytes().to_vec(),
             kind: kind as u16,
             version: SCHEMA_VERSION,
@@ -137,28 +137,7 @@ impl Writer<'_> {
             n: self.n,
             time_ms,
             value,
-        };
-        let until = Instant::now() + WAIT_MAX;
-        loop {
-            match self.sender.send(self.topic, &record) {
-                Ok(()) => return Ok(()),
-                Err(SendError::Full) if Instant::now() < until => {
-                    self.sender.acknowledged(POLL).map_err(refuse)?;
-                }
-                Err(SendError::Full) => return Err(refuse("Kafka takes no records: run it again")),
-                Err(SendError::Failed(error)) => return Err(refuse(error)),
-            }
-        }
-    }
-
-    fn finish(&mut self) -> Result<(), Refusal> {
-        let until = Instant::now() + WAIT_MAX;
-        while self.sender.acknowledged(POLL).map_err(refuse)? < self.n {
-            if Instant::now() >= until {
-                return Err(refuse("Kafka does not acknowledge: run it again"));
-            }
-        }
-        Ok(())
+        });
     }
 }
 

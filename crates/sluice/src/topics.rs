@@ -13,9 +13,6 @@ use crate::grow;
 use crate::published;
 use crate::settings::{Installation, Settings};
 
-/// How long clicks, postbacks and labels are kept: a quarter's payout run can be done again from them.
-const DAYS: u32 = 100;
-
 /// `sluice topics …`
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -32,7 +29,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         cluster: Cluster,
     },
-    /// Give every topic more partitions, once everything sent is folded and couriers and consumers are stopped.
+    /// Give every topic more partitions; couriers and consumers then want the new count in their settings.
     Grow {
         #[command(flatten)]
         cluster: Cluster,
@@ -88,12 +85,8 @@ pub(crate) fn run(command: &Command) -> Result<(), Refusal> {
                 };
                 print(&format!("{weight}: {difference}"))?;
             }
-            let of_store = store_difference(&settings)?;
-            if let Some(difference) = &of_store {
-                print(&format!("differs: {difference}"))?;
-            }
             let stopping = differences.iter().filter(|difference| difference.stops);
-            let serious = stopping.count() + usize::from(of_store.is_some());
+            let serious = stopping.count();
             if serious > 0 {
                 return Err(refuse(format!("{serious} differences, listed above")));
             }
@@ -104,17 +97,6 @@ pub(crate) fn run(command: &Command) -> Result<(), Refusal> {
             partitions,
         } => grow::run(&cluster.load()?, *partitions),
     }
-}
-
-/// Why the store of this machine, where there is one, is not for the topics as they are set.
-fn store_difference(settings: &Settings) -> Result<Option<String>, Refusal> {
-    let view = match store::View::open(&settings.data.join("store.sqlite")) {
-        Ok(view) => view,
-        Err(error) if error.is_missing() => return Ok(None),
-        Err(error) => return Err(refuse(error)),
-    };
-    let found = view.partitions().map_err(refuse)?;
-    Ok(found.and_then(|found| found.difference(settings.stream.partitions)))
 }
 
 /// The stream the settings name. A cluster is not asked for anything yet: it may be away.
@@ -147,10 +129,7 @@ pub(crate) fn described(settings: &Settings) -> Vec<kafka::Topic> {
     let described = Topic::ALL.map(|topic| kafka::Topic {
         name: format!("{}.{}", settings.stream.prefix, topic.name()),
         partitions: settings.stream.partitions,
-        cleanup: match topic {
-            Topic::Clicks | Topic::Postbacks | Topic::FraudSignals => Cleanup::Days(DAYS),
-            Topic::Conversions => Cleanup::Never,
-        },
+        cleanup: topic.kept_days().map_or(Cleanup::Never, Cleanup::Days),
     });
     let catalog = kafka::Topic {
         name: format!("{}.{}", settings.stream.prefix, published::TOPIC),

@@ -340,6 +340,7 @@ fn run(
         let around = consumers::Around {
             stream: stream.clone(),
             prefix: settings.stream.prefix.clone(),
+            partitions: settings.stream.partitions,
             member: format!("store-{:016x}", u64::from_be_bytes(identity)),
             metrics: consumers::Metrics::register(metrics.registry()).map_err(refuse)?,
             health: health.clone(),
@@ -348,9 +349,6 @@ fn run(
             letters: data.join("dead-letters"),
             gaps: Gaps::default(),
         };
-        store
-            .keep_partitions(settings.stream.partitions)
-            .map_err(refuse)?;
         if let Ok(Some(here)) = commands::last_good(&versions) {
             // Others stand still and say so; this process has nothing else to do.
             keep_lock(&store, here.lock()).map_err(refuse)?;
@@ -734,7 +732,7 @@ fn fold<H: Handler + Send + 'static>(
         store.clone(),
         handler,
         topic,
-        &around.prefix,
+        (&around.prefix, around.partitions),
         StreamId::random(),
         &around.letters,
     );

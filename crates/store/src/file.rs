@@ -11,7 +11,7 @@ use crate::error::Kind;
 use crate::{Batch, Error, Result, dump, order};
 
 /// The format this build writes, and the only one it reads (`user_version`).
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// Marks the file as ours (`application_id`): "Slui".
 const APPLICATION: i64 = 0x536c_7569;
@@ -32,9 +32,9 @@ CREATE TABLE positions (
     PRIMARY KEY (consumer, topic, partition)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE highs (
-    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, lane INTEGER NOT NULL,
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL,
     stream BLOB NOT NULL, n INTEGER NOT NULL, time_ms INTEGER NOT NULL,
-    PRIMARY KEY (consumer, topic, partition, lane, stream)
+    PRIMARY KEY (consumer, topic, lane, stream)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE rollups (
     cube INTEGER NOT NULL, bucket_ms INTEGER NOT NULL, offer INTEGER NOT NULL, affiliate INTEGER NOT NULL,
@@ -76,13 +76,9 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_by_consumer ON outbox (consumer, id);
 -- Streams of which nothing but their end is kept.
 CREATE TABLE ended (
-    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, stream BLOB NOT NULL,
-    PRIMARY KEY (consumer, topic, partition, stream)
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, stream BLOB NOT NULL, lanes BLOB NOT NULL, ended_ms INTEGER NOT NULL,
+    PRIMARY KEY (consumer, topic, stream)
 ) STRICT, WITHOUT ROWID;
--- The count of partitions that rows are for, each change with a version.
-CREATE TABLE partitions (
-    version INTEGER NOT NULL PRIMARY KEY, count INTEGER NOT NULL, in_force INTEGER NOT NULL
-) STRICT;
 ";
 
 /// The writing end of a store. Clones share one connection: one batch runs at a time.

@@ -22,7 +22,6 @@ mod mark;
 mod order;
 mod outbox;
 mod parked;
-mod partitions;
 mod position;
 mod report;
 mod rollup;
@@ -37,8 +36,7 @@ pub use order::{
 };
 pub use outbox::{OutboxCounter, OutboxRow};
 pub use parked::{Parked, ParkedEvent};
-pub use partitions::Partitions;
-pub use position::{High, Position};
+pub use position::{Ended, High, Receipts};
 pub use report::{Counts, Dimension, Money, Query, Row};
 pub use rollup::{Change, Cube, RollupKey, Source};
 

@@ -1,18 +1,16 @@
-//! Where a consumer goes on: the offset in each input partition, and the highest number folded of each (lane, stream).
+//! Where a consumer goes on: the offset in each partition of a topic, and what it has folded of the topic's streams.
 
 use crate::Result;
 use crate::batch::{Batch, stream_id};
 use crate::error::{Error, Kind};
 
-/// Where a consumer goes on in one partition.
+/// What the receiver's rule keeps of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Position {
-    /// The first offset that is not folded yet.
-    pub offset: u64,
-    /// What the receiver rule keeps, ordered by lane and stream.
+pub struct Receipts {
+    /// Of lanes that go on, ordered by lane and stream.
     pub highs: Vec<High>,
-    /// Streams that have ended, in order: nothing more is kept of them.
-    pub ended: Vec<[u8; 16]>,
+    /// Streams of which lanes have ended, in order: nothing else is kept of these lanes.
+    pub ended: Vec<Ended>,
 }
 
 /// The highest number folded of one (lane, stream).
@@ -28,29 +26,45 @@ pub struct High {
     pub time_ms: u64,
 }
 
+/// The lanes of a stream that have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The stream.
+    pub stream: [u8; 16],
+    /// A bit a lane.
+    pub lanes: [u8; 32],
+}
+
 impl Batch<'_> {
-    /// Where `consumer` goes on; offset 0 and no highs for one that never read the partition.
+    /// The first offset of a partition that `consumer` has not folded; 0 of one that it never read.
     ///
     /// # Errors
     ///
     /// When the store cannot be read.
-    pub fn position(&self, consumer: &str, topic: u8, partition: u16) -> Result<Position> {
-        let mut offsets = self.connection().prepare_cached(
+    pub fn offset(&self, consumer: &str, topic: u8, partition: u16) -> Result<u64> {
+        let mut select = self.connection().prepare_cached(
             "SELECT offset FROM positions WHERE consumer = ?1 AND topic = ?2 AND partition = ?3",
         )?;
-        let mut rows = offsets.query((consumer, topic, partition))?;
-        let offset = match rows.next()? {
-            Some(row) => row.get::<_, i64>(0)?.cast_unsigned(),
-            None => 0,
-        };
-        let mut select = self.connection().prepare_cached(
-            "SELECT lane, stream, n, time_ms FROM highs WHERE consumer = ?1 AND topic = ?2 AND partition = ?3
-             ORDER BY lane, stream",
-        )?;
         let mut rows = select.query((consumer, topic, partition))?;
-        let mut highs = Vec::new();
+        match rows.next()? {
+            Some(row) => Ok(row.get::<_, i64>(0)?.cast_unsigned()),
+            None => Ok(0),
+        }
+    }
+
+    /// What `consumer` has folded of a topic.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn receipts(&self, consumer: &str, topic: u8) -> Result<Receipts> {
+        let mut receipts = Receipts::default();
+        let mut select = self.connection().prepare_cached(
+            "SELECT lane, stream, n, time_ms FROM highs WHERE consumer = ?1 AND topic = ?2 ORDER BY lane, stream",
+        )?;
+        let mut rows = select.query((consumer, topic))?;
         while let Some(row) = rows.next()? {
-            highs.push(High {
+            receipts.highs.push(High {
                 lane: row.get(0)?,
                 stream: stream_id(row.get(1)?)?,
                 n: row.get::<_, i64>(2)?.cast_unsigned(),
@@ -58,18 +72,19 @@ impl Batch<'_> {
             });
         }
         let mut select = self.connection().prepare_cached(
-            "SELECT stream FROM ended WHERE consumer = ?1 AND topic = ?2 AND partition = ?3 ORDER BY stream",
+            "SELECT stream, lanes FROM ended WHERE consumer = ?1 AND topic = ?2 ORDER BY stream",
         )?;
-        let mut rows = select.query((consumer, topic, partition))?;
-        let mut ended = Vec::new();
+        let mut rows = select.query((consumer, topic))?;
         while let Some(row) = rows.next()? {
-            ended.push(stream_id(row.get(0)?)?);
+            let lanes: Vec<u8> = row.get(1)?;
+            receipts.ended.push(Ended {
+                stream: stream_id(row.get(0)?)?,
+                lanes: lanes
+                    .try_into()
+                    .map_err(|_| Error::new(Kind::Damaged("a set of lanes is not 32 bytes")))?,
+            });
         }
-        Ok(Position {
-            offset,
-            highs,
-            ended,
-        })
+        Ok(receipts)
     }
 
     /// Moves the offset from where this owner left it. The first thing a batch does.
@@ -115,19 +130,12 @@ impl Batch<'_> {
     /// # Errors
     ///
     /// When the store cannot be written.
-    pub fn set_high(
-        &mut self,
-        consumer: &str,
-        topic: u8,
-        partition: u16,
-        high: &High,
-    ) -> Result<()> {
+    pub fn set_high(&mut self, consumer: &str, topic: u8, high: &High) -> Result<()> {
         self.connection()
-            .prepare_cached("INSERT OR REPLACE INTO highs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .prepare_cached("INSERT OR REPLACE INTO highs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
             .execute((
                 consumer,
                 topic,
-                partition,
                 high.lane,
                 &high.stream[..],
                 high.n.cast_signed(),
@@ -136,27 +144,48 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Keeps of a stream that it has ended, and nothing else.
+    /// Keeps of lanes that they have ended, and nothing else.
     ///
     /// # Errors
     ///
     /// When the store cannot be written.
-    pub fn end_stream(
+    pub fn end_lanes(
         &mut self,
         consumer: &str,
         topic: u8,
-        partition: u16,
-        stream: [u8; 16],
+        ended: &Ended,
+        now_ms: u64,
     ) -> Result<()> {
-        let row = (consumer, topic, partition, &stream[..]);
+        let mut delete = self.connection().prepare_cached(
+            "DELETE FROM highs WHERE consumer = ?1 AND topic = ?2 AND lane = ?3 AND stream = ?4",
+        )?;
+        let is_ended = |lane: u8| ended.lanes[usize::from(lane / 8)] & 1 << (lane % 8) != 0;
+        for lane in (0..=u8::MAX).filter(|lane| is_ended(*lane)) {
+            delete.execute((consumer, topic, lane, &ended.stream[..]))?;
+        }
+        self.connection()
+            .prepare_cached("INSERT OR REPLACE INTO ended VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute((
+                consumer,
+                topic,
+                &ended.stream[..],
+                &ended.lanes[..],
+                now_ms.cast_signed(),
+            ))?;
+        Ok(())
+    }
+
+    /// Forgets streams that ended before a time.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub fn forget_ended(&mut self, consumer: &str, topic: u8, before_ms: u64) -> Result<()> {
         self.connection()
             .prepare_cached(
-                "DELETE FROM highs WHERE consumer = ?1 AND topic = ?2 AND partition = ?3 AND stream = ?4",
+                "DELETE FROM ended WHERE consumer = ?1 AND topic = ?2 AND ended_ms < ?3",
             )?
-            .execute(row)?;
-        self.connection()
-            .prepare_cached("INSERT OR IGNORE INTO ended VALUES (?1, ?2, ?3, ?4)")?
-            .execute(row)?;
+            .execute((consumer, topic, before_ms.cast_signed()))?;
         Ok(())
     }
 }

@@ -187,24 +187,40 @@ fn a_position_is_what_was_kept() {
     };
     store
         .batch(|batch| {
-            assert_eq!(batch.position("clicks", 1, 0)?, store::Position::default());
+            assert_eq!(batch.offset("clicks", 1, 0)?, 0);
+            assert_eq!(batch.receipts("clicks", 1)?, store::Receipts::default());
             batch.move_offset("clicks", 1, 0, 0, 4)?;
-            batch.set_high("clicks", 1, 0, &high(9, 1))?;
-            batch.set_high("clicks", 1, 0, &high(2, 5))?;
-            batch.set_high("clicks", 1, 0, &high(9, 2))?;
-            batch.set_high("fraud", 1, 0, &high(1, 1))
+            batch.set_high("clicks", 1, &high(9, 1))?;
+            batch.set_high("clicks", 1, &high(2, 5))?;
+            batch.set_high("clicks", 1, &high(9, 2))?;
+            batch.set_high("fraud", 1, &high(1, 1))
         })
         .unwrap();
-    let position = store.batch(|batch| batch.position("clicks", 1, 0)).unwrap();
-    assert_eq!(position.offset, 4);
-    assert_eq!(position.highs, [high(2, 5), high(9, 2)]);
+    let offset = |partition| store.batch(|batch| batch.offset("clicks", 1, partition));
+    assert_eq!((offset(0).unwrap(), offset(1).unwrap()), (4, 0));
+    let receipts = |consumer: &str| store.batch(|batch| batch.receipts(consumer, 1)).unwrap();
+    assert_eq!(receipts("clicks").highs, [high(2, 5), high(9, 2)]);
 
-    store
-        .batch(|batch| batch.end_stream("clicks", 1, 0, [7; 16]))
-        .unwrap();
-    let position = store.batch(|batch| batch.position("clicks", 1, 0)).unwrap();
-    assert_eq!((position.highs, position.ended), (vec![], vec![[7; 16]]));
-    let other = store.batch(|batch| batch.position("fraud", 1, 0)).unwrap();
+    // Lane 9 ends, then lane 2, and the stream is forgotten by the time of the latest.
+    let mut ended = store::Ended {
+        stream: [7; 16],
+        lanes: [0; 32],
+    };
+    for (byte, bit, now_ms, left) in [(1, 2, 100, vec![high(2, 5)]), (0, 4, 200, vec![])] {
+        ended.lanes[byte] |= bit;
+        store
+            .batch(|batch| batch.end_lanes("clicks", 1, &ended, now_ms))
+            .unwrap();
+        let found = receipts("clicks");
+        assert_eq!((found.highs, found.ended), (left, vec![ended]));
+    }
+    for (before_ms, count) in [(200, 1), (201, 0)] {
+        store
+            .batch(|batch| batch.forget_ended("clicks", 1, before_ms))
+            .unwrap();
+        assert_eq!(receipts("clicks").ended.len(), count);
+    }
+    let other = receipts("fraud");
     assert_eq!((other.highs, other.ended), (vec![high(1, 1)], vec![]));
 }
 

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::gaps::{Gap, Gaps};
-use crate::receipts::Receipt;
+use crate::receipts::{Lanes, Receipt};
 use crate::{
     Batch, END, FOREIGN, MakeSender, Receipts, Receiver, Record, SendError, Sender, StreamId,
     Verdict,
@@ -32,11 +32,17 @@ pub trait Fold {
     /// Why the store could not be read or changed.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Where a partition stands, as it was last committed; the default at first.
+    /// The offset a partition goes on at, as it was last committed; 0 at first.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn position(&mut self, partition: u16) -> Result<Position, Self::Error>;
+    fn offset(&mut self, partition: u16) -> Result<u64, Self::Error>;
+
+    /// What was folded of the topic, as it was last committed.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn receipts(&mut self) -> Result<Receipts, Self::Error>;
 
     /// Folds the records, moves the offset from `from` to `to`, keeps `highs` and `ended` and writes the outbox: in one
     /// transaction.
@@ -83,17 +89,6 @@ pub trait Fold {
     }
 }
 
-/// Where a partition stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Position {
-    /// The offset to go on at.
-    pub offset: u64,
-    /// The receipts of streams that go on.
-    pub highs: Vec<Receipt>,
-    /// The streams that have ended.
-    pub ended: Vec<StreamId>,
-}
-
 /// What to fold of one batch. The offset moves over repeats, and not over a record that came early and waits: it is read again
 /// after a restart.
 #[derive(Debug)]
@@ -109,8 +104,8 @@ pub struct Accepted<'a> {
     pub records: Vec<(u64, &'a Record)>,
     /// The receipts that changed, in the order of lane and stream.
     pub highs: Vec<Receipt>,
-    /// The streams that ended, in order: their names take the place of their receipts.
-    pub ended: Vec<StreamId>,
+    /// All lanes that have ended of the streams of which some did now, in the order of streams: they take the place of receipts.
+    pub ended: Vec<(StreamId, Lanes)>,
     /// Numbers known to be lost.
     pub tombstones: u64,
     /// Records folded before.
@@ -229,6 +224,7 @@ pub fn run<F: Fold>(
     observe: &mut dyn FnMut(&Progress),
 ) -> Result<(), Error<F::Error>> {
     let mut partitions: HashMap<u16, Place> = HashMap::new();
+    let mut known = Known::default();
     receiver.restart();
     let mut outbox = senders.map(Outbox::new);
     let mut stopping: Option<Instant> = None;
@@ -239,23 +235,18 @@ pub fn run<F: Fold>(
         }
         if let Some(assigned) = receiver.assigned() {
             partitions.clear();
+            known = Known {
+                receipts: fold.receipts().map_err(Error::Fold)?,
+                gaps: Gaps::default(),
+            };
             for partition in assigned {
-                let Position {
-                    offset,
-                    highs,
-                    ended,
-                } = fold.position(partition).map_err(Error::Fold)?;
+                let offset = fold.offset(partition).map_err(Error::Fold)?;
                 let begin = receiver
                     .begin_at(partition, offset)
                     .map_err(Error::Stream)?;
                 receiver.seek(partition, begin).map_err(Error::Stream)?;
-                let place = Place {
-                    offset,
-                    receipts: Receipts::new(receiver.partitions(), highs, ended),
-                    proven: begin == offset,
-                    gaps: Gaps::default(),
-                };
-                partitions.insert(partition, place);
+                let proven = begin == offset;
+                partitions.insert(partition, Place { offset, proven });
             }
         }
         let wait = if outbox.as_ref().is_some_and(|outbox| !outbox.is_empty()) {
@@ -276,23 +267,12 @@ pub fn run<F: Fold>(
                 .expect("a receiver reads the partitions it was assigned");
             if !place.proven {
                 place
-                    .prove(&mut batch, receiver.topic(), receiver.partitions())
+                    .prove(&mut batch, &known.receipts, receiver.topic())
                     .map_err(Error::Stream)?;
             }
-            let count = receiver.partitions();
-            let misplaced = end_at_misplaced(&mut batch, receiver.topic(), count, &place.receipts);
             if !batch.records.is_empty() {
-                let (progress, again) =
-                    fold_batch(fold, &batch, place, now_ms()).map_err(Error::Fold)?;
-                observe(&progress);
-                if let Some(offset) = again {
-                    receiver
-                        .seek(batch.partition, offset)
-                        .map_err(Error::Stream)?;
-                }
-            }
-            if let Some(error) = misplaced {
-                return Err(Error::Stream(error));
+                let progress = fold_batch(fold, &batch, place, &mut known, now_ms());
+                observe(&progress.map_err(Error::Fold)?);
             }
             batches_since_tick += 1;
             busy = true;
@@ -301,7 +281,12 @@ pub fn run<F: Fold>(
         }
         if idle || batches_since_tick >= TICK_EVERY_BATCHES {
             batches_since_tick = 0;
-            tell_gaps(&mut partitions, now_ms(), observe);
+            tell_gaps(&mut known.gaps, now_ms(), observe);
+            // Not at once: what waits is mostly sent again by then, and it may wait for many lanes.
+            for (partition, offset) in known.gaps.take_again() {
+                receiver.seek(partition, offset).map_err(Error::Stream)?;
+                busy = true;
+            }
             busy |= fold.tick(now_ms()).map_err(Error::Fold)?;
         }
         let mut drained = idle && !busy;
@@ -320,34 +305,31 @@ pub fn run<F: Fold>(
 struct Place {
     /// The offset the store stands at.
     offset: u64,
-    receipts: Receipts,
     /// The topic is known to be the one that was read.
     proven: bool,
+}
+
+/// What the loop knows of a topic.
+#[derive(Default)]
+struct Known {
+    receipts: Receipts,
     gaps: Gaps,
 }
 
-fn tell_gaps(
-    partitions: &mut HashMap<u16, Place>,
-    now_ms: u64,
-    observe: &mut dyn FnMut(&Progress),
-) {
-    let gaps = partitions.values().flat_map(|place| place.gaps.all());
-    observe(&Progress::Gaps(gaps.collect()));
-    for place in partitions.values_mut() {
-        for overdue in place.gaps.overdue(now_ms) {
-            observe(&Progress::Overdue(overdue));
-        }
+fn tell_gaps(gaps: &mut Gaps, now_ms: u64, observe: &mut dyn FnMut(&Progress)) {
+    observe(&Progress::Gaps(gaps.all().collect()));
+    for overdue in gaps.overdue(now_ms) {
+        observe(&Progress::Overdue(overdue));
     }
 }
 
 impl Place {
     /// The first record read is the one before the position. It was folded or a repeat when the store moved over it, so it is
-    /// a repeat now, unless somebody stepped over one that was misplaced; any other was not there then. Takes it off the batch.
-    fn prove(&mut self, batch: &mut Batch, topic: &str, count: u16) -> crate::Result<()> {
-        let is_ours = batch.records.first().is_some_and(|(offset, record)| {
-            let passed =
-                self.receipts.has_folded(record) || is_misplaced(record, batch.partition, count);
-            offset + 1 == self.offset && passed
+    /// a repeat now; any other was not there then. Takes it off the batch.
+    fn prove(&mut self, batch: &mut Batch, receipts: &Receipts, topic: &str) -> crate::Result<()> {
+        let first = batch.records.first();
+        let is_ours = first.is_some_and(|(offset, record)| {
+            offset + 1 == self.offset && receipts.has_folded(record)
         });
         if !is_ours {
             return Err(crate::Error::recreated(topic, batch.partition, self.offset));
@@ -359,38 +341,16 @@ impl Place {
     }
 }
 
-fn is_misplaced(record: &Record, partition: u16, count: u16) -> bool {
-    u16::from(record.lane) % count != partition
-}
-
-/// Ends a batch before the first new record that is not in its lane's partition, and says why: it was sent with another count
-/// of partitions, beside a growth, and what is kept of its lane is elsewhere. To judge it here would lose it, or count it
-/// twice. What was folded here before its lane moved on is a repeat.
-fn end_at_misplaced(
-    batch: &mut Batch,
-    topic: &str,
-    count: u16,
-    receipts: &Receipts,
-) -> Option<crate::Error> {
-    let at = batch.records.iter().position(|(_, record)| {
-        is_misplaced(record, batch.partition, count) && !receipts.has_folded(record)
-    })?;
-    let (offset, record) = &batch.records[at];
-    let error = crate::Error::misplaced(topic, batch.partition, *offset, record.lane);
-    batch.next = *offset;
-    batch.records.truncate(at);
-    Some(error)
-}
-
-/// What was done, and from where to read again.
 fn fold_batch<F: Fold>(
     fold: &mut F,
     batch: &Batch,
     place: &mut Place,
+    Known { receipts, gaps }: &mut Known,
     now_ms: u64,
-) -> Result<(Progress, Option<u64>), F::Error> {
+) -> Result<Progress, F::Error> {
+    let partition = batch.partition;
     let mut accepted = Accepted {
-        partition: batch.partition,
+        partition,
         from: place.offset,
         to: place.offset,
         records: Vec::with_capacity(batch.records.len()),
@@ -404,7 +364,6 @@ fn fold_batch<F: Fold>(
     };
     let mut newest_ms = 0;
     let mut foreign = 0;
-    let mut again: Option<u64> = None;
     for (offset, record) in &batch.records {
         if record.kind == FOREIGN {
             accepted.records.push((*offset, record));
@@ -412,53 +371,53 @@ fn fold_batch<F: Fold>(
             continue;
         }
         newest_ms = newest_ms.max(record.time_ms);
-        let verdict = place.receipts.judge(record);
+        let lost = match record.is_tombstone() {
+            true => (record.last() + 1).saturating_sub(receipts.next(record.lane, record.origin)),
+            false => 0,
+        };
+        let verdict = receipts.judge(record);
         match verdict {
-            Verdict::Fold if record.is_tombstone() => accepted.tombstones += 1,
-            Verdict::Fold if record.kind == END => {}
-            Verdict::Fold => accepted.records.push((*offset, record)),
+            Verdict::Fold => {
+                gaps.folded(record);
+                accepted.tombstones += lost;
+                if !record.is_tombstone() && record.kind != END {
+                    accepted.records.push((*offset, record));
+                }
+            }
             Verdict::Repeat => accepted.repeats += 1,
             Verdict::Conflict => accepted.conflicts += 1,
-            Verdict::Early => accepted.early += 1,
-        }
-        match verdict {
             Verdict::Early => {
-                let next = place.receipts.next(record.lane, record.origin);
-                place.gaps.early(*offset, record, next, now_ms);
+                accepted.early += 1;
+                let missing = receipts.missing(record);
+                gaps.early((partition, *offset), record.origin, &missing, now_ms);
             }
-            Verdict::Fold => {
-                let from = place.gaps.folded(record);
-                again = again.into_iter().chain(from).min();
-            }
-            Verdict::Repeat | Verdict::Conflict => {}
         }
         // The record before the store's offset is always one that the receipts know: that is what proves a topic. And the
         // offset passes none that waits.
-        let waiting = place.gaps.first().min(again.unwrap_or(u64::MAX));
-        if verdict != Verdict::Early && *offset < waiting {
-            accepted.to = offset + 1;
+        if verdict != Verdict::Early && *offset < gaps.first(partition) {
+            accepted.to = accepted.to.max(offset + 1);
         }
     }
-    accepted.highs = place.receipts.changed();
-    accepted.ended = place.receipts.ended();
+    accepted.highs = receipts.changed();
+    accepted.ended = receipts.ended();
     // Others are folded beside one that waits, though the offset stays.
     let is_changed = accepted.to > accepted.from || foreign > 0;
     let is_changed = is_changed || !accepted.highs.is_empty() || !accepted.ended.is_empty();
     if is_changed && let Err(error) = fold.apply(&accepted) {
-        place.receipts.rollback();
+        receipts.rollback();
         return Err(error);
     }
-    place.receipts.commit();
+    receipts.commit();
     place.offset = accepted.to;
     if accepted.conflicts > 0 {
         tracing::error!(
-            partition = batch.partition,
+            partition,
             conflicts = accepted.conflicts,
             "two records claim one number"
         );
     }
-    let progress = Progress::Folded {
-        partition: batch.partition,
+    Ok(Progress::Folded {
+        partition,
         to: accepted.to,
         folded: accepted.records.len() as u64 - foreign,
         tombstones: accepted.tombstones,
@@ -466,8 +425,7 @@ fn fold_batch<F: Fold>(
         conflicts: accepted.conflicts,
         early: accepted.early,
         newest_ms,
-    };
-    Ok((progress, again))
+    })
 }
 
 /// The outbox on its way: at most one sender, at most [`OUTBOX_ROWS_MAX`] rows taken from the store.
@@ -622,51 +580,5 @@ impl<'a, 'b> Outbox<'a, 'b> {
         self.acknowledged = 0;
         self.more = true;
         self.paused_since = Some(Instant::now());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::receipts::High;
-
-    #[test]
-    fn a_batch_ends_before_a_record_of_another_partition() {
-        let batch = |lanes: &[u8]| Batch {
-            partition: 1,
-            first: 10,
-            next: 10 + lanes.len() as u64,
-            records: (10..)
-                .zip(lanes)
-                .map(|(offset, lane)| (offset, Record::tombstone(StreamId([1; 16]), *lane, 1, 1)))
-                .collect(),
-        };
-        let high = High { n: 1, time_ms: 1 };
-        let receipts = Receipts::new(4, [(0, StreamId([1; 16]), high)], []);
-        for (lanes, left, said) in [
-            (&[1, 5, 9][..], 3, None),
-            (
-                &[1, 5, 3, 1],
-                2,
-                Some("offset 12 of topic t, partition 1 is of lane 3"),
-            ),
-            // It was folded before its lane moved on.
-            (&[1, 0, 5], 3, None),
-            (
-                &[2, 1],
-                0,
-                Some("offset 10 of topic t, partition 1 is of lane 2"),
-            ),
-        ] {
-            let mut ended = batch(lanes);
-            let error =
-                end_at_misplaced(&mut ended, "t", 4, &receipts).map(|error| error.to_string());
-            assert_eq!(ended.records.len(), left);
-            assert_eq!(ended.next, 10 + left as u64);
-            match said {
-                None => assert_eq!(error, None),
-                Some(said) => assert!(error.is_some_and(|error| error.starts_with(said))),
-            }
-        }
     }
 }

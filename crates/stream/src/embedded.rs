@@ -392,10 +392,6 @@ impl EmbeddedReceiver {
 }
 
 impl Receiver for EmbeddedReceiver {
-    fn partitions(&self) -> u16 {
-        u16::try_from(self.tails.len()).expect("a topic has at most 256 partitions")
-    }
-
     fn assigned(&mut self) -> Option<Vec<u16>> {
         std::mem::take(&mut self.untold).then(|| (0..).take(self.tails.len()).collect())
     }

@@ -56,12 +56,6 @@ enum Kind {
         partition: u16,
         offset: u64,
     },
-    Misplaced {
-        topic: String,
-        partition: u16,
-        offset: u64,
-        lane: u8,
-    },
     SenderEnded,
     NotYet(&'static str),
     Other(String),
@@ -219,15 +213,6 @@ impl Error {
         })
     }
 
-    pub(crate) fn misplaced(topic: &str, partition: u16, offset: u64, lane: u8) -> Self {
-        Self::bare(Kind::Misplaced {
-            topic: topic.to_owned(),
-            partition,
-            offset,
-            lane,
-        })
-    }
-
     pub(crate) fn not_yet(why: &'static str) -> Self {
         Self::bare(Kind::NotYet(why))
     }
@@ -310,15 +295,6 @@ impl std::fmt::Display for Error {
             } => write!(
                 f,
                 "topic {topic}, partition {partition} was made anew: before offset {offset} is not the record that was read there: bring the old topic back, or see \"A topic made anew\" in docs/OPERATIONS.md"
-            )?,
-            Kind::Misplaced {
-                topic,
-                partition,
-                offset,
-                lane,
-            } => write!(
-                f,
-                "offset {offset} of topic {topic}, partition {partition} is of lane {lane}, which belongs to another partition: who wrote it counts other partitions; stop that one and see \"A record in the wrong partition\" in docs/OPERATIONS.md"
             )?,
             Kind::SenderEnded => write!(f, "this sender failed before and takes nothing more")?,
             Kind::NotYet(why) => f.write_str(why)?,

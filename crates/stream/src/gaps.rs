@@ -1,19 +1,20 @@
-//! Numbers a partition's reader waits for: records came whose predecessors are missing. The sender owes them, so a gap closes
-//! by itself within moments; one that stays is an alarm.
+//! Numbers a topic's reader waits for: records came whose predecessors are missing. The sender owes them, so a gap closes by
+//! itself within moments; one that stays is an alarm.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use crate::receipts::Missing;
 use crate::{Record, StreamId};
 
 /// A gap as old as this is told as an error: far above any outage of a sender that is repaired by itself.
 pub const GAP_ALARM_MS: u64 = 10 * 60 * 1000;
 
-/// The gaps of one partition, at most one for each lane of a stream.
-#[derive(Debug)]
+/// The gaps of one topic, at most one for each lane of a stream.
+#[derive(Debug, Default)]
 pub(crate) struct Gaps {
     open: HashMap<(u8, StreamId), Open>,
-    /// The least offset of a record that came early and waits; the maximum where none does.
-    first: u64,
+    /// The least offset of a record that waits, of each partition that has one.
+    first: BTreeMap<u16, u64>,
 }
 
 #[derive(Debug)]
@@ -21,11 +22,11 @@ struct Open {
     since_ms: u64,
     /// The first number that is missing.
     next: u64,
-    /// The lowest and the highest number that came early.
+    /// The lowest and the highest number that something waits at.
     lowest: u64,
     highest: u64,
-    /// Where the first of them lies.
-    offset: u64,
+    /// Where the first record that waits lies, in each partition.
+    waits: BTreeMap<u16, u64>,
     told: bool,
 }
 
@@ -44,74 +45,110 @@ pub struct Gap {
     pub since_ms: u64,
 }
 
-impl Default for Gaps {
-    fn default() -> Self {
-        Self {
-            open: HashMap::new(),
-            first: u64::MAX,
-        }
-    }
-}
-
 impl Gaps {
-    /// The least offset of a record that came early and waits; the maximum where none does. Who has lost its place begins there.
-    pub(crate) fn first(&self) -> u64 {
-        self.first
+    /// The least offset of a record of a partition that came early and waits; the maximum where none does. Who has lost its place
+    /// begins there.
+    pub(crate) fn first(&self, partition: u16) -> u64 {
+        self.first.get(&partition).copied().unwrap_or(u64::MAX)
     }
 
-    /// A record came early; `next` is the number its lane goes on at.
-    pub(crate) fn early(&mut self, offset: u64, record: &Record, next: u64, now_ms: u64) {
-        let gap = self
-            .open
-            .entry((record.lane, record.origin))
-            .or_insert(Open {
+    /// A record came early: so much is missing before it.
+    pub(crate) fn early(
+        &mut self,
+        (partition, offset): (u16, u64),
+        stream: StreamId,
+        missing: &[Missing],
+        now_ms: u64,
+    ) {
+        for missing in missing {
+            let of = (missing.lane, stream);
+            let at = missing.last + 1;
+            let gap = self.open.entry(of).or_insert_with(|| Open {
                 since_ms: now_ms,
-                next,
-                lowest: record.n,
-                highest: record.n,
-                offset,
+                next: missing.first,
+                lowest: at,
+                highest: at,
+                waits: BTreeMap::new(),
                 told: false,
             });
-        gap.next = next;
-        gap.lowest = gap.lowest.min(record.n);
-        gap.highest = gap.highest.max(record.n);
-        self.first = self.first.min(offset);
+            gap.next = missing.first;
+            gap.lowest = gap.lowest.min(at);
+            gap.highest = gap.highest.max(at);
+            lower(&mut gap.waits, partition, offset);
+        }
+        lower(&mut self.first, partition, offset);
     }
 
-    /// A record was folded. The offset to read from again, where that was a tombstone and those that wait behind it came
-    /// already: whoever owed it is gone, and nobody sends them again.
-    pub(crate) fn folded(&mut self, record: &Record) -> Option<u64> {
-        let of = (record.lane, record.origin);
-        let gap = self.open.get_mut(&of)?;
-        gap.next = record.n + 1;
-        // What came early comes again; how much of it is under way is not known.
-        gap.lowest = gap.lowest.max(gap.next + 1).min(gap.highest);
-        let waits = gap.next <= gap.highest;
-        let again = (waits && record.is_tombstone()).then_some(gap.offset);
-        if !waits || again.is_some() {
-            self.open.remove(&of);
-            let offsets = self.open.values().map(|gap| gap.offset);
-            self.first = offsets.min().unwrap_or(u64::MAX);
+    /// A record was folded.
+    pub(crate) fn folded(&mut self, record: &Record) {
+        if self.open.is_empty() {
+            return;
+        }
+        let stream = record.origin;
+        let mut is_closed = false;
+        for (lane, _) in record.ended_lanes() {
+            // Also of the others that it names nothing is missing.
+            is_closed |= self.open.remove(&(lane, stream)).is_some();
+        }
+        let of = (record.lane, stream);
+        if let Some(gap) = self.open.get_mut(&of) {
+            gap.next = record.last() + 1;
+            if gap.next > gap.highest {
+                self.open.remove(&of);
+                is_closed = true;
+            }
+        }
+        if is_closed {
+            self.look_for_first();
+        }
+    }
+
+    fn look_for_first(&mut self) {
+        self.first.clear();
+        for (&partition, &offset) in self.open.values().flat_map(|gap| &gap.waits) {
+            lower(&mut self.first, partition, offset);
+        }
+    }
+
+    /// The partitions to be read again, and from where: what waits there waits for nothing any more, and whoever sent it may not
+    /// send it again. It was behind a number that was given up, or in a partition that a topic has grown by.
+    pub(crate) fn take_again(&mut self) -> BTreeMap<u16, u64> {
+        let mut again = BTreeMap::new();
+        let closed = self.open.extract_if(|_, gap| gap.next >= gap.lowest);
+        for (partition, offset) in closed.flat_map(|(_, gap)| gap.waits) {
+            lower(&mut again, partition, offset);
+        }
+        if !again.is_empty() {
+            self.look_for_first();
         }
         again
     }
 
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = Gap> {
-        self.open.iter().map(|(&of, gap)| gap.of(of))
+        let gaps = self.open.iter().map(|(&of, gap)| gap.of(of));
+        // Nothing is missing any more before what is read again.
+        gaps.filter(|gap| gap.first <= gap.last)
     }
 
     /// The gaps that have become too old since the last call.
     pub(crate) fn overdue(&mut self, now_ms: u64) -> Vec<Gap> {
         let mut overdue = Vec::new();
         for (&of, gap) in &mut self.open {
-            if !gap.told && now_ms.saturating_sub(gap.since_ms) >= GAP_ALARM_MS {
+            let is_old = now_ms.saturating_sub(gap.since_ms) >= GAP_ALARM_MS;
+            if !gap.told && is_old && gap.next < gap.lowest {
                 gap.told = true;
                 overdue.push(gap.of(of));
             }
         }
         overdue
     }
+}
+
+/// Keeps the least offset of a partition.
+fn lower(offsets: &mut BTreeMap<u16, u64>, partition: u16, offset: u64) {
+    let least = offsets.entry(partition).or_insert(offset);
+    *least = offset.min(*least);
 }
 
 impl Open {

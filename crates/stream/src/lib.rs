@@ -15,7 +15,7 @@ pub mod letters;
 pub mod receipts;
 pub mod record;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use embedded::Embedded;
 pub use error::{Error, Result, SendError};
@@ -85,14 +85,46 @@ pub trait Sender: Send {
     fn acknowledged(&mut self, wait: Duration) -> Result<u64>;
 }
 
+/// How long [`deliver`] waits for a stream that takes nothing more or acknowledges nothing.
+const DELIVERED_MAX: Duration = Duration::from_secs(60);
+/// How long one look for acknowledgements takes.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Sends records and waits until all of them are kept. Nothing else may be under way.
+///
+/// # Errors
+/// The sender has ended, or the stream does not acknowledge within a minute: send all of them again with a new sender.
+pub fn deliver(sender: &mut dyn Sender, topic: &str, records: &[Record]) -> Result<()> {
+    let goal = sender.acknowledged(Duration::ZERO)? + records.len() as u64;
+    let mut records = records.iter().peekable();
+    let mut acknowledged = 0;
+    let mut since = Instant::now();
+    while acknowledged < goal {
+        while let Some(record) = records.peek() {
+            match sender.send(topic, record) {
+                Ok(()) => _ = records.next(),
+                Err(SendError::Full) => break,
+                Err(SendError::Failed(error)) => return Err(error),
+            }
+        }
+        let now = sender.acknowledged(LOOK)?;
+        if now > acknowledged {
+            (acknowledged, since) = (now, Instant::now());
+        } else if since.elapsed() >= DELIVERED_MAX {
+            return Err(Error::other(format!(
+                "the stream does not acknowledge {} records within {DELIVERED_MAX:?}: run it again",
+                goal - acknowledged
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Makes senders, one after another as they fail.
 pub type MakeSender<'a> = dyn FnMut() -> Result<Box<dyn Sender>> + 'a;
 
 /// Reads the partitions of one topic that are assigned to it.
 pub trait Receiver: Send {
-    /// How many partitions the topic has.
-    fn partitions(&self) -> u16;
-
     /// The partitions assigned to this receiver, ascending, when that has changed since the last call (the first assignment
     /// included); each then waits for a [`Receiver::seek`].
     fn assigned(&mut self) -> Option<Vec<u16>>;

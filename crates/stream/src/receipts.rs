@@ -1,14 +1,16 @@
 //! The receiver's rule: what makes of "at least once" each record once and in order.
 //!
 //! Per (lane, stream) the receiver keeps `high`, the number of the last record folded. The next number is folded, a lower
-//! one is a repeat and dropped, a higher one came early and is dropped too: the sender that was overtaken owes everything
-//! after its watermark again, so the missing ones and then this one come later. Keeping just the highest number seen would
-//! lose the overtaken ones.
+//! one is a repeat and dropped, a higher one came early and is dropped too: it comes again, or is read again, after the
+//! missing ones. Keeping just the highest number seen would lose the overtaken ones.
+//!
+//! The rule knows no partitions: when a topic grows, a lane goes on in another partition, and its numbers say in which order
+//! its records belong together.
 //!
 //! The last record of a stream in a partition is its end ([`Record::ends`]): it comes early until every lane that it names is
 //! whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::{END, Record, StreamId};
 
@@ -37,14 +39,37 @@ pub enum Verdict {
     Early,
 }
 
-/// What was folded of one partition, and what the batch under way would change.
+/// A set of lanes: bit `lane mod 8` of byte `lane / 8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Lanes(pub [u8; 32]);
+
+impl Lanes {
+    fn insert(&mut self, lane: u8) {
+        self.0[usize::from(lane / 8)] |= 1 << (lane % 8);
+    }
+
+    /// Whether a lane is in it.
+    pub fn contains(&self, lane: u8) -> bool {
+        self.0[usize::from(lane / 8)] & 1 << (lane % 8) != 0
+    }
+}
+
+/// Numbers of a lane that must come before a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) lane: u8,
+    /// The first that is missing.
+    pub(crate) first: u64,
+    /// The last that is missing.
+    pub(crate) last: u64,
+}
+
+/// What was folded of one topic, and what the batch under way would change.
 ///
-/// Judging counts as folding until [`Self::commit`] keeps it or [`Self::rollback`] takes it back. Of a stream whose lanes
-/// have all ended here only its name is kept, so that what is remembered does not grow with every start of a worker.
-#[derive(Clone, Debug)]
+/// Judging counts as folding until [`Self::commit`] keeps it or [`Self::rollback`] takes it back. Of lanes that have ended
+/// only a set is kept for each stream, so that what is remembered grows little with every start of a worker.
+#[derive(Clone, Debug, Default)]
 pub struct Receipts {
-    /// Of the topic.
-    partitions: u16,
     kept: Kept,
     /// Judged since the last commit; wins over `kept`.
     pending: Kept,
@@ -53,21 +78,19 @@ pub struct Receipts {
 #[derive(Clone, Debug, Default)]
 struct Kept {
     highs: HashMap<(u8, StreamId), High>,
-    ended: HashSet<StreamId>,
+    ended: HashMap<StreamId, Lanes>,
 }
 
 impl Receipts {
-    /// As the store has them, for a partition of a topic of so many.
+    /// As the store has them.
     pub fn new(
-        partitions: u16,
         highs: impl IntoIterator<Item = Receipt>,
-        ended: impl IntoIterator<Item = StreamId>,
+        ended: impl IntoIterator<Item = (StreamId, Lanes)>,
     ) -> Self {
+        let highs = highs.into_iter();
         Self {
-            partitions,
             kept: Kept {
                 highs: highs
-                    .into_iter()
                     .map(|(lane, stream, high)| ((lane, stream), high))
                     .collect(),
                 ended: ended.into_iter().collect(),
@@ -78,38 +101,62 @@ impl Receipts {
 
     /// The rule.
     pub fn judge(&mut self, record: &Record) -> Verdict {
-        let stream = record.origin;
-        if self.kept.ended.contains(&stream) || self.pending.ended.contains(&stream) {
+        let (lane, stream) = (record.lane, record.origin);
+        if self.ended_lanes(stream).contains(lane) {
             return Verdict::Repeat;
         }
-        let high = self.high(record.lane, stream);
-        if record.n <= high.n {
+        let high = self.high(lane, stream);
+        if record.last() <= high.n {
             return if record.time_ms > high.time_ms {
                 Verdict::Conflict
             } else {
                 Verdict::Repeat
             };
         }
-        if record.n > high.n + 1 || !self.is_whole_before(record) {
+        if record.n > high.n + 1 || record.kind == END && !self.missing(record).is_empty() {
             return Verdict::Early;
         }
         if record.kind == END {
-            self.pending.highs.retain(|(_, of), _| *of != stream);
-            self.pending.ended.insert(stream);
+            let mut ended = self.ended_lanes(stream);
+            let named = record.ended_lanes().into_iter().map(|(lane, _)| lane);
+            for lane in named.chain([lane]) {
+                ended.insert(lane);
+                self.pending.highs.remove(&(lane, stream));
+            }
+            self.pending.ended.insert(stream, ended);
             return Verdict::Fold;
         }
         let high = High {
-            n: record.n,
+            n: record.last(),
             time_ms: record.time_ms.max(high.time_ms),
         };
-        self.pending.highs.insert((record.lane, stream), high);
+        self.pending.highs.insert((lane, stream), high);
         Verdict::Fold
     }
 
     /// Whether a record was folded before the batch under way.
     pub(crate) fn has_folded(&self, record: &Record) -> bool {
-        let high = self.kept.highs.get(&(record.lane, record.origin));
-        self.kept.ended.contains(&record.origin) || high.is_some_and(|high| record.n <= high.n)
+        let (lane, stream) = (record.lane, record.origin);
+        let ended = self.kept.ended.get(&stream);
+        let high = self.kept.highs.get(&(lane, stream));
+        ended.is_some_and(|lanes| lanes.contains(lane))
+            || high.is_some_and(|high| record.last() <= high.n)
+    }
+
+    /// What a record waits for: numbers of its own lane, and an end also for those of the others that it names.
+    pub(crate) fn missing(&self, record: &Record) -> Vec<Missing> {
+        let ended = self.ended_lanes(record.origin);
+        let others = record.ended_lanes().into_iter();
+        let others = others.filter(|(lane, _)| *lane != record.lane && !ended.contains(*lane));
+        let wanted = others.chain([(record.lane, record.n - 1)]);
+        let missing = wanted.map(|(lane, last)| Missing {
+            lane,
+            first: self.next(lane, record.origin),
+            last,
+        });
+        missing
+            .filter(|missing| missing.first <= missing.last)
+            .collect()
     }
 
     /// The number a lane of a stream goes on at.
@@ -124,14 +171,10 @@ impl Receipts {
         high.copied().unwrap_or_default()
     }
 
-    /// Whether every other lane that an end names, of those that this partition has, is folded to its last record.
-    fn is_whole_before(&self, record: &Record) -> bool {
-        let partition = |lane: u8| u16::from(lane) % self.partitions;
-        let ended = record.ended_lanes();
-        let mut others = ended
-            .iter()
-            .filter(|(lane, _)| *lane != record.lane && partition(*lane) == partition(record.lane));
-        others.all(|&(lane, n)| self.high(lane, record.origin).n >= n)
+    fn ended_lanes(&self, stream: StreamId) -> Lanes {
+        let ended = self.pending.ended.get(&stream);
+        let ended = ended.or_else(|| self.kept.ended.get(&stream));
+        ended.copied().unwrap_or_default()
     }
 
     /// What judging changed since the last commit, in the order of lane and stream.
@@ -144,10 +187,12 @@ impl Receipts {
         changed
     }
 
-    /// The streams that ended since the last commit, in order: nothing but their names is kept from now on.
-    pub fn ended(&self) -> Vec<StreamId> {
-        let mut ended: Vec<_> = self.pending.ended.iter().copied().collect();
-        ended.sort_unstable();
+    /// All lanes that have ended of the streams of which some did since the last commit, in the order of streams: nothing else
+    /// is kept of these lanes from now on.
+    pub fn ended(&self) -> Vec<(StreamId, Lanes)> {
+        let ended = self.pending.ended.iter();
+        let mut ended: Vec<_> = ended.map(|(stream, lanes)| (*stream, *lanes)).collect();
+        ended.sort_unstable_by_key(|(stream, _)| *stream);
         ended
     }
 
@@ -155,7 +200,11 @@ impl Receipts {
     pub fn commit(&mut self) {
         let Kept { highs, ended } = std::mem::take(&mut self.pending);
         if !ended.is_empty() {
-            self.kept.highs.retain(|(_, of), _| !ended.contains(of));
+            let is_ended = |lane: u8, of: &StreamId| {
+                let lanes = ended.get(of);
+                lanes.is_some_and(|lanes| lanes.contains(lane))
+            };
+            self.kept.highs.retain(|(lane, of), _| !is_ended(*lane, of));
         }
         self.kept.highs.extend(highs);
         self.kept.ended.extend(ended);
@@ -187,7 +236,7 @@ mod tests {
             n: 5,
             time_ms: 1_000,
         };
-        let mut receipts = Receipts::new(1, [(0, STREAM, high)], []);
+        let mut receipts = Receipts::new([(0, STREAM, high)], []);
         for (lane, n, time_ms, expected) in [
             (0, 5, 1_000, Verdict::Repeat),
             (0, 1, 10, Verdict::Repeat),
@@ -212,8 +261,8 @@ mod tests {
     }
 
     #[test]
-    fn of_a_stream_that_ended_only_the_name_is_kept() {
-        let mut receipts = Receipts::new(2, [], []);
+    fn of_lanes_that_ended_only_a_set_is_kept() {
+        let mut receipts = Receipts::default();
         // Lane 1 is another partition's.
         let ends = Record::ends(STREAM, &[(0, 1), (1, 8), (2, 2), (4, 1)], 2);
         let end = &ends[0];
@@ -231,10 +280,13 @@ mod tests {
         // Lane 2 was overtaken: its stream has not ended before it has.
         assert_eq!(receipts.judge(&record(2, 2, 8)), Verdict::Fold);
         assert_eq!(receipts.judge(end), Verdict::Fold);
-        assert_eq!(
-            (receipts.changed(), receipts.ended()),
-            (vec![], vec![STREAM])
-        );
+        let lanes = |bits| {
+            let mut lanes = Lanes::default();
+            lanes.0[0] = bits;
+            lanes
+        };
+        let ended = vec![(STREAM, lanes(0b1_0101))];
+        assert_eq!((receipts.changed(), receipts.ended()), (vec![], ended));
         receipts.rollback();
         assert_eq!(receipts.judge(&record(2, 2, 8)), Verdict::Fold);
         assert_eq!(receipts.judge(end), Verdict::Fold);
@@ -243,11 +295,36 @@ mod tests {
         for record in [&record(0, 1, 7), end, &record(4, 3, 99)] {
             assert_eq!(receipts.judge(record), Verdict::Repeat, "{record:?}");
         }
+        // Lane 1 goes on until its partition's end has come too.
+        for n in 1..=8 {
+            assert_eq!(receipts.judge(&record(1, n, 9)), Verdict::Fold);
+        }
+        assert_eq!(receipts.judge(&ends[1]), Verdict::Fold);
+        assert_eq!(receipts.ended(), [(STREAM, lanes(0b1_0111))]);
+    }
+
+    #[test]
+    fn one_tombstone_takes_many_numbers() {
+        let mut receipts = Receipts::default();
+        let lost = |range| Record::tombstone_of(STREAM, 0, range, 5);
+        for (record, expected) in [
+            (lost(2..=9), Verdict::Early),
+            (record(0, 1, 1), Verdict::Fold),
+            (lost(2..=1 << 40), Verdict::Fold),
+            (lost(2..=9), Verdict::Repeat),
+            (record(0, 1 << 40, 5), Verdict::Repeat),
+            (record(0, (1 << 40) + 1, 6), Verdict::Fold),
+            // Another courier knows less of it.
+            (lost(7..=(1 << 40) + 3), Verdict::Fold),
+            (record(0, (1 << 40) + 4, 6), Verdict::Fold),
+        ] {
+            assert_eq!(receipts.judge(&record), expected, "{record:?}");
+        }
     }
 
     #[test]
     fn a_batch_that_failed_leaves_no_trace() {
-        let mut receipts = Receipts::new(1, [], []);
+        let mut receipts = Receipts::default();
         assert_eq!(receipts.judge(&record(0, 1, 1)), Verdict::Fold);
         receipts.commit();
         assert_eq!(receipts.changed(), []);
@@ -395,7 +472,7 @@ mod tests {
         let mut folded = vec![Vec::new(); usize::from(LANES)];
         let mut failures = failures.iter().copied();
         for log in logs {
-            let mut receipts = Receipts::new(PARTITIONS.into(), [], []);
+            let mut receipts = Receipts::default();
             for chunk in log.chunks(batch) {
                 loop {
                     let accepted: Vec<usize> = chunk

@@ -9,10 +9,11 @@
 //! Length and checksum are the log's.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 pub use journal::StreamId;
 
-/// Kind of a record whose number is known to be lost; it carries no value.
+/// Kind of a record whose number is known to be lost, or whose numbers are ([`Record::tombstone_of`]).
 pub const TOMBSTONE: u16 = 0;
 
 /// Kind of the last record of a stream in a partition; its value says where the stream's lanes end there ([`Record::ends`]).
@@ -67,6 +68,30 @@ impl Record {
             n,
             time_ms,
             value: Vec::new(),
+        }
+    }
+
+    /// One record that takes the numbers of several lost ones. Its value is the last of them, 8 bytes, big-endian; empty where
+    /// that is its own number.
+    pub fn tombstone_of(
+        origin: StreamId,
+        lane: u8,
+        lost: RangeInclusive<u64>,
+        time_ms: u64,
+    ) -> Self {
+        let (first, last) = lost.into_inner();
+        let mut tombstone = Self::tombstone(origin, lane, first, time_ms);
+        if last > first {
+            tombstone.value = last.to_be_bytes().to_vec();
+        }
+        tombstone
+    }
+
+    /// The last number it takes: its own, except of a tombstone for several.
+    pub fn last(&self) -> u64 {
+        match self.value.first_chunk() {
+            Some(last) if self.is_tombstone() => u64::from_be_bytes(*last).max(self.n),
+            _ => self.n,
         }
     }
 
@@ -253,6 +278,25 @@ mod tests {
             Record::tombstone(StreamId([1; 16]), 2, 3, 4).ended_lanes(),
             []
         );
+    }
+
+    #[test]
+    fn a_tombstone_says_how_far_it_goes() {
+        let stream = StreamId([1; 16]);
+        for (lost, value, last) in [
+            (7..=7, &[][..], 7),
+            (7..=0x0109, &[0, 0, 0, 0, 0, 0, 1, 9], 0x0109),
+        ] {
+            let tombstone = Record::tombstone_of(stream, 2, lost, 4);
+            assert_eq!((&*tombstone.value, tombstone.last()), (value, last));
+        }
+        let hostile = Record {
+            value: vec![0; 8],
+            ..Record::tombstone(stream, 2, 7, 4)
+        };
+        assert_eq!(hostile.last(), 7);
+        let other = Record { kind: 1, ..hostile };
+        assert_eq!(other.last(), 7);
     }
 
     #[test]

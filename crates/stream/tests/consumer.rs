@@ -8,16 +8,16 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use stream::consumer::{Accepted, Error, Fold, Options, Position, Progress, run};
+use stream::consumer::{Accepted, Error, Fold, Options, Progress, run};
 use stream::gaps::Gap;
 use stream::kafka::{Cleanup, KindNames, Settings, Topic, create_topics};
-use stream::{Embedded, Kafka, Record, Stream, StreamId};
+use stream::receipts::{Lanes, Receipt};
+use stream::{Embedded, Kafka, Receipts, Record, Stream, StreamId};
 use testkit::kafka::Broker;
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -26,7 +26,9 @@ const TOPIC: &str = "t.things";
 /// What a store keeps.
 #[derive(Default)]
 struct Memory {
-    places: HashMap<u16, Position>,
+    offsets: HashMap<u16, u64>,
+    highs: Vec<Receipt>,
+    ended: Vec<(StreamId, Lanes)>,
     folded: Vec<Record>,
     outbox: Vec<(i64, String, Record)>,
     refused: Vec<Record>,
@@ -35,21 +37,31 @@ struct Memory {
 impl Fold for Memory {
     type Error = Infallible;
 
-    fn position(&mut self, partition: u16) -> Result<Position, Infallible> {
-        Ok(self.places.get(&partition).cloned().unwrap_or_default())
+    fn offset(&mut self, partition: u16) -> Result<u64, Infallible> {
+        Ok(self.offsets.get(&partition).copied().unwrap_or_default())
+    }
+
+    fn receipts(&mut self) -> Result<Receipts, Infallible> {
+        Ok(Receipts::new(self.highs.clone(), self.ended.clone()))
     }
 
     fn apply(&mut self, accepted: &Accepted<'_>) -> Result<(), Infallible> {
-        let place = self.places.entry(accepted.partition).or_default();
+        let offset = self.offsets.entry(accepted.partition).or_default();
         assert_eq!(
-            place.offset, accepted.from,
+            *offset, accepted.from,
             "the store's offset moves from where it stands"
         );
-        place.offset = accepted.to;
+        *offset = accepted.to;
+        for (stream, lanes) in &accepted.ended {
+            self.ended.retain(|(of, _)| of != stream);
+            self.ended.push((*stream, *lanes));
+            let is_ended = |high: &Receipt| high.1 == *stream && lanes.contains(high.0);
+            self.highs.retain(|high| !is_ended(high));
+        }
         for receipt in &accepted.highs {
             let of = (receipt.0, receipt.1);
-            place.highs.retain(|high| (high.0, high.1) != of);
-            place.highs.push(*receipt);
+            self.highs.retain(|high| (high.0, high.1) != of);
+            self.highs.push(*receipt);
         }
         let records = accepted.records.iter();
         self.folded
@@ -229,7 +241,7 @@ fn a_topic_made_anew_is_not_read_on(backend: &dyn Backend) {
     send(&stream, &records);
     read(&stream, &mut memory, 5).unwrap();
     assert_eq!(numbers(&memory), [1, 2, 3, 4, 5]);
-    assert_eq!(memory.places[&0].offset, 5);
+    assert_eq!(memory.offsets[&0], 5);
 
     // It is the same topic: the record before is read again, and not folded again.
     send(&stream, &[record(3, 6)]);
@@ -258,10 +270,7 @@ fn a_topic_made_anew_is_not_read_on(backend: &dyn Backend) {
         [1, 2, 3, 4, 5, 6],
         "nothing of it is folded"
     );
-    assert_eq!(
-        memory.places[&0].offset, 6,
-        "and the store stands where it stood"
-    );
+    assert_eq!(memory.offsets[&0], 6, "and the store stands where it stood");
 }
 
 /// A batch that ends with records that came early must not look like a topic made anew.
@@ -270,11 +279,11 @@ fn early_records_at_the_end_are_read_again(backend: &dyn Backend) {
     let stream = backend.open();
     send(&stream, &[record(3, 1), record(3, 3), record(3, 4)]);
     read(&stream, &mut memory, 3).unwrap();
-    assert_eq!(memory.places[&0].offset, 1);
+    assert_eq!(memory.offsets[&0], 1);
     send(&stream, &[record(3, 2), record(3, 3), record(3, 4)]);
     read(&stream, &mut memory, 5).unwrap();
     assert_eq!(numbers(&memory), [1, 2, 3, 4]);
-    assert_eq!(memory.places[&0].offset, 6);
+    assert_eq!(memory.offsets[&0], 6);
 }
 
 /// The sender of 2 and 4 is gone for good, and nobody sends 3 and 5 again: a person gives 2 and 4 up.
@@ -285,17 +294,17 @@ fn what_waited_behind_a_number_that_was_given_up_was_never_folded(backend: &dyn 
     send(&stream, &waits);
     read(&stream, &mut memory, 4).unwrap();
     // Also who begins anew knows what waits: the place is before it.
-    assert_eq!(memory.places[&0].offset, 1);
+    assert_eq!(memory.offsets[&0], 1);
     let tombstone = |n| Record::tombstone(StreamId([7; 16]), 3, n, 0);
     send(&stream, &[record(7, 2), tombstone(2)]);
     read(&stream, &mut memory, 7).unwrap();
-    assert_eq!(memory.places[&0].offset, 2, "5 waits");
+    assert_eq!(memory.offsets[&0], 2, "5 waits");
     send(&stream, &[tombstone(4)]);
     read(&stream, &mut memory, 9).unwrap();
     let mut folded = numbers(&memory);
     folded.sort_unstable();
     assert_eq!(folded, [1, 1, 2, 3, 5]);
-    assert_eq!(memory.places[&0].offset, 7);
+    assert_eq!(memory.offsets[&0], 7);
 }
 
 #[test]
@@ -303,6 +312,53 @@ fn files_with_a_gap_that_is_given_up() {
     what_waited_behind_a_number_that_was_given_up_was_never_folded(&Files(
         tempfile::tempdir().unwrap(),
     ));
+}
+
+/// The end of a stream waits for a lane that is not its own: what is missing is told of that lane, and can be given up.
+#[test]
+fn what_an_end_waited_for_in_another_lane_could_not_be_given_up() {
+    let files = Files(tempfile::tempdir().unwrap());
+    let stream = files.open();
+    let end = Record::ends(StreamId([7; 16]), &[(3, 1), (5, 4)], 1);
+    send(&stream, &[record(3, 1), record(5, 1)]);
+    send(&stream, &end);
+    let mut memory = Memory::default();
+    let (gaps, asked) = (Cell::new(None::<Vec<Gap>>), Cell::new(false));
+    run(
+        &mut *stream.receiver(TOPIC, "group", "member").unwrap(),
+        None,
+        &mut memory,
+        &Options {
+            idle_wait: Duration::ZERO,
+            ..Options::default()
+        },
+        &|| 0,
+        &|| {
+            let Some(told) = gaps.take() else {
+                return false;
+            };
+            if let [gap] = told[..] {
+                let found = (gap.lane, gap.first, gap.last);
+                assert_eq!(found, (5, 2, 4));
+                if !asked.replace(true) {
+                    let lost = gap.first..=gap.last;
+                    send(
+                        &stream,
+                        &[Record::tombstone_of(gap.stream, gap.lane, lost, 0)],
+                    );
+                }
+            }
+            asked.get() && told.is_empty()
+        },
+        &mut |progress| {
+            if let Progress::Gaps(found) = progress {
+                gaps.set(Some(found.clone()));
+            }
+        },
+    )
+    .unwrap();
+    assert_eq!(memory.highs, [], "the stream has ended");
+    assert_eq!(memory.offsets[&0], 4);
 }
 
 fn incompressible(bytes: usize) -> Vec<u8> {
@@ -420,11 +476,12 @@ fn a_gap_that_stays_is_told_once_and_ends() {
         &|| minute.get() * 60_000,
         &|| {
             if minute.get() == 15 {
-                send(&stream, &[record(3, 2), record(3, 3), record(3, 4)]);
+                send(&stream, &[record(3, 2)]);
             }
             if minute.get() == 30 {
-                assert!(oldest.get() > 0, "5 is missing still");
-                send(&stream, &[record(3, 5)]);
+                assert!(oldest.get() > 0, "3 is missing still");
+                // 4 and 5 are not sent again.
+                send(&stream, &[record(3, 3)]);
             }
             ended.get() || minute.get() > 1000
         },
@@ -472,34 +529,70 @@ fn files_with_early_records() {
     early_records_at_the_end_are_read_again(&Files(tempfile::tempdir().unwrap()));
 }
 
-#[test]
-fn a_file_of_another_partition_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = || {
-        let topics = [(TOPIC, 2)];
-        Stream::Embedded(Embedded::open(folder.path(), &topics, StreamId::random).unwrap())
+/// Two lanes that part when the topic grows, a stream that ends before it does and one that goes on.
+fn records_of_a_growth() -> [Vec<Record>; 2] {
+    let other = |record: Record| Record {
+        origin: StreamId([8; 16]),
+        ..record
     };
-    let stream = open();
-    send(&stream, &[record(0, 1)]);
-    drop(stream);
-    let partition = |number| folder.path().join(format!("{TOPIC}-{number}"));
-    std::fs::remove_dir_all(partition(1)).unwrap();
-    copy(&partition(0), &partition(1));
-    let error = read(&open(), &mut Memory::default(), 2).unwrap_err();
-    assert!(
-        error.to_string().contains(
-            "offset 0 of topic t.things, partition 1 is of lane 0, which belongs to another partition"
-        ),
-        "{error}"
-    );
+    let mut before = Vec::new();
+    for n in 1..=20 {
+        before.extend([0, 1, 2, 3].map(|lane| record(lane, n)));
+        before.extend([1, 3].map(|lane| other(record(lane, n))));
+    }
+    let last: Vec<(u8, u64)> = (0..4).map(|lane| (lane, 20)).collect();
+    before.extend(Record::ends(StreamId([7; 16]), &last, 2));
+    // What was under way is sent again.
+    let mut after = vec![other(record(3, 20))];
+    for n in 21..=40 {
+        after.extend([1, 3].map(|lane| other(record(lane, n))));
+    }
+    after.extend(Record::ends(StreamId([8; 16]), &[(1, 40), (3, 40)], 4));
+    [before, after]
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+/// Whoever reads them from the beginning folds all of them once and in order.
+#[track_caller]
+fn assert_read_from_the_beginning(stream: &Stream) {
+    let mut memory = Memory::default();
+    let sent = records_of_a_growth().concat();
+    let events = sent.iter().filter(|record| record.kind != stream::END);
+    let events = events.count() as u64 - 1;
+    let (started, seen) = (Instant::now(), Cell::new(0));
+    run(
+        &mut *stream.receiver(TOPIC, "group", "member").unwrap(),
+        None,
+        &mut memory,
+        &Options {
+            records_max: 3,
+            silence: stream.silence(),
+            ..Options::default()
+        },
+        &|| 0,
+        &|| {
+            assert!(started.elapsed() < BOUND, "{} of {events}", seen.get());
+            seen.get() == events
+        },
+        &mut |progress| {
+            if let Progress::Folded { folded, .. } = progress {
+                seen.set(seen.get() + folded);
+            }
+        },
+    )
+    .unwrap();
+    let place = |record: &Record| (record.origin, record.lane);
+    let mut places: Vec<_> = sent.iter().map(place).collect();
+    places.sort_unstable();
+    places.dedup();
+    for of in places {
+        let folded = memory.folded.iter().filter(|record| place(record) == of);
+        let folded: Vec<u64> = folded.map(|record| record.n).collect();
+        let last = if of.0 == StreamId([8; 16]) { 40 } else { 20 };
+        assert_eq!(folded, (1..=last).collect::<Vec<_>>(), "{of:?}");
     }
+    assert_eq!(memory.highs, [], "both streams have ended");
+    let offsets: u64 = memory.offsets.values().sum();
+    assert_eq!(offsets, sent.len() as u64, "nothing waits");
 }
 
 #[test]
@@ -513,29 +606,30 @@ fn a_topic_of_kafka_with_early_records_and_made_anew() {
 }
 
 #[test]
-fn a_record_in_the_wrong_partition_of_kafka_is_an_error() {
-    let Some(cluster) = Cluster::start("a_record_in_the_wrong_partition_of_kafka_is_an_error")
-    else {
+fn a_topic_of_kafka_that_had_grown_could_not_be_read_from_its_beginning() {
+    let test = "a_topic_of_kafka_that_had_grown_could_not_be_read_from_its_beginning";
+    let Some(cluster) = Cluster::start(test) else {
         return;
     };
-    // One that counts one partition writes; one that counts two reads.
-    send(&cluster.open(), &[record(2, 1), record(3, 1)]);
-    cluster.admin(async |client| {
-        let grown = [rdkafka::admin::NewPartitions::new(TOPIC, 2)];
+    let grow = async |client: AdminClient<DefaultClientContext>, partitions| {
+        let grown = [rdkafka::admin::NewPartitions::new(TOPIC, partitions)];
         let made = client.create_partitions(&grown, &AdminOptions::new()).await;
         made.unwrap()[0].as_ref().unwrap();
-    });
-    let topic = Topic {
-        partitions: 2,
-        ..topic()
     };
-    let kafka = Kafka::new(&cluster.settings(), &[topic], KINDS).unwrap();
-    testkit::wait::until("the broker tells of both", BOUND, || kafka.check().is_ok());
-    let error = read(&Stream::Kafka(kafka), &mut Memory::default(), 2).unwrap_err();
-    assert!(
-        error.to_string().contains(
-            "offset 1 of topic t.things, partition 0 is of lane 3, which belongs to another partition"
-        ),
-        "{error}"
-    );
+    let open = |partitions| {
+        let topic = Topic {
+            partitions,
+            ..topic()
+        };
+        let kafka = Kafka::new(&cluster.settings(), &[topic], KINDS).unwrap();
+        testkit::wait::until("the broker tells of all", BOUND, || kafka.check().is_ok());
+        Stream::Kafka(kafka)
+    };
+    let [before, after] = records_of_a_growth();
+    cluster.admin(async |client| grow(client, 2).await);
+    send(&open(2), &before);
+    cluster.admin(async |client| grow(client, 4).await);
+    let grown = open(4);
+    send(&grown, &after);
+    assert_read_from_the_beginning(&grown);
 }

@@ -54,7 +54,7 @@ impl Streamed {
             read(&kafka, &format!("sluice.{name}"), &mut |record| {
                 count += 1;
                 let lane = numbers.entry((record.origin, record.lane)).or_default();
-                lane.insert(record.n);
+                lane.extend(record.n..=record.last());
                 let of_edges = matches!(topic, Topic::Clicks | Topic::Postbacks);
                 if record.kind == stream::END {
                     if of_edges {

@@ -182,7 +182,7 @@ impl Consumers {
 pub(crate) struct Reading<H> {
     pub(crate) stored: Stored<H>,
     offsets: [u64; 2],
-    receipts: [Receipts; 2],
+    receipts: Receipts,
 }
 
 impl<H: Handler> Reading<H> {
@@ -191,12 +191,19 @@ impl<H: Handler> Reading<H> {
         let candidate = StreamId::random();
         // Nothing is refused here.
         let letters = Path::new("/nonexistent");
-        let stored = Stored::new(store.clone(), handler, topic, "sluice", candidate, letters);
+        let installation = ("sluice", 2);
+        let stored = Stored::new(
+            store.clone(),
+            handler,
+            topic,
+            installation,
+            candidate,
+            letters,
+        );
         let mut stored = stored.unwrap();
-        let positions = [0, 1].map(|partition| stored.position(partition).unwrap());
         Self {
-            offsets: [positions[0].offset, positions[1].offset],
-            receipts: positions.map(|position| Receipts::new(2, position.highs, position.ended)),
+            offsets: [0, 1].map(|partition| stored.offset(partition).unwrap()),
+            receipts: stored.receipts().unwrap(),
             stored,
         }
     }
@@ -207,7 +214,7 @@ impl<H: Handler> Reading<H> {
         let rest = log[partition].get(from as usize..).unwrap_or_default();
         let chunk = &rest[..rest.len().min(count)];
         if !chunk.is_empty() {
-            let receipts = &mut self.receipts[partition];
+            let receipts = &mut self.receipts;
             // As the loop does: what has no number is not judged, and the end of an outbox carries no event.
             let new = |(_, record): &(u64, &Record)| {
                 record.kind == stream::FOREIGN

@@ -52,20 +52,6 @@ impl Admin {
         Ok(u64::try_from(end).unwrap_or(0))
     }
 
-    /// How many members a consumer group has; 0 where there is no such group.
-    ///
-    /// # Errors
-    /// No broker answers.
-    pub fn members(&self, group: &str) -> Result<usize> {
-        let found = self
-            .client
-            .inner()
-            .fetch_group_list(Some(group), ANSWER_MAX)
-            .map_err(|error| Error::kafka("ask for a consumer group", error))?;
-        let members = found.groups().iter().map(|group| group.members().len());
-        Ok(members.sum())
-    }
-
     /// Gives a topic so many partitions, where it has fewer.
     ///
     /// # Errors

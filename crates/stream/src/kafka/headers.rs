@@ -9,6 +9,7 @@
 //! | `n` | 1, 2, 3 … without holes per (stream, topic, lane) |
 //! | `time` | when it happened, Unix milliseconds |
 //! | `lock` | first 16 digits of the identity in `catalog.lock`: whose numbers are in the value |
+//! | `through` | of a `Tombstone` for several lost records alone: the last of their numbers |
 //! | `ends` | of an `End` alone: where the stream's lanes in the partition end, `LANE:N` and commas |
 //!
 //! A `Tombstone` and an `End` have an empty value, which is not null. To a reader that knows no headers it is the topic's
@@ -28,6 +29,7 @@ const TIME: &str = "time";
 const TOMBSTONE_NAME: &str = "Tombstone";
 const END_NAME: &str = "End";
 const ENDS: &str = "ends";
+const THROUGH: &str = "through";
 const LOCK: &str = "lock";
 
 /// What the kinds of records are called.
@@ -82,14 +84,18 @@ pub(super) fn encode(record: &Record, identity: u64, kinds: &KindNames) -> Optio
             value: Some(&*format!("{identity:016x}")),
         }),
     };
-    if record.kind != END {
-        return Some(headers);
-    }
-    let ends = record.ended_lanes();
-    let ends: Vec<String> = ends.iter().map(|(lane, n)| format!("{lane}:{n}")).collect();
+    let (key, said) = match record.kind {
+        TOMBSTONE if record.last() > record.n => (THROUGH, record.last().to_string()),
+        END => {
+            let ends = record.ended_lanes().into_iter();
+            let ends: Vec<String> = ends.map(|(lane, n)| format!("{lane}:{n}")).collect();
+            (ENDS, ends.join(","))
+        }
+        _ => return Some(headers),
+    };
     Some(headers.insert(Header {
-        key: ENDS,
-        value: Some(ends.join(",").as_bytes()),
+        key,
+        value: Some(said.as_bytes()),
     }))
 }
 
@@ -156,6 +162,10 @@ pub(super) fn decode(message: &BorrowedMessage<'_>, kinds: &KindNames) -> Option
         time_ms: text(TIME)?.parse().ok()?,
         value: match kind {
             Some(END) => encode_ends(&parse_ends(text(ENDS)?)?),
+            Some(TOMBSTONE) => match text(THROUGH) {
+                Some(through) => through.parse::<u64>().ok()?.to_be_bytes().to_vec(),
+                None => Vec::new(),
+            },
             _ => message.payload().unwrap_or_default().to_vec(),
         },
     };

@@ -85,11 +85,14 @@ impl ConsumerContext for Context {
 struct KafkaReceiver {
     inner: Arc<Inner>,
     topic: Topic,
+    group: String,
+    member: String,
     consumer: BaseConsumer<Context>,
     context: Context,
     /// Partitions told and not sought yet.
     waiting: BTreeSet<u16>,
-    sought: BTreeMap<u16, u64>,
+    /// Where each of the others goes on.
+    next: BTreeMap<u16, u64>,
     /// Read to their end at least once. Only compacted topics are asked where they end.
     ended: BTreeSet<u16>,
     /// Read and not yet asked for, by partition, each with its offset.
@@ -153,10 +156,12 @@ pub(super) fn open(
     Ok(Box::new(KafkaReceiver {
         inner: Arc::clone(inner),
         topic: described.clone(),
+        group: group.to_owned(),
+        member: member.to_owned(),
         consumer,
         context,
         waiting: BTreeSet::new(),
-        sought: BTreeMap::new(),
+        next: BTreeMap::new(),
         ended: BTreeSet::new(),
         read: BTreeMap::new(),
         turn: 0,
@@ -232,6 +237,7 @@ impl KafkaReceiver {
                 .entry(partition)
                 .or_default()
                 .push_back((offset, record));
+            self.next.insert(partition, offset + 1);
             taken += 1;
         }
         Ok(())
@@ -265,23 +271,19 @@ fn is_weather(error: &KafkaError) -> bool {
 }
 
 impl Receiver for KafkaReceiver {
-    fn partitions(&self) -> u16 {
-        self.topic.partitions
-    }
-
     fn assigned(&mut self) -> Option<Vec<u16>> {
         let mut assignment = self.context.lock();
         if !std::mem::take(&mut assignment.changed) {
             return None;
         }
         self.waiting.clone_from(&assignment.partitions);
-        self.sought.clear();
+        self.next.clear();
         self.read.clear();
         Some(self.waiting.iter().copied().collect())
     }
 
     fn restart(&mut self) {
-        self.sought.clear();
+        self.next.clear();
         self.read.clear();
         let mut assignment = self.context.lock();
         assignment.changed = !assignment.partitions.is_empty();
@@ -311,17 +313,17 @@ impl Receiver for KafkaReceiver {
     }
 
     fn seek(&mut self, partition: u16, offset: u64) -> Result<()> {
-        if !self.waiting.remove(&partition) && !self.sought.contains_key(&partition) {
+        if !self.waiting.remove(&partition) && !self.next.contains_key(&partition) {
             return Err(Error::not_assigned(partition));
         }
-        self.sought.insert(partition, offset);
+        self.next.insert(partition, offset);
         self.ended.remove(&partition);
         self.read.remove(&partition);
         if !self.waiting.is_empty() {
             return Ok(());
         }
         let mut list = TopicPartitionList::new();
-        for (partition, offset) in &self.sought {
+        for (partition, offset) in &self.next {
             let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
             list.add_partition_offset(&self.topic.name, i32::from(*partition), offset)
                 .map_err(|error| Error::kafka("seek", error))?;
@@ -332,9 +334,9 @@ impl Receiver for KafkaReceiver {
     }
 
     fn is_at_end(&self) -> bool {
-        let sought = self.sought.keys();
+        let sought = self.next.keys();
         self.waiting.is_empty()
-            && !self.sought.is_empty()
+            && !self.next.is_empty()
             && sought
                 .copied()
                 .all(|partition| self.ended.contains(&partition))
@@ -348,29 +350,31 @@ impl Receiver for KafkaReceiver {
         if let Some(error) = self.context.seat.difference() {
             return Err(error);
         }
-        let sought = self.sought.len();
+        let sought = self.next.len();
         if self.topic.cleanup != Cleanup::Compact
             && sought > 0
             && self.waiting.is_empty()
             && sought < usize::from(self.topic.partitions)
         {
-            return Err(Error::other(format!(
-                "the group gives this reader {sought} of {} partitions of {}: somebody else reads the others, and each would count a part. Stop one of the two",
-                self.topic.partitions, self.topic.name
-            )));
+            refuse_beside_others(&self.consumer, &self.group, &self.member)?;
+            // A member that comes back soon is given what it had, also where the topic has grown meanwhile.
+            let mut assignment = self.context.lock();
+            assignment.partitions = (0..self.topic.partitions).collect();
+            assignment.changed = true;
+            return Ok(None);
         }
         // What was read before the group took the partition away is not ours any more.
         if !self.is_current() {
             return Ok(None);
         }
-        let next = |from: u16| {
+        let ready = |from: u16| {
             let mut ready = self
                 .read
                 .range(from..)
                 .filter(|(_, records)| !records.is_empty());
             ready.next().map(|(partition, _)| *partition)
         };
-        let Some(partition) = next(self.turn).or_else(|| next(0)) else {
+        let Some(partition) = ready(self.turn).or_else(|| ready(0)) else {
             return Ok(None);
         };
         self.turn = partition.wrapping_add(1);

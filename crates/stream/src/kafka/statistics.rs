@@ -175,7 +175,7 @@ impl Seat {
         self.differs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why this client must not go on: routing by an old number of partitions would put a lane into two of them.
+    /// Why this client must not go on: of a topic that has grown it would not read the new partitions.
     pub(super) fn difference(&self) -> Option<Error> {
         self.differs().clone().map(Error::topics_differ)
     }
