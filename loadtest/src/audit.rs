@@ -34,6 +34,7 @@ mod walk;
 mod clock;
 pub(crate) mod mounts;
 mod proxy;
+mod syncs;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -117,9 +118,16 @@ fn audit(
             "there is no libfaketime: install it",
         );
     }
+    if cluster.syncs.is_none() {
+        testkit::skip(
+            "audit: syncs that fail",
+            "there is no C compiler: install cc",
+        );
+    }
     let possible = faults::Possible {
         disks: arguments.own_mounts,
         clock: cluster.clock.is_some(),
+        syncs: cluster.syncs.is_some(),
     };
     let mut random = fastrand::Rng::with_seed(seed);
     let plan = faults::plan(&mut random, arguments.faults, possible);

@@ -2,10 +2,10 @@
 //! redirect; the first one also counts, and applies the catalog, which the second one has by its topic.
 
 use std::error::Error;
-use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -17,7 +17,9 @@ use super::books::Books;
 use super::clock::WallClock;
 use super::mounts::Disks;
 use super::proxy::Proxy;
+use super::syncs::Syncs;
 use super::visits::{self, ADVERTISERS};
+use super::walk;
 
 /// Of every topic, at first.
 const PARTITIONS: u16 = 4;
@@ -31,8 +33,8 @@ pub(super) const POLL_MS: u32 = 15_000;
 /// Longer than any step of a clock: what is shipped stays to be compared.
 const RETAIN_S: u64 = 10 * 24 * 60 * 60;
 
-/// Stopped members leave their groups when their session is over.
-const GROW_MAX: Duration = Duration::from_secs(150);
+/// What couriers and consumers say of topics that have grown.
+const GROWN: &str = " are set";
 
 /// What a part says that is asked to end before it has read the catalog of its machine.
 const NOT_BEGUN: &str = "ended early, what was recorded is kept";
@@ -40,9 +42,6 @@ const NOT_BEGUN: &str = "ended early, what was recorded is kept";
 /// A supervisor gives a process some looks before it kills it: one that was paused, or waits for a busy disk, goes on.
 const STUCK_LOOKS: u32 = 3;
 const STUCK_LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// What consumers get to fold what couriers have sent.
-const FOLDING: Duration = Duration::from_secs(3);
 
 /// What a consumer says beside another store's.
 const BESIDE: &str = "each of the two would count a part";
@@ -60,6 +59,18 @@ pub(super) enum Kept {
     /// Everything that was counted.
     Store,
 }
+
+/// Where a bit is flipped. What is acknowledged is not lost by it: the other copy is as good.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Flipped {
+    /// In the head or the value of one of a cursor's two slots.
+    Cursor,
+    /// In the header of the file that is written.
+    Header,
+}
+
+/// What a cursor's slot holds at least.
+const CURSOR_BYTES: u64 = 300;
 
 /// By how much.
 const ROLLED_BACK: Duration = Duration::from_secs(3);
@@ -119,6 +130,8 @@ pub(super) struct Cluster {
     pub(super) network: Proxy,
     /// `None` where it cannot be made to step.
     pub(super) clock: Option<WallClock>,
+    /// `None` where none can be made to fail.
+    pub(super) syncs: Option<Syncs>,
     running: Vec<(Part, Option<Running>)>,
     /// Changes between starts of the edge.
     pub(super) workers: u32,
@@ -171,6 +184,7 @@ impl Cluster {
             } else {
                 None
             },
+            syncs: Syncs::make(folder)?,
             running: Part::ALL.map(|part| (part, None)).into(),
             workers: 2,
             partitions: PARTITIONS,
@@ -418,7 +432,7 @@ impl Cluster {
             Kept::Cursors(machine) => vec![Part::Courier(machine)],
             Kept::Store => Part::CONSUMERS.to_vec(),
         };
-        let files = || -> std::io::Result<Vec<PathBuf>> {
+        let files = || -> io::Result<Vec<PathBuf>> {
             let entries = fs::read_dir(&folder)?;
             let paths = entries.map(|entry| entry.map(|entry| entry.path()));
             let paths = paths.collect::<Result<Vec<_>, _>>()?;
@@ -457,29 +471,40 @@ impl Cluster {
         let data = self.data(1);
         // A file that goes meanwhile is no failure.
         Command::new("cp").arg("-a").arg(data).arg(&copy).output()?;
-        let output = self.folder.join(format!("courier-of-copy-{}", self.starts));
-        fs::create_dir_all(&output)?;
-        let settings = output.join("sluice.toml");
-        fs::write(&settings, self.settings())?;
-        let mut command = Command::new(self.bin.join("sluice"));
-        command.args([
-            "courier",
-            "--kafka",
-            &self.brokers,
-            "--admin",
-            "127.0.0.1:0",
-        ]);
-        command.arg("--settings").arg(settings);
-        command.arg("--data").arg(&copy);
-        if let Some(clock) = &self.clock {
-            clock.give(1, &mut command);
+        let mut running = Vec::new();
+        for program in [
+            &["sluice", "courier", "--kafka", &self.brokers][..],
+            &["sluice-edge", "--edge", "127.0.0.1:0"],
+        ] {
+            let output = self
+                .folder
+                .join(format!("{}-of-copy-{}", program[0], self.starts));
+            fs::create_dir_all(&output)?;
+            let settings = output.join("sluice.toml");
+            fs::write(&settings, self.settings())?;
+            let mut command = Command::new(self.bin.join(program[0]));
+            command.args(&program[1..]).args(["--admin", "127.0.0.1:0"]);
+            command.arg("--settings").arg(settings);
+            command.arg("--data").arg(&copy);
+            if let Some(clock) = &self.clock {
+                clock.give(1, &mut command);
+            }
+            running.push(Running::spawn(command, &output)?);
         }
-        let mut running = Running::spawn(command, &output)?;
-        wait::holds_within(BOUND, || running.stdout().contains("is up"));
+        let are_up = wait::holds_within(BOUND, || {
+            running
+                .iter()
+                .all(|running| running.stdout().contains("is up"))
+        });
         wait::pass(ROLLED_BACK);
-        running.kill9();
+        for mut running in running {
+            running.kill9();
+        }
         fs::remove_dir_all(copy)?;
-        Ok(())
+        match are_up {
+            true => Ok(()),
+            false => Err("courier and edge do not start on a copy".into()),
+        }
     }
 
     /// Starts a second process of a part while the first one runs: it must not be let in.
@@ -531,7 +556,7 @@ impl Cluster {
     }
 
     /// On a machine that need not be its own.
-    fn spawn_in(&mut self, part: Part, on: Machine) -> std::io::Result<Running> {
+    fn spawn_in(&mut self, part: Part, on: Machine) -> io::Result<Running> {
         self.starts += 1;
         let mut command = match part {
             Part::Edge(machine) => {
@@ -560,6 +585,9 @@ impl Cluster {
             .arg(self.data(on));
         if let Some(clock) = &self.clock {
             clock.give(on, &mut command);
+        }
+        if let Some(syncs) = &self.syncs {
+            syncs.give(part, &mut command);
         }
         Running::spawn(command, &output)
     }
@@ -600,45 +628,69 @@ impl Cluster {
         self.disks.as_ref().ok_or("no disks of its own")
     }
 
-    /// Gives every topic twice as many partitions: couriers stop, consumers fold what is there and stop, edges go on.
+    /// Gives every topic twice as many partitions while everything runs; couriers and consumers stand still until they are started
+    /// with the new count.
     pub(super) fn grow(&mut self) -> Result<(), Box<dyn Error>> {
         self.all_up()?;
         let partitions = self.partitions * 2;
-        let data = self.data(0);
-        let data = text(&data)?;
-        let mut said = String::new();
-        let grown = wait::holds_within(GROW_MAX, || {
-            // Before each further try, consumers fold what is still unfolded.
-            if said.contains("stands at") || said.contains("is not sent yet") {
-                for part in Part::CONSUMERS {
-                    let started = self.spawn(part);
-                    self.put(part, Some(started));
-                }
-                wait::pass(FOLDING);
+        let grow = ["topics", "grow", "--partitions", &partitions.to_string()];
+        self.sluice(&[&grow[..], &["--kafka", &self.brokers]].concat())?;
+        let couriers = MACHINES.map(Part::Courier);
+        for part in couriers.into_iter().chain(Part::CONSUMERS) {
+            let stands_still = wait::holds_within(BOUND, || {
+                let running = self.of(part);
+                running.is_some_and(|running| running.stderr().contains(GROWN))
+            });
+            if !stands_still {
+                return Err(format!("{} goes on with the old partitions", part.name()).into());
             }
-            let couriers = MACHINES.map(Part::Courier);
-            for part in couriers.into_iter().chain(Part::CONSUMERS) {
-                if let Err(why) = self.terminate(part) {
-                    self.revive(why);
-                }
-            }
-            let count = partitions.to_string();
-            let grow = ["topics", "grow", "--partitions", &count, "--data", data];
-            let cluster = ["--kafka", &self.brokers];
-            match self.sluice(&[&grow[..], &cluster].concat()) {
-                Ok(_) => true,
-                Err(why) => {
-                    said = why;
-                    wait::pass(Duration::from_secs(1));
-                    false
-                }
-            }
-        });
-        if !grown {
-            return Err(format!("topics do not grow: {said}").into());
         }
         self.partitions = partitions;
+        for part in couriers.into_iter().chain(Part::CONSUMERS) {
+            self.kill(part);
+        }
         self.all_up()
+    }
+
+    /// A bit of a file of a machine's courier is flipped while it is away; where that must not last, it is flipped back.
+    pub(super) fn flip(&mut self, flipped: Flipped, random: u64) -> Result<(), Box<dyn Error>> {
+        self.all_up()?;
+        let data = self.data(0);
+        let (folder, bytes) = match flipped {
+            Flipped::Cursor => (data.join("cursors"), CURSOR_BYTES),
+            Flipped::Header => (data.join("journal/0"), walk::HEADER_BYTES as u64),
+        };
+        let is_one = |path: &PathBuf| match flipped {
+            Flipped::Cursor => path.is_file(),
+            Flipped::Header => path.extension().is_some_and(|extension| extension == "log"),
+        };
+        self.kill(Part::Courier(0));
+        let entries = fs::read_dir(folder)?;
+        let mut files = entries.map(|entry| entry.map(|entry| entry.path()));
+        let mut files = files.by_ref().collect::<Result<Vec<_>, _>>()?;
+        files.retain(is_one);
+        files.sort_unstable();
+        let path = files.pop().ok_or("no file to flip a bit of")?;
+        let file = File::options().read(true).write(true).open(&path)?;
+        let flip = || -> io::Result<()> {
+            let (mut byte, at) = ([0], random / 8 % bytes);
+            file.read_exact_at(&mut byte, at)?;
+            byte[0] ^= 1 << (random % 8);
+            file.write_all_at(&byte, at)
+        };
+        flip()?;
+        self.all_up()?;
+        match flipped {
+            // The value saved before it is older.
+            Flipped::Cursor => self.books.forget(0),
+            Flipped::Header => {
+                wait::pass(ROLLED_BACK);
+                self.kill(Part::Courier(0));
+                flip()?;
+                self.all_up()?;
+            }
+        }
+        Ok(())
     }
 
     /// How large a batch of clicks the broker takes; `None` is its own bound.

@@ -2,12 +2,13 @@
 
 use std::error::Error;
 use std::fmt;
+use std::process::Command;
 use std::time::Duration;
 
 use testkit::wait;
 
 use super::clock::STEP_S;
-use super::cluster::{Cluster, Kept, MACHINES, Machine, POLL_MS, Part, SESSION_MS};
+use super::cluster::{Cluster, Flipped, Kept, MACHINES, Machine, POLL_MS, Part, SESSION_MS};
 use super::mounts::Disk;
 use super::proxy::Network;
 
@@ -19,6 +20,11 @@ const START_MAX: Duration = Duration::from_secs(4);
 
 /// How long an edge may be dark that nothing happens to: a machine that is busy starting other processes holds it up.
 const DARK_MAX: Duration = Duration::from_secs(1);
+
+/// What a sync takes on a slow disk, in milliseconds.
+const SLOW_MS: u32 = 200;
+
+const NO_SYNCS: &str = "no syncs that can be made to fail";
 
 /// Some clicks and their sub ids.
 const BATCH_BYTES_MAX: u32 = 4096;
@@ -59,6 +65,18 @@ enum What {
     Fill(Disk, Option<Part>),
     /// Nobody reaches the broker.
     Network(Network, Duration),
+    /// A disk stands still for so long.
+    Freeze(Disk, Duration),
+    /// The journals' disk can have no more files, and the edge that writes there comes back on it.
+    NoInodes,
+    /// So many of a part's next syncs fail.
+    SyncsFail(Part, u32),
+    /// Each sync of a part takes long, for so long.
+    SlowSyncs(Part, Duration),
+    /// A part can open nothing more, for so long.
+    NoDescriptors(Part, Duration),
+    /// A bit of what a courier reads is flipped.
+    Flip(Flipped, u64),
     /// The broker refuses what many clicks make together, and takes each of them.
     RefuseBatches,
     /// Every topic gets twice as many partitions while edges go on.
@@ -71,19 +89,21 @@ enum What {
 type Kind = (u32, fn(&mut fastrand::Rng) -> What);
 
 /// Kinds that can happen wherever a broker runs.
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 20] = [
     (8, |random| What::Kill(part(random))),
     (3, |random| What::Restart(part(random))),
     (4, |random| What::Pause(part(random), short(random))),
-    // Beyond a session, now and then beyond the poll as well: the group has given the partitions away when it goes on.
+    // The group has given the partitions away when it goes on.
     (1, |random| {
-        let bound = if random.u8(..3) == 0 {
-            POLL_MS
-        } else {
-            SESSION_MS
-        };
-        let away = Duration::from_millis(u64::from(bound) * 5 / 4);
-        What::Pause(consumer(random), away)
+        What::Pause(consumer(random), beyond(SESSION_MS))
+    }),
+    (1, |random| What::Pause(consumer(random), beyond(POLL_MS))),
+    (2, |random| {
+        What::NoDescriptors(part(random), short(random) * 2)
+    }),
+    (2, |random| {
+        let flipped = [Flipped::Cursor, Flipped::Header][random.usize(..2)];
+        What::Flip(flipped, random.u64(..))
     }),
     (2, |random| What::Workers(machine(random), random.u32(2..4))),
     (3, |random| What::KillBroker(short(random))),
@@ -99,12 +119,17 @@ const KINDS: [Kind; 17] = [
         What::Network(Network::Silent, short(random) * 2)
     }),
     (1, |_| What::RefuseBatches),
-    // Once a run: it takes half a minute until the groups have forgotten their members.
+    // Once a run: partitions are never fewer again.
     (0, |_| What::Grow),
 ];
 
 /// Kinds that need disks of their own.
-const DISK_KINDS: [Kind; 4] = [
+const DISK_KINDS: [Kind; 6] = [
+    (2, |random| {
+        let disk = [Disk::Journals, Disk::Store][random.usize(..2)];
+        What::Freeze(disk, short(random) * 3)
+    }),
+    (1, |_| What::NoInodes),
     (1, |random| {
         let writers = [Part::Edge(0), Part::Courier(0)];
         fill(random, Disk::Journals, &writers)
@@ -126,11 +151,18 @@ const CLOCK_KINDS: [Kind; 1] = [(2, |random| {
     What::StepClock(whose[random.usize(..whose.len())], step, held)
 })];
 
-/// What can be filled or stepped here.
+/// Kinds that need syncs that can be made to fail.
+const SYNC_KINDS: [Kind; 2] = [
+    (3, |random| What::SyncsFail(part(random), random.u32(1..4))),
+    (2, |random| What::SlowSyncs(part(random), short(random) * 3)),
+];
+
+/// What can be filled, stepped or made to fail here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Possible {
     pub(super) disks: bool,
     pub(super) clock: bool,
+    pub(super) syncs: bool,
 }
 
 /// One fault of every kind that is possible here, then random ones, all in a random order.
@@ -141,6 +173,9 @@ pub(super) fn plan(random: &mut fastrand::Rng, count: u32, possible: Possible) -
     }
     if possible.clock {
         kinds.extend(CLOCK_KINDS);
+    }
+    if possible.syncs {
+        kinds.extend(SYNC_KINDS);
     }
     let weights: u32 = kinds.iter().map(|(weight, _)| weight).sum();
     let mut first = kinds.clone();
@@ -187,6 +222,10 @@ fn is_long(away: Duration) -> bool {
     away > Duration::from_millis(SESSION_MS.into())
 }
 
+fn beyond(bound_ms: u32) -> Duration {
+    Duration::from_millis(u64::from(bound_ms) * 5 / 4)
+}
+
 fn short(random: &mut fastrand::Rng) -> Duration {
     Duration::from_millis(random.u64(100..1_500))
 }
@@ -201,13 +240,16 @@ fn fill(random: &mut fastrand::Rng, disk: Disk, writers: &[Part]) -> What {
 impl Fault {
     /// Whether an edge may be unable to record meanwhile.
     pub(super) fn fills_journals(&self) -> bool {
-        matches!(self.what, What::Fill(Disk::Journals, _))
+        matches!(self.what, What::Fill(Disk::Journals, _) | What::NoInodes)
     }
 
     /// Whether parts may end or stand still by themselves because of it: what waits by a clock that is set back ends or waits
     /// for long, and nothing starts on a full disk.
     pub(super) fn excuses(&self) -> bool {
-        matches!(self.what, What::StepClock(..) | What::Fill(_, Some(_)))
+        matches!(
+            self.what,
+            What::StepClock(..) | What::Fill(_, Some(_)) | What::NoInodes
+        )
     }
 
     /// How long an edge may answer too few visits because of it.
@@ -217,8 +259,9 @@ impl Fault {
             | What::Restart(Part::Edge(_))
             | What::Workers(..)
             | What::KillEdgeAndCourier(_)
+            | What::NoInodes
             | What::Fill(_, Some(Part::Edge(_))) => START_MAX,
-            What::Pause(Part::Edge(_), away) => away,
+            What::Pause(Part::Edge(_), away) | What::NoDescriptors(Part::Edge(_), away) => away,
             _ => Duration::ZERO,
         };
         away + DARK_MAX
@@ -248,6 +291,13 @@ impl Fault {
             What::Fill(Disk::Store, _) => "the store's disk full",
             What::Fill(..) => "a courier's disk full",
             What::Network(..) => "the broker out of reach",
+            What::Freeze(..) => "a disk frozen",
+            What::NoInodes => "the journals' disk out of inodes",
+            What::SyncsFail(part, _) if is_edge(part) => "an edge's syncs failed",
+            What::SyncsFail(..) => "a courier's or consumer's syncs failed",
+            What::SlowSyncs(..) => "syncs slow",
+            What::NoDescriptors(..) => "no descriptors",
+            What::Flip(..) => "a bit flipped",
             What::RefuseBatches => "batches refused",
             What::Grow => "topics grown",
             What::StepClock(..) => "clocks stepped",
@@ -304,6 +354,22 @@ impl Fault {
                 wait::pass(away);
                 cluster.network.set(Network::Open);
             }
+            What::Freeze(disk, away) => {
+                let disks = cluster.disks()?;
+                disks.freeze(disk, true)?;
+                wait::pass(away);
+                disks.freeze(disk, false)?;
+            }
+            What::NoInodes => without_inodes(cluster)?,
+            What::SyncsFail(part, failures) => syncs_fail(cluster, part, failures)?,
+            What::SlowSyncs(part, held) => {
+                let syncs = cluster.syncs.as_ref().ok_or(NO_SYNCS)?;
+                syncs.set(part, 0, SLOW_MS)?;
+                wait::pass(held);
+                syncs.set(part, 0, 0)?;
+            }
+            What::NoDescriptors(part, held) => without_descriptors(cluster, part, held)?,
+            What::Flip(flipped, random) => cluster.flip(flipped, random)?,
             What::RefuseBatches => refuse_batches(cluster)?,
             What::Grow => cluster.grow()?,
             What::StepClock(machines, step, held) => {
@@ -358,6 +424,60 @@ fn full(cluster: &mut Cluster, disk: Disk, killed: Option<Part>) -> Result<(), B
         return Ok(());
     }
     Err(format!("{disk} is full, noticed within {bound:?}: {noticed}").into())
+}
+
+/// The edge comes back where it can make no file, and opens its journals when it can.
+fn without_inodes(cluster: &mut Cluster) -> Result<(), Box<dyn Error>> {
+    cluster.all_up()?;
+    cluster.disks()?.fill_inodes(Disk::Journals)?;
+    cluster.kill(Part::Edge(0));
+    cluster.keep_up();
+    let noticed = wait::holds_within(NOTICED_MAX, || {
+        wait::pass(Duration::from_millis(100));
+        turned_away(cluster, Disk::Journals) > 0
+    });
+    cluster.disks()?.empty_inodes(Disk::Journals)?;
+    match noticed {
+        true => Ok(()),
+        false => Err("an edge without inodes says nothing".into()),
+    }
+}
+
+/// Whoever syncs meets every failure, and goes on.
+fn syncs_fail(cluster: &mut Cluster, part: Part, failures: u32) -> Result<(), Box<dyn Error>> {
+    let syncs = cluster.syncs.as_ref().ok_or(NO_SYNCS)?;
+    syncs.set(part, failures, 0)?;
+    let mut met = Ok(false);
+    let done = wait::holds_within(NOTICED_MAX, || {
+        wait::pass(Duration::from_millis(100));
+        met = syncs.failures(part).map(|left| left == 0);
+        !matches!(met, Ok(false))
+    });
+    met?;
+    match done {
+        true => Ok(()),
+        false => Err(format!("{} syncs nothing", part.name()).into()),
+    }
+}
+
+/// What is open stays open.
+fn without_descriptors(
+    cluster: &mut Cluster,
+    part: Part,
+    held: Duration,
+) -> Result<(), Box<dyn Error>> {
+    let Some(running) = cluster.of(part) else {
+        return Ok(());
+    };
+    let limit = |soft: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &running.pid().to_string()]);
+        prlimit.arg(format!("--nofile={soft}:")).status()
+    };
+    limit("3")?;
+    wait::pass(held);
+    limit("1024")?;
+    Ok(())
 }
 
 /// How often somebody was kept from writing on a disk, since the processes there now were started.
@@ -425,6 +545,18 @@ impl fmt::Display for Fault {
             What::Network(Network::Silent, away) => write!(f, "broker unheard for {away:?}"),
             What::Network(_, away) => write!(f, "broker cut off for {away:?}"),
             What::Grow => f.write_str("topics grown to twice the partitions"),
+            What::Freeze(disk, away) => write!(f, "{disk} frozen for {away:?}"),
+            What::NoInodes => f.write_str("no inodes for journals, edge-a killed on it"),
+            What::SyncsFail(part, failures) => {
+                write!(f, "{failures} syncs of {} failed", part.name())
+            }
+            What::SlowSyncs(part, held) => {
+                write!(f, "syncs of {} take {SLOW_MS} ms for {held:?}", part.name())
+            }
+            What::NoDescriptors(part, held) => {
+                write!(f, "no descriptors for {} for {held:?}", part.name())
+            }
+            What::Flip(flipped, _) => write!(f, "a bit flipped: {flipped:?}"),
             What::RefuseBatches => f.write_str("batches refused by their size"),
             What::StepClock(machines, step, held) => {
                 let hours = step / 3600;

@@ -122,7 +122,8 @@ impl Disks {
             fs::create_dir_all(&place)?;
             File::create_new(&image)?.set_len(disk.bytes())?;
             let mut format = Command::new("mkfs.ext4");
-            done(format.args(["-q", "-m", "0"]).arg(&image))?;
+            // Few enough files that all of them can be taken.
+            done(format.args(["-q", "-m", "0", "-N", "512"]).arg(&image))?;
             let mut mount = Command::new("mount");
             done(mount.args(["-o", "loop"]).arg(&image).arg(&place))?;
 
@@ -173,6 +174,31 @@ impl Disks {
     /// Gives it back.
     pub(super) fn empty(&self, disk: Disk) -> io::Result<()> {
         fs::remove_file(self.filler(disk))
+    }
+
+    /// Takes every file that a disk can still have.
+    pub(super) fn fill_inodes(&self, disk: Disk) -> io::Result<()> {
+        let folder = self.filler(disk);
+        fs::create_dir_all(&folder)?;
+        for number in 0_u64.. {
+            match File::create_new(folder.join(number.to_string())) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives them back.
+    pub(super) fn empty_inodes(&self, disk: Disk) -> io::Result<()> {
+        fs::remove_dir_all(self.filler(disk))
+    }
+
+    /// Whoever writes there stands still until the disk is thawed.
+    pub(super) fn freeze(&self, disk: Disk, is_frozen: bool) -> Result<(), String> {
+        let flag = if is_frozen { "-f" } else { "-u" };
+        done(Command::new("fsfreeze").arg(flag).arg(self.place(disk)))
     }
 }
 

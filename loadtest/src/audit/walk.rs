@@ -13,7 +13,7 @@ use prost::Message;
 use super::streamed::Identity;
 
 /// Of a log file: then frames follow, each of a head, a payload and zeros up to the next multiple of 8.
-const HEADER_BYTES: usize = 64;
+pub(super) const HEADER_BYTES: usize = 64;
 const STREAM: std::ops::Range<usize> = 16..32;
 const HEAD_BYTES: usize = 16;
 
