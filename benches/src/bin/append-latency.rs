@@ -41,8 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&arguments.folder)?;
     let (mut writer, flusher, _) = journal::open(&arguments.folder, options)?;
     let interval = Duration::from_millis(arguments.sync_ms);
-    let syncer = Syncer::start(interval);
-    syncer.add(flusher, |_| {});
+    let syncer = Syncer::new(interval);
+    syncer.add(flusher, |_| {})?;
 
     let begun = Instant::now();
     for _ in 0..CLOCK_READS {

@@ -1,4 +1,4 @@
-//! The workers' journals: each opened in a folder that is free, all synced by one thread, and their state as metrics.
+//! The workers' journals: each opened in a folder that is free, each synced by a thread of its own, and their state as metrics.
 //!
 //! A folder is not a worker's for ever. A process that takes over from a running one finds its predecessor's folders in use
 //! and takes others, and so does a worker whose clock was set back. Couriers drain every folder there is.
@@ -78,7 +78,7 @@ impl Journals {
             folder,
             settings: settings.clone(),
             is_beside_predecessor,
-            syncer: Syncer::start(Duration::from_millis(settings.sync_ms)),
+            syncer: Syncer::new(Duration::from_millis(settings.sync_ms)),
             gauges: Arc::default(),
         }
     }
@@ -142,7 +142,7 @@ impl Journals {
             let (sender, synced) = watch::channel(0);
             self.syncer.add(flusher, move |sequence| {
                 sender.send_replace(sequence);
-            });
+            })?;
             return Ok(Opened {
                 number,
                 writer,

@@ -1,152 +1,144 @@
-//! One thread that flushes many journals at an interval.
+//! Threads that flush journals at an interval, one a journal: what another one's disk takes does not lengthen what a power cut
+//! would take of it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::{Error, Flusher};
 
-/// A running journal thread.
+/// The running threads.
 pub struct Syncer {
-    orders: Arc<(Mutex<Orders>, Condvar)>,
-    thread: Option<JoinHandle<Result<(), Error>>>,
+    interval: Duration,
+    stop: Arc<Stop>,
+    threads: Mutex<Vec<JoinHandle<Result<(), Error>>>>,
 }
 
-/// What the thread is told.
 #[derive(Default)]
-struct Orders {
-    is_stop: bool,
-    /// Journals that were added since it last looked.
-    added: Vec<Turn>,
+struct Stop {
+    is_asked: Mutex<bool>,
+    asked: Condvar,
 }
-
-/// Told of each sync: the last synced sequence.
-type OnSync = Box<dyn Fn(u64) + Send>;
 
 impl Syncer {
-    /// Starts the thread: each `interval` it flushes every journal that has something new and then calls the journal's
-    /// `on_sync` with its last synced sequence. A journal whose writer is gone is flushed a last time and let go. A failure
-    /// is logged when it begins and tried again at the next interval; the others go on.
-    ///
-    /// # Panics
-    /// When the system gives no thread.
-    pub fn start(interval: Duration) -> Syncer {
-        let orders = Arc::<(Mutex<Orders>, Condvar)>::default();
-        let told = Arc::clone(&orders);
-        let thread = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || run(interval, &told))
-            .expect("the system gives a thread at start");
+    /// Each `interval` every journal that is added is flushed.
+    pub fn new(interval: Duration) -> Syncer {
         Syncer {
-            orders,
-            thread: Some(thread),
+            interval,
+            stop: Arc::default(),
+            threads: Mutex::default(),
         }
     }
 
-    /// Adds a journal, from the next flush on.
-    pub fn add(&self, flusher: Flusher, on_sync: impl Fn(u64) + Send + 'static) {
+    /// Adds a journal: whenever something new is synced, `on_sync` is called with the last synced sequence. A journal whose
+    /// writer is gone is flushed a last time and let go. A failure is logged when it begins and tried again at the next interval.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn add(
+        &self,
+        flusher: Flusher,
+        on_sync: impl Fn(u64) + Send + 'static,
+    ) -> Result<(), Error> {
         let folder = flusher.folder().to_owned();
-        self.orders().added.push(Turn {
-            flusher,
-            folder,
-            on_sync: Box::new(on_sync),
-            failing: false,
-        });
+        let (interval, stop) = (self.interval, Arc::clone(&self.stop));
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || run(flusher, &on_sync, interval, &stop))
+            .map_err(Error::io("start a thread for", &folder))?;
+        let mut threads = self.threads();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
     }
 
-    /// Flushes every journal a last time and ends the thread.
+    /// Flushes every journal a last time and ends the threads.
     ///
     /// # Errors
     /// The first failure of the last flushes; every journal was tried.
-    pub fn stop(mut self) -> Result<(), Error> {
-        self.tell();
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(outcome)) => outcome,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => Ok(()),
+    pub fn stop(self) -> Result<(), Error> {
+        self.stop.ask();
+        let mut outcome = Ok(());
+        for thread in std::mem::take(&mut *self.threads()) {
+            match thread.join() {
+                Ok(done) => outcome = outcome.and(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
         }
+        outcome
     }
 
-    fn tell(&self) {
-        self.orders().is_stop = true;
-        self.orders.1.notify_all();
-    }
-
-    fn orders(&self) -> MutexGuard<'_, Orders> {
-        self.orders.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<Result<(), Error>>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Dropped without [`Syncer::stop`] the thread still flushes a last time and ends, but nobody waits for it.
+/// Dropped without [`Syncer::stop`] the threads still flush a last time and end, but nobody waits for them.
 impl Drop for Syncer {
     fn drop(&mut self) {
-        self.tell();
+        self.stop.ask();
     }
 }
 
-struct Turn {
-    flusher: Flusher,
-    folder: PathBuf,
-    on_sync: OnSync,
-    failing: bool,
+impl Stop {
+    fn ask(&self) {
+        *self.is_asked() = true;
+        self.asked.notify_all();
+    }
+
+    fn is_asked(&self) -> MutexGuard<'_, bool> {
+        self.is_asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_until(&self, then: Instant) {
+        let wait = then.saturating_duration_since(Instant::now());
+        let waited = self
+            .asked
+            .wait_timeout_while(self.is_asked(), wait, |is_asked| !*is_asked);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
-fn run(interval: Duration, orders: &(Mutex<Orders>, Condvar)) -> Result<(), Error> {
-    let mut turns = Vec::new();
+fn run(
+    mut flusher: Flusher,
+    on_sync: &dyn Fn(u64),
+    interval: Duration,
+    stop: &Stop,
+) -> Result<(), Error> {
+    let mut is_failing = false;
     loop {
         let next = Instant::now() + interval;
-        let stopping = {
-            let mut told = orders.0.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.append(&mut told.added);
-            told.is_stop
-        };
-        let outcome = flush_all(&mut turns, stopping);
-        if stopping {
-            return outcome;
+        let stopping = *stop.is_asked();
+        match flush(&mut flusher, on_sync) {
+            Ok(is_last) if is_last || stopping => return Ok(()),
+            Ok(_) => is_failing = false,
+            Err(error) if stopping => return Err(error),
+            Err(error) => {
+                if !is_failing {
+                    tell(flusher.folder(), &error);
+                }
+                is_failing = true;
+            }
         }
-        let told = orders.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = next.saturating_duration_since(Instant::now());
-        drop(
-            orders
-                .1
-                .wait_timeout_while(told, wait, |told| !told.is_stop)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        stop.wait_until(next);
     }
 }
 
-/// Flushes each journal once, and lets those go whose writer is gone.
-fn flush_all(turns: &mut Vec<Turn>, stopping: bool) -> Result<(), Error> {
-    let mut outcome = Ok(());
-    turns.retain_mut(|turn| {
-        // Asked before the flush: whatever the writer did before it went is then in the ring.
-        let gone = turn.flusher.writer_gone();
-        match turn.flusher.flush() {
-            Ok(flushed) => {
-                turn.failing = false;
-                if flushed.records > 0 {
-                    (turn.on_sync)(flushed.synced_sequence);
-                }
-                return !gone;
-            }
-            Err(error) if stopping => {
-                if outcome.is_ok() {
-                    outcome = Err(error);
-                }
-            }
-            Err(error) => {
-                if !turn.failing {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    let folder = turn.folder.display();
-                    tracing::error!(%folder, %error, cause, "journal flush failed");
-                }
-                turn.failing = true;
-            }
-        }
-        true
-    });
-    outcome
+/// Whether that was the last time: the writer is gone.
+fn flush(flusher: &mut Flusher, on_sync: &dyn Fn(u64)) -> Result<bool, Error> {
+    // Asked before the flush: whatever the writer did before it went is then in the ring.
+    let is_gone = flusher.writer_gone();
+    let flushed = flusher.flush()?;
+    if flushed.records > 0 {
+        on_sync(flushed.synced_sequence);
+    }
+    Ok(is_gone)
+}
+
+fn tell(folder: &Path, error: &Error) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::error!(folder = %folder.display(), %error, cause, "journal flush failed");
 }
 
 #[cfg(test)]
@@ -159,20 +151,13 @@ mod tests {
     fn a_writer_that_went_during_a_flush_was_let_go_before_its_last_record_was_synced() {
         let folder = folder();
         let disk = Disk::of(folder.path());
-        let (mut writer, flusher, _) = start(folder.path(), 1);
+        let (mut writer, mut flusher, _) = start(folder.path(), 1);
         writer.append(b"one").unwrap();
-        let mut turns = vec![Turn {
-            folder: flusher.folder().to_owned(),
-            flusher,
-            on_sync: Box::new(|_| {}),
-            failing: false,
-        }];
         disk.at_next_sync(move || {
             writer.append(b"last").unwrap();
         });
-        for left in [1, 0] {
-            flush_all(&mut turns, false).unwrap();
-            assert_eq!(turns.len(), left);
+        for is_last in [false, true] {
+            assert_eq!(flush(&mut flusher, &|_| {}).unwrap(), is_last);
         }
         assert_eq!(texts(&read_all(folder.path())), ["one", "last"]);
     }

@@ -652,12 +652,14 @@ fn one_thread_syncs_many_journals_and_lets_those_go_whose_writer_went() {
     let (mut one, flusher_one, _) = start(first.path(), 1);
     let (mut two, flusher_two, _) = start(second.path(), 2);
     let (send, synced) = mpsc::channel();
-    let syncer = Syncer::start(Duration::from_millis(1));
+    let syncer = Syncer::new(Duration::from_millis(1));
     for (journal, flusher) in [flusher_one, flusher_two].into_iter().enumerate() {
         let send = send.clone();
-        syncer.add(flusher, move |sequence| {
-            let _ = send.send((journal, sequence));
-        });
+        syncer
+            .add(flusher, move |sequence| {
+                let _ = send.send((journal, sequence));
+            })
+            .unwrap();
     }
     one.append(b"one").unwrap();
     assert_eq!(

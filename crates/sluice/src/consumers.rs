@@ -242,7 +242,11 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                         health.beat(name);
                         if stop.wait_timeout(pause.get()) {
                             health.ended(name);
-                            return Err(format!("{name}: {error}"));
+                            // One that has not begun has nothing to end.
+                            return match error.is_not_yet() {
+                                true => Ok(()),
+                                false => Err(format!("{name}: {error}")),
+                            };
                         }
                         pause.set((pause.get() * 2).min(RETRY_PAUSE_MAX));
                         health.beat(name);
@@ -259,9 +263,18 @@ pub(crate) fn start<H: Handler + Send + 'static>(
                 &|| stop.requested(),
                 &mut observe,
             );
-            let Err(error) = done else {
-                health.ended(name);
-                return Ok(());
+            let error = match done {
+                Ok(is_drained) => {
+                    if !is_drained {
+                        tracing::warn!(
+                            consumer = name,
+                            "consumer stopped before everything was folded, the rest is folded at the next start"
+                        );
+                    }
+                    health.ended(name);
+                    return Ok(());
+                }
+                Err(error) => error,
             };
             failing.set(1);
             // A client may be past saving, and a new one looks at the topics again.

@@ -208,7 +208,7 @@ impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
     }
 }
 
-/// Runs until `stop` says so; then folds and sends what is already there, for at most `options.drain_max`.
+/// Runs until `stop` says so; then folds and sends what is already there, for at most `options.drain_max`. Whether that was all.
 ///
 /// `senders` makes the outbox's senders; `None` for a fold that says nothing. `now_ms` is the time, Unix milliseconds.
 ///
@@ -222,7 +222,7 @@ pub fn run<F: Fold>(
     now_ms: &dyn Fn() -> u64,
     stop: &dyn Fn() -> bool,
     observe: &mut dyn FnMut(&Progress),
-) -> Result<(), Error<F::Error>> {
+) -> Result<bool, Error<F::Error>> {
     let mut partitions: HashMap<u16, Place> = HashMap::new();
     let mut known = Known::default();
     receiver.restart();
@@ -296,7 +296,7 @@ pub fn run<F: Fold>(
             drained &= outbox.is_empty();
         }
         if stopping.is_some_and(|since| drained || since.elapsed() >= options.drain_max) {
-            return Ok(());
+            return Ok(drained);
         }
     }
 }

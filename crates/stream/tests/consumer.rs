@@ -88,7 +88,7 @@ impl Fold for Memory {
 }
 
 /// Runs the loop until it has seen so many records, or ends by itself.
-fn read(stream: &Stream, memory: &mut Memory, records: u64) -> Result<(), Error<Infallible>> {
+fn read(stream: &Stream, memory: &mut Memory, records: u64) -> Result<bool, Error<Infallible>> {
     let seen = Cell::new(0);
     let started = Instant::now();
     let options = Options {

@@ -302,19 +302,21 @@ fn a_closed_log_keeps_what_was_synced_and_takes_nothing_more() {
 }
 
 #[test]
-fn a_closed_journal_does_not_stop_the_others_of_its_thread() {
+fn a_closed_journal_does_not_stop_the_others() {
     let (first, second) = (folder(), folder());
     let (mut one, mut flusher_one, _) = start(first.path(), 1);
     let (mut two, flusher_two, _) = start(second.path(), 2);
     flusher_one.fail_syncs(2);
     one.append(b"one").unwrap();
     let (send, synced) = mpsc::channel();
-    let syncer = Syncer::start(Duration::from_millis(1));
+    let syncer = Syncer::new(Duration::from_millis(1));
     for (journal, flusher) in [flusher_one, flusher_two].into_iter().enumerate() {
         let send = send.clone();
-        syncer.add(flusher, move |sequence| {
-            let _ = send.send((journal, sequence));
-        });
+        syncer
+            .add(flusher, move |sequence| {
+                let _ = send.send((journal, sequence));
+            })
+            .unwrap();
     }
     for sequence in 1..4 {
         two.append(b"two").unwrap();
@@ -325,4 +327,28 @@ fn a_closed_journal_does_not_stop_the_others_of_its_thread() {
     }
     assert!(one.poisoned());
     assert!(syncer.stop().unwrap_err().is_poisoned());
+}
+
+#[test]
+fn a_journal_that_was_long_at_it_held_up_the_others() {
+    let (first, second) = (folder(), folder());
+    let (mut one, flusher_one, _) = start(first.path(), 1);
+    let (mut two, flusher_two, _) = start(second.path(), 2);
+    let syncer = Syncer::new(Duration::from_millis(1));
+    let (begin, begun) = mpsc::channel();
+    let (go_on, held) = mpsc::channel::<()>();
+    let is_long = move |_| {
+        begin.send(()).unwrap();
+        held.recv().unwrap();
+    };
+    syncer.add(flusher_one, is_long).unwrap();
+    one.append(b"one").unwrap();
+    begun.recv_timeout(Duration::from_secs(10)).unwrap();
+    let (send, synced) = mpsc::channel();
+    let tell = move |sequence| _ = send.send(sequence);
+    syncer.add(flusher_two, tell).unwrap();
+    two.append(b"two").unwrap();
+    assert_eq!(synced.recv_timeout(Duration::from_secs(10)).unwrap(), 1);
+    go_on.send(()).unwrap();
+    syncer.stop().unwrap();
 }
