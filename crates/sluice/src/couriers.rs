@@ -146,6 +146,7 @@ fn supervise(
     let mut threads = BTreeMap::new();
     let mut told = None;
     let mut deleted = None;
+    let mut unsealed = BTreeSet::new();
     loop {
         // Asked before the last look, so that what a stopped edge left is seen.
         let last = around.stop.requested();
@@ -155,7 +156,7 @@ fn supervise(
                 for (journal, folder) in found {
                     // A worker that is gone left its last records in its ring; where one lives, its lock is held.
                     if journal::is_unsealed(&folder) {
-                        seal(journal, &folder);
+                        seal(journal, &folder, &mut unsealed);
                     }
                     let tasks = folders.tasks(journal, &folder);
                     let short = short_of_room(&folder);
@@ -252,8 +253,14 @@ fn delete_acknowledged(around: &Around, tasks: &[Task; TOPICS.len()], short: boo
     }
 }
 
-fn seal(journal: u16, folder: &Path) {
-    match journal::seal(folder) {
+/// Keeps what a dead worker left in its ring. A failure is told when it begins: on a full disk there is one a second.
+fn seal(journal: u16, folder: &Path, unsealed: &mut BTreeSet<u16>) {
+    let sealed = journal::seal(folder);
+    let is_told = match sealed {
+        Ok(_) => unsealed.remove(&journal),
+        Err(_) => !unsealed.insert(journal),
+    };
+    match sealed {
         Ok(None) => {}
         Ok(Some(found)) if found.corrupt_bytes > 0 => tracing::error!(
             journal,
@@ -269,6 +276,7 @@ fn seal(journal: u16, folder: &Path) {
                 "journal of a dead worker sealed"
             );
         }
+        Err(_) if is_told => {}
         Err(error) => tracing::error!(journal, %error, "journal of a dead worker not sealed yet"),
     }
 }

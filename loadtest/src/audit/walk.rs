@@ -74,7 +74,7 @@ impl Walked {
         let header = bytes.get(..HEADER_BYTES).ok_or("no header")?;
         let stream: [u8; 16] = header[STREAM].try_into().expect("16 bytes");
         let mut at = HEADER_BYTES;
-        let mut last = None;
+        let (mut last, mut damaged) = (None, None);
         while let Some(head) = bytes.get(at..at + HEAD_BYTES) {
             let word = u32::from_le_bytes(head[..4].try_into().expect("4 bytes"));
             let sequence = u64::from_le_bytes(head[8..].try_into().expect("8 bytes"));
@@ -87,6 +87,18 @@ impl Walked {
                 return Ok(());
             }
             at += HEAD_BYTES + length.next_multiple_of(8);
+            let of = [&head[..4], &stream, &head[8..], payload];
+            let checksum = of
+                .iter()
+                .fold(0, |crc, bytes| crc32c::crc32c_append(crc, bytes));
+            if head[4..8] != checksum.to_le_bytes() {
+                damaged = Some(sequence);
+                continue;
+            }
+            // At the end of a file it is half written.
+            if let Some(damaged) = damaged {
+                return Err(format!("record {damaged} is damaged"));
+            }
             if word >> 28 != 0 {
                 continue;
             }
@@ -203,6 +215,6 @@ mod tests {
         bytes[HEADER_BYTES + click + mark + 8] = 3;
         fs::write(&path, &bytes).unwrap();
         let wrong = Walked::read(folder.path()).unwrap().wrong;
-        assert!(wrong[0].contains("record 3 follows Some(1)"), "{wrong:?}");
+        assert!(wrong[0].contains("record 3 is damaged"), "{wrong:?}");
     }
 }
