@@ -4,9 +4,10 @@
 //! partition chosen by us from the lane. Topics must exist as they are described ([`Topic`]) before anything is sent or
 //! read; nothing is ever made by accident.
 //!
-//! librdkafka is known for a few things that this module is built around: a success report's offset may be missing, some
-//! reports never come once a producer has failed, and messages that expire are overtaken by younger ones. So senders never
-//! let messages expire, trust reports alone, and end at the first failure; whoever sends makes a new one.
+//! librdkafka is known for a few things that this module is built around: a success report without an offset is a conclusion
+//! that may be wrong, some reports never come once a producer has failed, and messages that expire are overtaken by younger
+//! ones. So senders never let messages expire, trust only reports with an offset, and end at the first failure; whoever sends
+//! makes a new one.
 
 mod admin;
 mod headers;

@@ -69,17 +69,17 @@ impl ProducerContext for Context {
         let mut reports = self.lock();
         reports.heard += 1;
         match report {
-            // The broker took it for a repeat of what it has. Where producer and broker disagree about the numbers, as around a
-            // broker that was killed, what it has is another message: only one with a place is believed.
+            // A message that is there has an offset. This report is only what librdkafka concludes, as a rule because the message
+            // behind it was taken, and that can be wrong: a broker that was just started refuses the first while it does not lead
+            // the partition yet, and then takes the second, as any first number of a producer that it does not know (KAFKA-15591).
             Ok(message) if message.offset() < 0 => {
                 tracing::warn!(
                     topic = message.topic(),
                     partition = message.partition(),
-                    "a message was taken for a repeat, it is sent again by another producer"
+                    "a message was reported as delivered without an offset, it is sent again by another producer"
                 );
-                let repeat =
-                    KafkaError::MessageProduction(RDKafkaErrorCode::DuplicateSequenceNumber);
-                reports.failed.get_or_insert(repeat);
+                let unproven = KafkaError::MessageProduction(RDKafkaErrorCode::Inconsistent);
+                reports.failed.get_or_insert(unproven);
             }
             Ok(_) => {
                 // A report may come twice for nothing and never below the watermark by more than that.
@@ -261,5 +261,77 @@ impl Drop for KafkaSender {
     fn drop(&mut self) {
         self.producer
             .purge(PurgeConfig::default().queue().inflight());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use testkit::wait;
+
+    use super::*;
+    use crate::StreamId;
+    use crate::kafka::{Cleanup, Kafka, KindNames, Settings, Topic};
+
+    const BOUND: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_refused_message_counted_as_delivered_because_the_one_behind_it_was_taken() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t.sales", 1, 1).unwrap();
+        let settings = Settings {
+            brokers: cluster.bootstrap_servers(),
+            ..Settings::default()
+        };
+        let topic = Topic {
+            name: "t.sales".to_owned(),
+            partitions: 1,
+            cleanup: Cleanup::Never,
+        };
+        let kinds = KindNames {
+            name: |_| Some("Sale"),
+            number: |_| Some(1),
+        };
+        let kafka = Kafka::new(&settings, &[topic], kinds).unwrap();
+        let send_both = || {
+            let mut sender = open(&kafka.inner).unwrap();
+            for n in [1, 2] {
+                let record = Record {
+                    key: vec![0],
+                    kind: 1,
+                    version: 1,
+                    origin: StreamId([7; 16]),
+                    lane: 0,
+                    n,
+                    time_ms: 1,
+                    // No batch takes two of them: the second is under way before the first is answered.
+                    value: vec![0; 700_000],
+                };
+                sender.send("t.sales", &record).unwrap();
+            }
+            sender
+        };
+        let reader: BaseConsumer = kafka.inner.config.create().unwrap();
+        let end = || reader.fetch_watermarks("t.sales", 0, BOUND).unwrap().1;
+
+        // A broker that was just started begins to lead the partition between the two.
+        let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+        let mut sender = send_both();
+        wait::until("the sender ends", BOUND, || {
+            match sender.acknowledged(Duration::from_millis(50)) {
+                Ok(count) => assert_eq!(count, 0, "the first is not there"),
+                Err(_) => return true,
+            }
+            false
+        });
+        assert_eq!(end(), 1, "the second is there");
+        let mut next = send_both();
+        wait::until("both are acknowledged", BOUND, || {
+            next.acknowledged(Duration::from_millis(50)).unwrap() == 2
+        });
+        assert_eq!(end(), 3);
     }
 }
