@@ -203,6 +203,7 @@ impl Cluster {
                     secure: None,
                     memory: "384m",
                     running: None,
+                    starts: 0,
                 };
                 broker.write(text, &[]);
                 broker.format(&[]);
@@ -264,6 +265,7 @@ pub struct Broker {
     /// The heap's bound, as java spells it.
     memory: &'static str,
     running: Option<Running>,
+    starts: u32,
 }
 
 /// The user whom the secure listener knows, by PLAIN and SCRAM-SHA-512.
@@ -302,6 +304,7 @@ impl Broker {
             secure: Some(secure),
             memory: "512m",
             running: None,
+            starts: 0,
         };
         broker.write(text, added);
         let user = format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]");
@@ -377,7 +380,10 @@ impl Broker {
     fn spawn(&mut self) {
         let mut command = self.java("kafka.Kafka", self.memory);
         command.arg(self.folder.join("server.properties"));
-        let running = Running::spawn(command, &self.folder.join("output")).expect("java starts");
+        // Every start keeps its own output: evidence.
+        self.starts += 1;
+        let output = self.folder.join(format!("output-{}", self.starts));
+        let running = Running::spawn(command, &output).expect("java starts");
         self.running = Some(running);
     }
 

@@ -200,9 +200,10 @@ fn holes(topic: &str, numbers: Numbers) -> Vec<String> {
     let holes = numbers.into_iter().filter_map(|((stream, lane), numbers)| {
         let highest = *numbers.last()?;
         let missing = highest - numbers.len() as u64;
-        (missing > 0).then(|| {
-            format!("topic {topic}, stream {stream}, lane {lane}: {missing} numbers missing")
-        })
+        let first = (1..highest).find(|n| !numbers.contains(n))?;
+        Some(format!(
+            "topic {topic}, stream {stream}, lane {lane}: {missing} numbers missing below {highest}, the first is {first}"
+        ))
     });
     holes.collect()
 }
