@@ -68,6 +68,9 @@ pub(crate) struct Arguments {
     /// Visits a second, over both machines
     #[arg(long, default_value_t = 400)]
     rate: u64,
+    /// For how many seconds the load goes on when the faults are over; how busy the processors are is told for them
+    #[arg(long, default_value_t = 2)]
+    afterwards_s: u64,
     /// Where to keep everything; a temporary folder where none is named
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -154,15 +157,27 @@ fn audit(
     }
     cluster.all_up()?;
     begin(&mut windows, load.elapsed(), "afterwards", DARK_MAX);
-    wait::pass(AFTERWARDS);
+    let before = processors()?;
+    wait::pass(Duration::from_secs(arguments.afterwards_s));
+    let after = processors()?;
     end(&mut windows, load.elapsed());
+    let [busy, all] = [0, 1].map(|at| after[at] - before[at]);
+    println!("processors {} % busy afterwards", busy * 100 / all.max(1));
     let ledger = load.end()?;
     let filled = plan.iter().any(faults::Fault::fills_journals);
     finish(cluster, &ledger, &windows, arguments.faults, filled)
 }
 
-/// How long the load goes on when the faults are over.
-const AFTERWARDS: Duration = Duration::from_secs(2);
+/// Ticks of all processors since the machine's start: busy ones, and all (proc_stat(5)).
+fn processors() -> Result<[u64; 2], Box<dyn Error>> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let ticks = stat.lines().next().unwrap_or_default().split(' ');
+    let ticks: Vec<u64> = ticks.filter_map(|ticks| ticks.parse().ok()).collect();
+    // User, nice, system, idle, waiting for a disk, interrupts …; guests are in the first two.
+    let all: u64 = ticks.iter().take(8).sum();
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    Ok([all - idle, all])
+}
 
 fn start_load(
     cluster: &Cluster,
