@@ -200,7 +200,7 @@ impl KafkaReceiver {
             let rest = if taken > 0 {
                 Duration::ZERO
             } else {
-                until.saturating_duration_since(Instant::now())
+                whole_milliseconds(until.saturating_duration_since(Instant::now()))
             };
             let Some(polled) = self.consumer.poll(rest) else {
                 break;
@@ -246,6 +246,12 @@ impl KafkaReceiver {
     fn is_current(&self) -> bool {
         !self.context.lock().changed
     }
+}
+
+/// Rounded up: a wait for a part of a millisecond spins (rdkafka 0.39, `Timeout::as_millis`).
+fn whole_milliseconds(wait: Duration) -> Duration {
+    let milliseconds = wait.as_micros().div_ceil(1000);
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX))
 }
 
 /// A broker that is away comes back; librdkafka goes on by itself.

@@ -23,8 +23,9 @@ const LINGER_MS: u32 = 20;
 /// How long a failed producer's report of the reason is waited for; it is usually there.
 const REPORT_MAX: Duration = Duration::from_millis(500);
 const REPORT_POLL: Duration = Duration::from_millis(10);
-/// The longest call that waits for reports: one goes on for all of its time, also when some have come.
-const POLL_MAX: Duration = Duration::from_millis(1);
+/// The pause between looks for reports. A call that waits for them would spin through the last millisecond of its time, and go
+/// on for all of it when some have come (rdkafka 0.39, `BaseProducer::poll`).
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// How often a producer is attended to that nobody asks anything: more often than it has statistics to tell.
 const ATTEND_EVERY: Duration = Duration::from_secs(1);
 
@@ -242,7 +243,6 @@ impl Sender for KafkaSender {
         let until = Instant::now() + wait;
         loop {
             let rest = until.saturating_duration_since(Instant::now());
-            self.producer.poll(rest.min(POLL_MAX));
             self.take_reports();
             if let Some(error) = self.failure() {
                 self.ended = true;
@@ -252,6 +252,7 @@ impl Sender for KafkaSender {
             if watermark > before || rest.is_zero() {
                 return Ok(watermark);
             }
+            std::thread::park_timeout(rest.min(LOOK_EVERY));
         }
     }
 }
