@@ -100,6 +100,8 @@ pub struct Stored<H> {
     letters_folder: PathBuf,
     letters: BTreeMap<u8, Letters>,
     observe: Box<dyn FnMut(Parking) + Send>,
+    /// For how long the topic keeps records; `None` for ever.
+    kept_days: Option<u32>,
     /// When parked events were last looked at.
     looked_ms: u64,
     /// When streams that ended long ago were last forgotten.
@@ -144,6 +146,7 @@ impl<H: Handler> Stored<H> {
             letters_folder: letters.to_owned(),
             letters: BTreeMap::new(),
             observe: Box::new(|_| {}),
+            kept_days: None,
             looked_ms: 0,
             forgot_ms: 0,
         })
@@ -153,6 +156,13 @@ impl<H: Handler> Stored<H> {
     #[must_use]
     pub fn observed(mut self, observe: impl FnMut(Parking) + Send + 'static) -> Self {
         self.observe = Box::new(observe);
+        self
+    }
+
+    /// The topic deletes records after so many days, so what ended long before that is forgotten.
+    #[must_use]
+    pub fn kept_for(mut self, days: Option<u32>) -> Self {
+        self.kept_days = days;
         self
     }
 
@@ -268,8 +278,8 @@ impl<H: Handler> Stored<H> {
     /// Forgets streams that ended twice as long ago as the topic keeps records: the topic deletes a file at a time, so a little
     /// later than it says.
     fn forget(&mut self, now_ms: u64) -> Result<(), Error> {
-        let (topic, kept) = (self.topic as u8, self.topic.kept_days());
-        let Some(days) = kept else {
+        let topic = self.topic as u8;
+        let Some(days) = self.kept_days else {
             return Ok(());
         };
         let before_ms = now_ms.saturating_sub(2 * u64::from(days) * DAY_MS);

@@ -143,6 +143,12 @@ impl Receipts {
             || high.is_some_and(|high| record.last() <= high.n)
     }
 
+    /// Whether nothing is kept of a stream: it never was here, or is forgotten.
+    pub(crate) fn is_unknown(&self, stream: StreamId) -> bool {
+        let mut highs = self.kept.highs.keys();
+        !self.kept.ended.contains_key(&stream) && !highs.any(|(_, of)| *of == stream)
+    }
+
     /// What a record waits for: numbers of its own lane, and an end also for those of the others that it names.
     pub(crate) fn missing(&self, record: &Record) -> Vec<Missing> {
         let ended = self.ended_lanes(record.origin);
