@@ -373,7 +373,10 @@ fn fold_batch<F: Fold>(
         }
         newest_ms = newest_ms.max(record.time_ms);
         let lost = match record.is_tombstone() {
-            true => (record.last() + 1).saturating_sub(receipts.next(record.lane, record.origin)),
+            true => {
+                let next = receipts.next(record.lane, record.origin);
+                record.last().saturating_sub(next).saturating_add(1)
+            }
             false => 0,
         };
         let verdict = receipts.judge(record);

@@ -62,7 +62,7 @@ impl Gaps {
     ) {
         for missing in missing {
             let of = (missing.lane, stream);
-            let at = missing.last + 1;
+            let at = missing.last.saturating_add(1);
             let gap = self.open.entry(of).or_insert_with(|| Open {
                 since_ms: now_ms,
                 next: missing.first,
@@ -92,7 +92,7 @@ impl Gaps {
         }
         let of = (record.lane, stream);
         if let Some(gap) = self.open.get_mut(&of) {
-            gap.next = record.last() + 1;
+            gap.next = record.last().saturating_add(1);
             if gap.next > gap.highest {
                 self.open.remove(&of);
                 is_closed = true;

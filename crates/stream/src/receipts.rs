@@ -113,7 +113,7 @@ impl Receipts {
                 Verdict::Repeat
             };
         }
-        if record.n > high.n + 1 || record.kind == END && !self.missing(record).is_empty() {
+        if record.n > high.n.saturating_add(1) || record.kind == END && !self.missing(record).is_empty() {
             return Verdict::Early;
         }
         if record.kind == END {
@@ -167,7 +167,7 @@ impl Receipts {
 
     /// The number a lane of a stream goes on at.
     pub(crate) fn next(&self, lane: u8, stream: StreamId) -> u64 {
-        self.high(lane, stream).n + 1
+        self.high(lane, stream).n.saturating_add(1)
     }
 
     fn high(&self, lane: u8, stream: StreamId) -> High {
@@ -326,6 +326,22 @@ mod tests {
         ] {
             assert_eq!(receipts.judge(&record), expected, "{record:?}");
         }
+    }
+
+    #[test]
+    fn numbers_that_nobody_reaches_break_nothing() {
+        let mut receipts = Receipts::default();
+        let all = Record::tombstone_of(STREAM, 0, 1..=u64::MAX, 5);
+        assert_eq!(receipts.judge(&all), Verdict::Fold);
+        let end = Record::ends(STREAM, &[(0, 1), (1, u64::MAX)], 1).remove(0);
+        for record in [&record(0, u64::MAX, 5), &record(0, 0, 5), &end] {
+            assert_eq!(receipts.judge(record), Verdict::Repeat, "{record:?}");
+        }
+        let end = Record { lane: 2, n: 1, ..end };
+        assert_eq!(receipts.judge(&end), Verdict::Early);
+        assert_eq!(receipts.missing(&end).len(), 1);
+        let end = Record { n: 0, ..end };
+        assert_eq!(receipts.judge(&end), Verdict::Repeat);
     }
 
     #[test]
