@@ -20,7 +20,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS place (topic, partition, offset, PRIMARY KEY (topic, partition));
 CREATE TABLE IF NOT EXISTS high (topic, lane, stream, n, time_ms, PRIMARY KEY (topic, lane, stream));
 CREATE TABLE IF NOT EXISTS ahead (topic, lane, stream, partition, n, offset, PRIMARY KEY (topic, lane, stream, partition));
-CREATE TABLE IF NOT EXISTS ended (topic, stream, PRIMARY KEY (topic, stream));
+CREATE TABLE IF NOT EXISTS ended (topic, lane, stream, PRIMARY KEY (topic, lane, stream));
 CREATE TABLE IF NOT EXISTS click (key, affiliate, offer, sent_on, PRIMARY KEY (key));
 CREATE TABLE IF NOT EXISTS label (key, PRIMARY KEY (key));
 CREATE TABLE IF NOT EXISTS state (advertiser, "order", goal, change, PRIMARY KEY (advertiser, "order", goal));
@@ -43,8 +43,9 @@ class Topic:
         """Whether a record is new and carries an event."""
         lane, stream = int(headers["lane"]), headers["stream"]
         n, time_ms = int(headers["n"]), int(headers["time"])
-        last = int(headers.get("through", n))  # a Tombstone may take several numbers
-        if self.db.execute("SELECT 1 FROM ended WHERE topic = ? AND stream = ?", (self.name, stream)).fetchone():
+        last = max(n, int(headers.get("through", n)))  # a Tombstone may take several numbers
+        of = (self.name, lane, stream)
+        if self.db.execute("SELECT 1 FROM ended WHERE topic = ? AND lane = ? AND stream = ?", of).fetchone():
             self.met["repeats"] += 1
             return False
         high, latest_ms = self.high(lane, stream)
@@ -54,7 +55,7 @@ class Topic:
         if n > high + 1:
             self.met["early"] += 1
             self.db.execute("INSERT INTO ahead VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = max(n, excluded.n)",
-                            (self.name, lane, stream, partition, n, offset))
+                            (self.name, lane, stream, partition, last, offset))
             return False
         self.db.execute("INSERT OR REPLACE INTO high VALUES (?, ?, ?, ?, ?)",
                         (self.name, lane, stream, last, max(time_ms, latest_ms)))
@@ -67,12 +68,13 @@ class Topic:
         return True
 
     def end(self, stream, ends):
-        """Forgets the lanes of a stream once all of them have ended: whatever comes of it later is a repeat."""
-        lanes = (lane.split(":") for lane in ends.split(","))
-        if all(self.high(int(lane), stream)[0] >= int(n) for lane, n in lanes):
-            self.db.execute("INSERT INTO ended VALUES (?, ?)", (self.name, stream))
-            for table in ("high", "ahead"):
-                self.db.execute(f"DELETE FROM {table} WHERE topic = ? AND stream = ?", (self.name, stream))
+        """Forgets the lanes of a stream that an End names once all of them have ended: what comes of them later is a repeat."""
+        lanes = [tuple(map(int, lane.split(":"))) for lane in ends.split(",")]
+        if all(self.high(lane, stream)[0] >= n for lane, n in lanes):
+            for of in ((self.name, lane, stream) for lane, _ in lanes):
+                self.db.execute("INSERT OR IGNORE INTO ended VALUES (?, ?, ?)", of)
+                for table in ("high", "ahead"):
+                    self.db.execute(f"DELETE FROM {table} WHERE topic = ? AND lane = ? AND stream = ?", of)
 
     def holes(self):
         """(lane, stream, from, to): the numbers that are owed."""

@@ -42,7 +42,7 @@ class Receiver:
         """Whether a record is new and carries an event."""
         of = (int(headers["lane"]), headers["stream"])
         n, time_ms = int(headers["n"]), int(headers["time"])
-        last = int(headers.get("through", n))  # a Tombstone may take several numbers
+        last = max(n, int(headers.get("through", n)))  # a Tombstone may take several numbers
         high, latest_ms = self.high.get(of, (0, 0))
         if last <= high:
             self.met["conflicts" if time_ms > latest_ms else "repeats"] += not self.again

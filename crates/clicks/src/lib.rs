@@ -13,7 +13,8 @@ use domain::{ClickKey, Day, time::bucket};
 use store::{Change, Cube, MarkGroup, RollupKey, Source};
 use stream::Record;
 
-/// The code of this consumer in the source of rollup rows. Both its topics share lanes, so partitions match.
+/// The code of this consumer in the source of rollup rows. A row belongs to the partition it was counted from; sums are over all
+/// of them.
 const SOURCE: u8 = 1;
 
 /// Folds `clicks` and `fraud-signals`.

@@ -21,8 +21,6 @@ use stream::{END, Receipts, Record, StreamId, TOMBSTONE};
 
 pub use error::{Error, Reason, Refusal};
 
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-
 /// What one consumer does with the records of its topic. The result must be a function of the set of records.
 pub trait Handler {
     /// The name in offsets, and with the topic's in the outbox.
@@ -100,12 +98,8 @@ pub struct Stored<H> {
     letters_folder: PathBuf,
     letters: BTreeMap<u8, Letters>,
     observe: Box<dyn FnMut(Parking) + Send>,
-    /// For how long the topic keeps records; `None` for ever.
-    kept_days: Option<u32>,
     /// When parked events were last looked at.
     looked_ms: u64,
-    /// When streams that ended long ago were last forgotten.
-    forgot_ms: u64,
 }
 
 impl<H: Handler> Stored<H> {
@@ -146,9 +140,7 @@ impl<H: Handler> Stored<H> {
             letters_folder: letters.to_owned(),
             letters: BTreeMap::new(),
             observe: Box::new(|_| {}),
-            kept_days: None,
             looked_ms: 0,
-            forgot_ms: 0,
         })
     }
 
@@ -156,13 +148,6 @@ impl<H: Handler> Stored<H> {
     #[must_use]
     pub fn observed(mut self, observe: impl FnMut(Parking) + Send + 'static) -> Self {
         self.observe = Box::new(observe);
-        self
-    }
-
-    /// The topic deletes records after so many days, so what ended long before that is forgotten.
-    #[must_use]
-    pub fn kept_for(mut self, days: Option<u32>) -> Self {
-        self.kept_days = days;
         self
     }
 
@@ -232,8 +217,7 @@ impl<H: Handler> Stored<H> {
                     stream: stream.0,
                     lanes: lanes.0,
                 };
-                out.batch
-                    .end_lanes(H::NAME, topic, &ended, accepted.now_ms)?;
+                out.batch.end_lanes(H::NAME, topic, &ended)?;
             }
             Ok(parked)
         })?;
@@ -273,19 +257,6 @@ impl<H: Handler> Stored<H> {
             "events are set aside, the others are folded: see sluice parked list"
         );
         (self.observe)(Parking::SetAside { reason, events });
-    }
-
-    /// Forgets streams that ended twice as long ago as the topic keeps records: the topic deletes a file at a time, so a little
-    /// later than it says.
-    fn forget(&mut self, now_ms: u64) -> Result<(), Error> {
-        let topic = self.topic as u8;
-        let Some(days) = self.kept_days else {
-            return Ok(());
-        };
-        let before_ms = now_ms.saturating_sub(2 * u64::from(days) * DAY_MS);
-        Ok(self
-            .store
-            .batch(|batch| batch.forget_ended(H::NAME, topic, before_ms))?)
     }
 
     /// Attempts parked events again: those that somebody asked for, and those whose catalog version has come. Sets aside what
@@ -446,10 +417,6 @@ impl<H: Handler> Fold for Stored<H> {
             let more = self.look_at_parked(now_ms)?;
             self.looked_ms = if more { 0 } else { now_ms };
             busy |= more;
-        }
-        if now_ms.abs_diff(self.forgot_ms) >= DAY_MS {
-            self.forgot_ms = now_ms;
-            self.forget(now_ms)?;
         }
         Ok(busy)
     }

@@ -736,14 +736,8 @@ fn fold<H: Handler + Send + 'static>(
         StreamId::random(),
         &around.letters,
     );
-    // Files of this process are never deleted.
-    let kept_days = match &around.stream {
-        Stream::Kafka(_) => topic.kept_days(),
-        Stream::Embedded(_) => None,
-    };
     let stored = stored
         .map_err(refuse)?
-        .kept_for(kept_days)
         .observed(around.metrics.parking(name));
     consumers::start(around, name, topic, stored, stop.clone()).map_err(refuse)
 }

@@ -76,7 +76,7 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_by_consumer ON outbox (consumer, id);
 -- Streams of which nothing but their end is kept.
 CREATE TABLE ended (
-    consumer TEXT NOT NULL, topic INTEGER NOT NULL, stream BLOB NOT NULL, lanes BLOB NOT NULL, ended_ms INTEGER NOT NULL,
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, stream BLOB NOT NULL, lanes BLOB NOT NULL,
     PRIMARY KEY (consumer, topic, stream)
 ) STRICT, WITHOUT ROWID;
 ";

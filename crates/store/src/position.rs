@@ -149,13 +149,7 @@ impl Batch<'_> {
     /// # Errors
     ///
     /// When the store cannot be written.
-    pub fn end_lanes(
-        &mut self,
-        consumer: &str,
-        topic: u8,
-        ended: &Ended,
-        now_ms: u64,
-    ) -> Result<()> {
+    pub fn end_lanes(&mut self, consumer: &str, topic: u8, ended: &Ended) -> Result<()> {
         let mut delete = self.connection().prepare_cached(
             "DELETE FROM highs WHERE consumer = ?1 AND topic = ?2 AND lane = ?3 AND stream = ?4",
         )?;
@@ -164,28 +158,8 @@ impl Batch<'_> {
             delete.execute((consumer, topic, lane, &ended.stream[..]))?;
         }
         self.connection()
-            .prepare_cached("INSERT OR REPLACE INTO ended VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute((
-                consumer,
-                topic,
-                &ended.stream[..],
-                &ended.lanes[..],
-                now_ms.cast_signed(),
-            ))?;
-        Ok(())
-    }
-
-    /// Forgets streams that ended before a time.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be written.
-    pub fn forget_ended(&mut self, consumer: &str, topic: u8, before_ms: u64) -> Result<()> {
-        self.connection()
-            .prepare_cached(
-                "DELETE FROM ended WHERE consumer = ?1 AND topic = ?2 AND ended_ms < ?3",
-            )?
-            .execute((consumer, topic, before_ms.cast_signed()))?;
+            .prepare_cached("INSERT OR REPLACE INTO ended VALUES (?1, ?2, ?3, ?4)")?
+            .execute((consumer, topic, &ended.stream[..], &ended.lanes[..]))?;
         Ok(())
     }
 }

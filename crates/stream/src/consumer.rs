@@ -325,12 +325,11 @@ fn tell_gaps(gaps: &mut Gaps, now_ms: u64, observe: &mut dyn FnMut(&Progress)) {
 
 impl Place {
     /// The first record read is the one before the position. It was folded or a repeat when the store moved over it, so it is
-    /// a repeat now, or the end of a stream that is forgotten; any other was not there then. Takes it off the batch.
+    /// a repeat now; any other was not there then. Takes it off the batch.
     fn prove(&mut self, batch: &mut Batch, receipts: &Receipts, topic: &str) -> crate::Result<()> {
         let first = batch.records.first();
         let is_ours = first.is_some_and(|(offset, record)| {
-            let is_forgotten = record.kind == END && receipts.is_unknown(record.origin);
-            offset + 1 == self.offset && (receipts.has_folded(record) || is_forgotten)
+            offset + 1 == self.offset && receipts.has_folded(record)
         });
         if !is_ours {
             return Err(crate::Error::recreated(topic, batch.partition, self.offset));
@@ -393,7 +392,7 @@ fn fold_batch<F: Fold>(
             Verdict::Early => {
                 accepted.early += 1;
                 let missing = receipts.missing(record);
-                gaps.early((partition, *offset), record.origin, &missing, now_ms);
+                gaps.early((partition, *offset), record, &missing, now_ms);
             }
         }
         // The record before the store's offset is always one that the receipts know: that is what proves a topic. And the

@@ -56,13 +56,18 @@ impl Gaps {
     pub(crate) fn early(
         &mut self,
         (partition, offset): (u16, u64),
-        stream: StreamId,
+        record: &Record,
         missing: &[Missing],
         now_ms: u64,
     ) {
         for missing in missing {
-            let of = (missing.lane, stream);
+            let of = (missing.lane, record.origin);
             let at = missing.last.saturating_add(1);
+            // A tombstone may go far beyond its own number.
+            let through = match missing.lane == record.lane {
+                true => record.last(),
+                false => at,
+            };
             let gap = self.open.entry(of).or_insert_with(|| Open {
                 since_ms: now_ms,
                 next: missing.first,
@@ -73,7 +78,7 @@ impl Gaps {
             });
             gap.next = missing.first;
             gap.lowest = gap.lowest.min(at);
-            gap.highest = gap.highest.max(at);
+            gap.highest = gap.highest.max(through);
             lower(&mut gap.waits, partition, offset);
         }
         lower(&mut self.first, partition, offset);

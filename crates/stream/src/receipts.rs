@@ -113,7 +113,9 @@ impl Receipts {
                 Verdict::Repeat
             };
         }
-        if record.n > high.n.saturating_add(1) || record.kind == END && !self.missing(record).is_empty() {
+        if record.n > high.n.saturating_add(1)
+            || record.kind == END && !self.missing(record).is_empty()
+        {
             return Verdict::Early;
         }
         if record.kind == END {
@@ -138,15 +140,9 @@ impl Receipts {
     pub(crate) fn has_folded(&self, record: &Record) -> bool {
         let (lane, stream) = (record.lane, record.origin);
         let ended = self.kept.ended.get(&stream);
-        let high = self.kept.highs.get(&(lane, stream));
+        let high = self.kept.highs.get(&(lane, stream)).copied();
         ended.is_some_and(|lanes| lanes.contains(lane))
-            || high.is_some_and(|high| record.last() <= high.n)
-    }
-
-    /// Whether nothing is kept of a stream: it never was here, or is forgotten.
-    pub(crate) fn is_unknown(&self, stream: StreamId) -> bool {
-        let mut highs = self.kept.highs.keys();
-        !self.kept.ended.contains_key(&stream) && !highs.any(|(_, of)| *of == stream)
+            || record.last() <= high.unwrap_or_default().n
     }
 
     /// What a record waits for: numbers of its own lane, and an end also for those of the others that it names.
@@ -337,7 +333,11 @@ mod tests {
         for record in [&record(0, u64::MAX, 5), &record(0, 0, 5), &end] {
             assert_eq!(receipts.judge(record), Verdict::Repeat, "{record:?}");
         }
-        let end = Record { lane: 2, n: 1, ..end };
+        let end = Record {
+            lane: 2,
+            n: 1,
+            ..end
+        };
         assert_eq!(receipts.judge(&end), Verdict::Early);
         assert_eq!(receipts.missing(&end).len(), 1);
         let end = Record { n: 0, ..end };

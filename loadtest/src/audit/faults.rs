@@ -246,10 +246,12 @@ impl Fault {
     /// Whether parts may end or stand still by themselves because of it: what waits by a clock that is set back ends or waits
     /// for long, and nothing starts on a full disk.
     pub(super) fn excuses(&self) -> bool {
-        matches!(
-            self.what,
-            What::StepClock(..) | What::Fill(_, Some(_)) | What::NoInodes
-        )
+        match self.what {
+            What::StepClock(..) | What::Fill(_, Some(_)) | What::NoInodes => true,
+            // One that is just starting refuses to.
+            What::SyncsFail(part, _) => Part::CONSUMERS.contains(&part),
+            _ => false,
+        }
     }
 
     /// How long an edge may answer too few visits because of it.

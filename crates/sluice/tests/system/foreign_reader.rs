@@ -312,6 +312,10 @@ fn a_reader_in_another_language_agrees_with_the_report() {
         String::from_utf8(output.stderr).unwrap(),
     );
     assert!(output.status.success(), "{met}");
+    // Whoever begins when all is over meets ends of one partition before the records of another.
+    let anew = reader.begin_anew();
+    assert!(anew.status.success(), "{anew:?}");
+    assert_eq!(String::from_utf8(anew.stdout).unwrap(), table);
     assert_ne!(part.stdout, rest.stdout);
     assert_eq!(String::from_utf8(rest.stdout).unwrap(), table);
     assert_eq!(String::from_utf8(nothing.stdout).unwrap(), table);

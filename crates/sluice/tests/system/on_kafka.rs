@@ -106,20 +106,30 @@ impl Reader {
         self.script("reader.py").output().unwrap()
     }
 
-    fn incremental(&self) -> Command {
+    fn incremental(&self, state: &Path) -> Command {
         let mut command = self.script("incremental.py");
-        command.arg("--state").arg(&self.state);
+        command.arg("--state").arg(state);
         command
+    }
+
+    /// Reads everything that is there, keeping what it has read elsewhere.
+    pub(crate) fn begin_anew(&self) -> Output {
+        let state = self.state.with_extension("anew");
+        self.incremental(&state).output().unwrap()
     }
 
     /// Reads what is new.
     pub(crate) fn go_on(&self) -> Output {
-        self.incremental().output().unwrap()
+        self.incremental(&self.state).output().unwrap()
     }
 
     /// Begins to read what is new and kills the reader once it has begun to keep something.
     pub(crate) fn go_on_and_kill(&self) {
-        let mut child = self.incremental().stdout(Stdio::null()).spawn().unwrap();
+        let mut child = self
+            .incremental(&self.state)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         let journal = self.state.with_extension("sqlite-journal");
         wait::holds_within(BOUND, || {
             journal.exists() || child.try_wait().unwrap().is_some()

@@ -319,6 +319,10 @@ impl Receiver for KafkaReceiver {
     }
 
     fn seek(&mut self, partition: u16, offset: u64) -> Result<()> {
+        // The group has taken partitions away since: all of them are told and sought anew.
+        if !self.is_current() {
+            return Ok(());
+        }
         if !self.waiting.remove(&partition) && !self.next.contains_key(&partition) {
             return Err(Error::not_assigned(partition));
         }

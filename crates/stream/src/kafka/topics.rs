@@ -22,7 +22,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 pub struct Topic {
     /// With the installation's prefix.
     pub name: String,
-    /// A lane's records must stay in one partition, so this never differs from what is there.
+    /// Never differs from what is there: a reader would not know of some partitions.
     pub partitions: u16,
     /// What becomes of old records.
     pub cleanup: Cleanup,
