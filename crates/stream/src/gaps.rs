@@ -167,3 +167,32 @@ impl Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Receipts, Verdict};
+
+    /// A courier gave 3 to 9 up, which another one still had in part; the topic has grown in between.
+    #[test]
+    fn a_tombstone_that_waited_was_forgotten_when_its_first_number_came_from_elsewhere() {
+        let stream = StreamId([3; 16]);
+        let record = |n| Record {
+            kind: 1,
+            ..Record::tombstone(stream, 0, n, n)
+        };
+        let mut receipts = Receipts::default();
+        let mut gaps = Gaps::default();
+        assert_eq!(receipts.judge(&record(1)), Verdict::Fold);
+        let lost = Record::tombstone_of(stream, 0, 3..=9, 5);
+        assert_eq!(receipts.judge(&lost), Verdict::Early);
+        gaps.early((1, 40), &lost, &receipts.missing(&lost), 0);
+        for n in [2, 3] {
+            assert_eq!(receipts.judge(&record(n)), Verdict::Fold);
+            gaps.folded(&record(n));
+        }
+        assert_eq!((gaps.first(0), gaps.first(1)), (u64::MAX, 40));
+        assert_eq!(gaps.take_again(), BTreeMap::from([(1, 40)]));
+        assert_eq!(gaps.first(1), u64::MAX);
+    }
+}

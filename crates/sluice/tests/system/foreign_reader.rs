@@ -202,6 +202,9 @@ fn out_of_order(base: &Record, origin: StreamId, value: impl Fn(u64) -> Vec<u8>)
     ]
 }
 
+/// As many as topics have where nothing is set.
+const PARTITIONS: u16 = 4;
+
 /// How many of [`out_of_order`] are new, repeats, early.
 const OUT_OF_ORDER: (usize, usize, usize) = (5, 1, 2);
 
@@ -268,7 +271,7 @@ fn a_reader_in_another_language_agrees_with_the_report() {
         stream,
         sequence: u32::try_from(n).unwrap(),
     };
-    let more = out_of_order(base, ours, |n| {
+    let mut more = out_of_order(base, ours, |n| {
         let mut click = click.clone();
         click.key = Some(key(base.time_ms, n));
         // Every second one is the visitor of the click it is made from, right after it: no valid click.
@@ -279,6 +282,24 @@ fn a_reader_in_another_language_agrees_with_the_report() {
         };
         click.encode_to_vec()
     });
+    // And a click in each of the other partitions, before the ends of all: each names the lanes of its own.
+    let others = [1, 2, 3].map(|further| base.lane ^ further);
+    for lane in others {
+        let mut click = click.clone();
+        let n = 100 + u64::from(lane);
+        (click.key, click.visitor) = (Some(key(base.time_ms, n)), n);
+        more.push(Record {
+            origin: ours,
+            lane,
+            n: 1,
+            value: click.encode_to_vec(),
+            ..base.clone()
+        });
+    }
+    let mut last: Vec<(u8, u64)> = others.map(|lane| (lane, 1)).into();
+    last.push((base.lane, 7));
+    last.sort_unstable();
+    more.extend(Record::ends(ours, &last, PARTITIONS));
     send(&kafka, CLICKS, &[&clicks[..], &more].concat());
 
     let order = |record: &Record| Postback::decode(&*record.value).unwrap();
@@ -296,7 +317,8 @@ fn a_reader_in_another_language_agrees_with_the_report() {
     });
     send(&kafka, POSTBACKS, &[&postbacks[..], &more_said].concat());
     let (new, repeats, early) = OUT_OF_ORDER;
-    until_counted(gross + new, conversions + new);
+    let new_clicks = new + others.len();
+    until_counted(gross + new_clicks, conversions + new);
     system.stop();
 
     let report = system::command(
@@ -348,7 +370,7 @@ fn a_reader_in_another_language_agrees_with_the_report() {
     // The comparison is of something: every pair, labels, two currencies.
     let boots = &reported[&("trailblog".to_owned(), "boots".to_owned())];
     // Four bots, a look, and the second and fourth of ours.
-    assert_eq!((boots.0, boots.1), (12 + 1 + 3, 4 + 1 + 2), "{report}");
+    assert_eq!((boots.0, boots.1), (12 + 1 + 6, 4 + 1 + 2), "{report}");
     let tents = &reported[&("trailblog".to_owned(), "tents".to_owned())];
     assert_eq!(tents.3.keys().collect::<Vec<_>>(), ["EUR", "USD"]);
     assert_eq!(reported.len(), 5, "{report}");
@@ -363,9 +385,9 @@ fn a_reader_in_another_language_agrees_with_the_report() {
         "holes",
     ];
     let (met, ends) = (columns(&met, names), columns(&met, ["ends"]));
-    for (at, sent, topic) in [
-        (0, clicks.len(), "clicks"),
-        (2, postbacks.len(), "postbacks"),
+    for (at, sent, new, topic) in [
+        (0, clicks.len(), new_clicks, "clicks"),
+        (2, postbacks.len(), new, "postbacks"),
     ] {
         let expected = [sent + new, sent + repeats, early, 2, 0, 0].map(|count| count.to_string());
         assert_eq!(met[at][0], topic);
