@@ -40,5 +40,5 @@ fn loom(setup: &Setup) -> Result<(), String> {
 /// One fault of every kind; the same ones each time, so that a failure is tried again as it was.
 fn audit(setup: &Setup) -> Result<(), String> {
     let mut loadtest = Command::new(setup.target.join("debug/loadtest"));
-    setup.run(loadtest.args(["audit", "--faults", "22", "--seed", "1"]))
+    setup.run(loadtest.args(["audit", "--faults", "29", "--seed", "1"]))
 }

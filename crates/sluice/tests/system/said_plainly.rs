@@ -51,7 +51,7 @@ fn errors_that_only_said_no_such_file_say_what_to_name() {
         ),
         (
             "topics grow --partitions 8 --data nope",
-            "nope has no store: run this where the consumers run, or name their folder with --data",
+            "kafka.brokers is missing in the settings",
         ),
         ("journal inspect nope", no_journal),
         ("journal verify nope", no_journal),
