@@ -43,6 +43,9 @@ const NOT_BEGUN: &str = "ended early, what was recorded is kept";
 const STUCK_LOOKS: u32 = 3;
 const STUCK_LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// What a consumer says when it begins to read.
+const READS: &str = "the stream is there, going on";
+
 /// What a consumer says beside another store's.
 const BESIDE: &str = "each of the two would count a part";
 
@@ -401,6 +404,14 @@ impl Cluster {
     /// A consumer of another store is started beside the one that runs: it must stand still and say why.
     pub(super) fn refuses_another_store(&mut self, part: Part) -> Result<(), Box<dyn Error>> {
         self.all_up()?;
+        // Whoever reads first is the one; the other store's must be the second.
+        let reads = wait::holds_within(BOUND, || {
+            let running = self.of(part);
+            running.is_some_and(|running| running.stderr().contains(READS))
+        });
+        if !reads {
+            return Err(format!("{} does not begin to read", part.name()).into());
+        }
         let mut other = self.spawn_in(part, 1)?;
         let refused = wait::holds_within(BOUND, || {
             other.ended().is_some() || other.stderr().contains(BESIDE)
