@@ -103,7 +103,8 @@ pub struct Stored<H> {
 }
 
 impl<H: Handler> Stored<H> {
-    /// Reads `topic`; topics it says something on are called `prefix.name` and have so many partitions. What it says from now on belongs to `stream`,
+    /// Reads `topic`; topics it says something on are called `prefix.name` and have so many partitions. What it says from now on
+    /// belongs to `stream`,
     /// which was never used before; the streams of earlier opens end when all that waits of them is acknowledged. What a topic
     /// refuses is kept in a folder of `letters`.
     ///

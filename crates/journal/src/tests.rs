@@ -647,7 +647,7 @@ fn a_power_cut_in_the_middle_of_a_recovery_leaves_no_half_of_what_went_bad() {
 }
 
 #[test]
-fn one_thread_syncs_many_journals_and_lets_those_go_whose_writer_went() {
+fn journals_are_synced_and_let_go_when_their_writer_went() {
     let (first, second) = (folder(), folder());
     let (mut one, flusher_one, _) = start(first.path(), 1);
     let (mut two, flusher_two, _) = start(second.path(), 2);

@@ -105,7 +105,8 @@ pub(crate) fn publish(to: &Cluster) -> Result<(), Refusal> {
         let closing = catalog.closing(parent, keys, now_ms);
         let key = format!("version/{number}");
         writer.write(Kind::CatalogVersion, &key, now_ms, closing.encode_to_vec());
-        stream::deliver(&mut *sender, &topic, &writer.unsent).map_err(refuse)?;
+        stream::deliver(&mut *sender, &topic, &writer.unsent)
+            .map_err(|error| refuse(format!("{error}: run it again")))?;
         writer.unsent.clear();
         replica.take_version(closing);
         sent += 1;

@@ -208,7 +208,8 @@ impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
     }
 }
 
-/// Runs until `stop` says so; then folds and sends what is already there, for at most `options.drain_max`. Whether that was all.
+/// Runs until `stop` says so; then folds and sends what is already there, for at most `options.drain_max`. Returns
+/// whether that was all of it.
 ///
 /// `senders` makes the outbox's senders; `None` for a fold that says nothing. `now_ms` is the time, Unix milliseconds.
 ///

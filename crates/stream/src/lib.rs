@@ -112,7 +112,7 @@ pub fn deliver(sender: &mut dyn Sender, topic: &str, records: &[Record]) -> Resu
             (acknowledged, since) = (now, Instant::now());
         } else if since.elapsed() >= DELIVERED_MAX {
             return Err(Error::other(format!(
-                "the stream does not acknowledge {} records within {DELIVERED_MAX:?}: run it again",
+                "the stream does not acknowledge {} records within {DELIVERED_MAX:?}",
                 goal - acknowledged
             )));
         }

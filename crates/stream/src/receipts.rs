@@ -340,6 +340,11 @@ mod tests {
         };
         assert_eq!(receipts.judge(&end), Verdict::Early);
         assert_eq!(receipts.missing(&end).len(), 1);
+        let none = Record {
+            n: 0,
+            ..record(9, 1, 5)
+        };
+        assert!(receipts.has_folded(&none), "the offset passes it");
         let end = Record { n: 0, ..end };
         assert_eq!(receipts.judge(&end), Verdict::Repeat);
     }

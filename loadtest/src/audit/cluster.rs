@@ -677,8 +677,8 @@ impl Cluster {
         };
         self.kill(Part::Courier(0));
         let entries = fs::read_dir(folder)?;
-        let mut files = entries.map(|entry| entry.map(|entry| entry.path()));
-        let mut files = files.by_ref().collect::<Result<Vec<_>, _>>()?;
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        let mut files = paths.collect::<Result<Vec<_>, _>>()?;
         files.retain(is_one);
         files.sort_unstable();
         let path = files.pop().ok_or("no file to flip a bit of")?;

@@ -32,6 +32,7 @@ static int fails(void) {
     if (!trouble)
         return 0;
     int32_t slow_ms = __atomic_load_n(&trouble->slow_ms, __ATOMIC_RELAXED);
+    /* The disk that is slow: this is what it does. */
     if (slow_ms > 0) {
         struct timespec pause = {slow_ms / 1000, slow_ms % 1000 * 1000000L};
         nanosleep(&pause, NULL);

@@ -460,7 +460,6 @@ fn syncs_fail(cluster: &mut Cluster, part: Part, failures: u32) -> Result<(), Bo
         !matches!(met, Ok(false))
     });
     met?;
-    let syncs = cluster.syncs.as_ref().ok_or(NO_SYNCS)?;
     syncs.set(part, 0, 0)?;
     match done || Part::CONSUMERS.contains(&part) {
         true => Ok(()),
@@ -477,15 +476,18 @@ fn without_descriptors(
     let Some(running) = cluster.of(part) else {
         return Ok(());
     };
-    let limit = |soft: &str| {
+    let limit = |soft: &str| -> Result<(), Box<dyn Error>> {
         let mut prlimit = Command::new("prlimit");
         prlimit.args(["--pid", &running.pid().to_string()]);
-        prlimit.arg(format!("--nofile={soft}:")).status()
+        let status = prlimit.arg(format!("--nofile={soft}:")).status()?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("prlimit ended with {status}").into()),
+        }
     };
     limit("3")?;
     wait::pass(held);
-    limit("1024")?;
-    Ok(())
+    limit("1024")
 }
 
 /// How often somebody was kept from writing on a disk, since the processes there now were started.
